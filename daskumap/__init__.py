@@ -1,0 +1,36 @@
+"""UMAP for Zarr arrays larger than memory, on Dask.
+
+The public names are loaded when they are first used, so that `import daskumap` costs nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from daskumap.api import Plan, Run, fit, open, plan
+    from daskumap.errors import DaskumapError
+
+__version__ = "0.1.0"
+__all__ = ["DaskumapError", "Plan", "Run", "__version__", "fit", "open", "plan"]
+
+_MODULES = {
+    "DaskumapError": "daskumap.errors",
+    "Plan": "daskumap.api",
+    "Run": "daskumap.api",
+    "fit": "daskumap.api",
+    "open": "daskumap.api",
+    "plan": "daskumap.api",
+}
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    if name not in _MODULES:
+        raise AttributeError(f"module 'daskumap' has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,321 @@
+"""What a script calls: `fit`, `plan`, `open`."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import tempfile
+import weakref
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from daskumap.errors import ParameterError, SourceError, StoreError
+from daskumap.kernels import metrics
+from daskumap.params import Params, make_params
+from daskumap.pipeline import Plan, Progress, make_plan, run_pipeline
+from daskumap.plan.job import Job
+from daskumap.plan.sizes import Resources, Sizes, as_dict, make_sizes
+from daskumap.report.tables import assemble, render
+from daskumap.stages import judge
+from daskumap.stages.common import plan_with
+from daskumap.store.run import KEY, RunStore
+from daskumap.store.source import Source, needs_ingest, open_source
+
+Array = np.ndarray[Any, Any]
+
+
+class Run:
+    """A finished or unfinished run: a view of its run store."""
+
+    def __init__(self, store: RunStore, path: str) -> None:
+        self.store = store
+        self.path = path
+
+    @property
+    def finished(self) -> bool:
+        """Whether every stage is done."""
+        return bool(self.store.records("report.summary"))
+
+    @property
+    def embedding(self) -> Any:
+        """The map: a `zarr.Array` (n, n_components) float32 in the user's row order.
+
+        Rows without any neighbour are NaN.
+
+        Raises
+        ------
+        StoreError
+            While the run is unfinished.
+        """
+        if not self._done("publish"):
+            raise StoreError(f"The run in {self.path} has no embedding yet. Fit again on the same run store to go on.")
+        return self.store.array("embedding")
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """What was measured: quality, graph, seconds and peak memory by stage."""
+        return assemble(self.store)
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The parameters of the run."""
+        return dict(self.store.about["params"])
+
+    def knn(self) -> tuple[Array, Array]:
+        """Return the neighbours of all rows in the user's row order, in memory.
+
+        Returns
+        -------
+        indices, distances
+            (n, n_neighbors - 1) int64 and float32, ascending, without the row itself; -1 and inf where missing.
+        """
+        vertex = self.store.read("rows/vertex")
+        row = np.empty_like(vertex)
+        row[vertex] = np.arange(len(vertex))
+        indices = self.store.read("knn/indices")[vertex]
+        return np.where(indices >= 0, row[np.maximum(indices, 0)], -1), self.store.read("knn/distances")[vertex]
+
+    def save_picture(self, path: str | Path) -> None:
+        """Write the picture of the map to a PNG file."""
+        from daskumap.report.picture import embedding_png
+
+        embedding_png(self.embedding, path)
+
+    def status(self) -> dict[str, int]:
+        """Return the number of finished tasks by stage."""
+        from daskumap.pipeline import STAGES
+
+        names = ("scan",) if not STAGES else _stage_names()
+        return {name: len(self.store.records(name)) for name in names}
+
+    def _done(self, stage: str) -> bool:
+        times = self.store.load_json("report/stages") or {}
+        return stage in times
+
+    def __repr__(self) -> str:
+        sizes = self.store.about["sizes"]
+        state = "finished" if self.finished else "unfinished"
+        return f"<daskumap.Run {self.path}: {sizes['rows']:,} x {sizes['columns']:,}, {state}>"
+
+    def __str__(self) -> str:
+        return render(self.report) if self.finished else repr(self)
+
+
+def fit(
+    data: Any,
+    run: str | Path | None = None,
+    *,
+    client: Any = None,
+    memory: str | int | None = None,
+    threads: int | None = None,
+    partitions: int | None = None,
+    progress: bool | Progress = True,
+    **params: Any,
+) -> Run:
+    """Embed the rows of an array, which may be larger than memory.
+
+    Parameters
+    ----------
+    data
+        (n, D): path or URL of a Zarr array (v2 or v3, any chunks), a `zarr.Array`, a NumPy array or a dask array.
+    run
+        Path or URL of the run store. If it holds an unfinished run of the same input and parameters, that run goes
+        on. None: a temporary one, which goes when the returned object does.
+    client
+        `distributed.Client`, scheduler address or scheduler file. None: one worker in this process with a thread a
+        core. "sequential": no Dask at all. The result is the same, bit for bit.
+    memory
+        Bytes a worker process may use, such as "4GB". None: the workers' own limits; embedded, 60 % of the machine.
+    threads
+        Threads of the embedded worker.
+    partitions
+        Vertex partitions of the layout. None: one a worker.
+    progress
+        Show how far the run is on standard error.
+    **params
+        umap-learn's `n_neighbors`, `n_components`, `metric`, `metric_kwds`, `n_epochs`, `learning_rate`, `init`
+        ("pca", "spectral", "random" or an array), `min_dist`, `spread`, `a`, `b`, `set_op_mix_ratio`,
+        `local_connectivity`, `repulsion_strength`, `negative_sample_rate`, `disconnection_distance`, `random_state`;
+        and `optimizer` ("adam", "sgd"), `reconcile_every`, `target_recall`, `max_overlap`, `max_cell_rows`,
+        `checkpoint_every`. With `reconcile_every` above 1 the result depends on `partitions`.
+
+    Returns
+    -------
+    Run
+        Its `embedding` is a `zarr.Array` (n, n_components) float32 in the order of the input's rows.
+
+    Raises
+    ------
+    SourceError, ParameterError, PlanError, RunMismatchError, TaskError
+        Each says what was seen, what is allowed and what to do.
+    """
+    from daskumap.report.progress import choose_progress
+
+    source = open_source(data)
+    checked = _checked_params(source, _with_known_seed(run, params))
+    engine = _engine(client, memory, threads)
+    path, temporary = _place(run)
+    try:
+        job, store = _start(source, data, path, checked, engine.resources, partitions)
+        make_plan(job).check(_free_disk(path) if not store.records("report.summary") else None)
+        run_pipeline(job, engine, choose_progress(progress))
+    except BaseException:
+        if temporary is not None:
+            temporary.cleanup()
+        raise
+    finally:
+        engine.close()
+    result = Run(store, path)
+    if temporary is not None:
+        weakref.finalize(result, temporary.cleanup)
+    return result
+
+
+def plan(
+    data: Any,
+    *,
+    memory: str | int | None = None,
+    workers: int = 1,
+    threads: int | None = None,
+    partitions: int | None = None,
+    **params: Any,
+) -> Plan:
+    """Plan a fit from metadata; starts nothing. Arguments as in `fit`; `print` the result.
+
+    Raises
+    ------
+    PlanError
+        If the run cannot fit, with the setting to change.
+    """
+    from daskumap.engine.cluster import available_cores, available_memory, parse_memory
+
+    source = open_source(data)
+    checked = _checked_params(source, params)
+    resources = Resources(parse_memory(memory) or available_memory(), workers, threads or available_cores())
+    spec = plan_with(source) if needs_ingest(data) else source.spec()
+    result = make_plan(Job("", spec, checked, _sizes(source, checked, resources, partitions), resources))
+    result.check()
+    return result
+
+
+def open(path: str | Path) -> Run:
+    """Open a run store that `fit` made.
+
+    Raises
+    ------
+    StoreError
+        If there is none.
+    """
+    return Run(RunStore.open(path, mode="r"), str(path))
+
+
+def _stage_names() -> list[str]:
+    return [
+        "scan", "partition.cells", "partition.assign", "partition.order", "partition.shuffle", "neighbors",
+        "neighbors.merge", "calibrate", "symmetrize", "initialize", "layout", "publish", "report.neighbors",
+        "report.rows", "report.distances", "report.ranks", "report.loss", "report.summary",
+    ]  # fmt: skip
+
+
+def _engine(client: Any, memory: str | int | None, threads: int | None) -> Any:
+    from daskumap.engine.base import SequentialEngine
+    from daskumap.engine.cluster import DaskEngine, available_memory, parse_memory
+
+    if threads is not None and (not isinstance(threads, int) or threads < 1):
+        raise ParameterError(f"threads is {threads!r}; it must be an integer of at least 1.")
+    if isinstance(client, str) and client == "sequential":
+        return SequentialEngine(parse_memory(memory) or available_memory())
+    return DaskEngine(client, parse_memory(memory), threads)
+
+
+def _checked_params(source: Source, values: dict[str, Any]) -> Params:
+    """Validate the parameters, alone and against the shape of the data."""
+    params = make_params(values)
+    rows, columns = source.shape
+    if rows <= params.n_neighbors:
+        raise SourceError(
+            f"n_neighbors is {params.n_neighbors} and the input has {rows} rows; it needs more rows than n_neighbors. "
+            f"Lower n_neighbors to at most {rows - 1}." if rows > 2 else f"The input has {rows} rows; at least 3 are needed."
+        )
+    try:
+        metrics.check_shape(metrics.resolve(params.metric, params.metric_kwds), columns)
+    except ValueError as error:
+        raise ParameterError(str(error)) from error
+    if isinstance(params.init, np.ndarray):
+        wanted = (rows, params.n_components)
+        if params.init.shape != wanted or params.init.dtype.kind not in "fiu" or not np.isfinite(params.init).all():
+            raise ParameterError(
+                f"init is an array of shape {params.init.shape} and type {params.init.dtype}; it must be {wanted}, numeric and "
+                "finite."
+            )
+    return params
+
+
+def _with_known_seed(run: str | Path | None, params: dict[str, Any]) -> dict[str, Any]:
+    """Go on with the seed that an unfinished run drew for itself, if none is given now."""
+    if run is None or params.get("random_state") is not None:
+        return params
+    try:
+        return {**params, "random_state": RunStore.open(run, mode="r").about["params"]["random_state"]}
+    except StoreError:
+        return params
+
+
+def _sizes(source: Source, params: Params, resources: Resources, partitions: int | None) -> Sizes:
+    if partitions is not None and (not isinstance(partitions, int) or not 1 <= partitions <= source.shape[0]):
+        raise ParameterError(f"partitions is {partitions!r}; it must be an integer from 1 to the number of rows.")
+    return make_sizes(
+        *source.shape,
+        params.n_neighbors,
+        params.n_components,
+        resources,
+        matrix_product=metrics.resolve(params.metric, params.metric_kwds).space is not None,
+        source_chunk_rows=source.inner_chunks[0],
+        source_item_bytes=source.dtype.itemsize,
+        max_cell_rows=params.max_cell_rows,
+        max_overlap=params.max_overlap,
+        partitions=partitions,
+    )
+
+
+def _place(run: str | Path | None) -> tuple[str, tempfile.TemporaryDirectory[str] | None]:
+    if run is not None:
+        text = str(run)
+        return (text if "://" in text else str(Path(text).expanduser().absolute())), None
+    folder = tempfile.TemporaryDirectory(prefix="daskumap-")
+    return str(Path(folder.name) / "run.zarr"), folder
+
+
+def _start(
+    source: Source, data: Any, path: str, params: Params, resources: Resources, partitions: int | None
+) -> tuple[Job, RunStore]:
+    """Make the run store, or open it if this run is there already; bring data from memory into it."""
+    sizes = _sizes(source, params, resources, partitions)
+    about = {"params": params.fingerprint(), "source": source.identity(), "sizes": as_dict(sizes)}
+    store = RunStore.open_or_create(path, about)
+    if isinstance(params.init, np.ndarray) and "input/init" not in store.group:
+        store.put("input/init", params.init.astype(np.float32))
+        params = dataclasses.replace(params, init=np.zeros((0, 0), np.float32))
+    spec = _bring(source, data, store) if needs_ingest(data) else source.spec()
+    return Job(path, spec, params, Sizes(**store.about["sizes"]), resources), store
+
+
+def _bring(source: Source, data: Any, store: RunStore) -> dict[str, Any]:
+    """Copy an array that workers cannot open into the run store, once."""
+    from daskumap.store.ingest import ingest_dask, ingest_numpy
+
+    if store.load_json("input/source") is None:
+        lazy = type(getattr(data, "data", data)).__module__.startswith("dask")
+        ingested = (ingest_dask if lazy else ingest_numpy)(data, store.group, "input/rows")
+        store.save_json("input/source", ingested.spec())
+    return dict(store.load_json("input/source"))
+
+
+def _free_disk(path: str) -> int | None:
+    """Return the bytes free where the run store is, None where that has no meaning."""
+    return None if "://" in path else shutil.disk_usage(Path(path)).free
+
+
+__all__ = ["KEY", "Plan", "Run", "fit", "judge", "open", "plan"]

@@ -1,0 +1,259 @@
+"""The Dask engine: a bounded window of tasks on a cluster, embedded by default."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import dask
+from distributed import Client, KilledWorker, LocalCluster, as_completed, get_worker
+from distributed.utils import TimeoutError as DaskTimeout
+
+from daskumap.engine.base import Listener, measured, peak_bytes, round_ranges
+from daskumap.errors import DaskumapError, ParameterError, TaskError
+from daskumap.plan.job import Job
+from daskumap.plan.sizes import Resources
+from daskumap.plan.stage import Receipt, Stage
+
+TOPIC = "daskumap"
+# Exceptions are retried by task, worker deaths counted by task: two settings of Dask, and they do not add up.
+RETRIES = 2
+ALLOWED_FAILURES = 3
+# Tasks under way for each slot: the next one is there when one ends, and the scheduler never holds thousands.
+WINDOW = 3
+CONNECT_SECONDS = 20
+
+
+class DaskEngine:
+    """Runs tasks on the workers of a Dask cluster.
+
+    Parameters
+    ----------
+    client
+        A `Client`, a scheduler's address, a scheduler file, or None for one worker in this process with a thread
+        a core: no `__main__` guard is needed, and kernels are compiled once.
+    memory
+        Bytes a worker process may use; None for what the workers say.
+    threads
+        Threads of the embedded worker; None for one a core.
+    """
+
+    def __init__(self, client: Any = None, memory: int | None = None, threads: int | None = None) -> None:
+        self._cluster = None
+        self._owned = not isinstance(client, Client)
+        if client is None:
+            self._cluster = embedded_cluster(threads or available_cores(), memory)
+            self.client = Client(self._cluster, set_as_default=False)
+        else:
+            self.client = client if isinstance(client, Client) else connect(client)
+        self.resources = self._resources(memory)
+
+    def _resources(self, memory: int | None) -> Resources:
+        workers = self.client.scheduler_info(n_workers=-1)["workers"].values()
+        if not workers:
+            self.close()
+            raise ParameterError("The Dask cluster has no workers. Start some, or leave `client` out for the embedded engine.")
+        limits = [worker["memory_limit"] for worker in workers if worker["memory_limit"]]
+        return Resources(
+            memory=min([*limits, *([memory] if memory else [])] or [available_memory()]),
+            workers=len(workers),
+            threads=min(worker["nthreads"] for worker in workers),
+        )
+
+    def run(self, stage: Stage, job: Job, todo: list[int], listener: Listener) -> Iterator[tuple[int, Receipt]]:
+        """Run tasks on the cluster, a bounded window at a time."""
+        self.client.subscribe_topic(TOPIC, lambda event: _hear(event, stage, listener))
+        try:
+            if stage.rounds is not None and self.resources.workers > 1:
+                for segment in todo:
+                    yield segment, self._run_rounds(stage, job, segment, listener)
+            else:
+                yield from self._run_tasks(stage, job, todo)
+        finally:
+            with suppress(Exception):  # the connection may be what was lost
+                self.client.unsubscribe_topic(TOPIC)
+
+    def _run_tasks(self, stage: Stage, job: Job, todo: list[int]) -> Iterator[tuple[int, Receipt]]:
+        window = 1 if stage.ordered else WINDOW * self.resources.slots
+        waiting = iter(todo)
+        futures = {self._submit(stage, job, number): number for number in itertools.islice(waiting, window)}
+        completed = as_completed(futures, loop=self.client.loop)
+        try:
+            for future in completed:
+                number = futures.pop(future)
+                receipt = self._result(future, stage, number)
+                future.release()
+                yield number, receipt
+                for following in itertools.islice(waiting, 1):
+                    new = self._submit(stage, job, following)
+                    futures[new] = following
+                    completed.add(new)
+        finally:
+            with suppress(Exception):
+                self.client.cancel(list(futures), force=True)
+
+    def _submit(self, stage: Stage, job: Job, number: int) -> Any:
+        return self.client.submit(
+            _run_measured, stage, job, number, key=f"{stage.name}-{number}-{time.time_ns()}", retries=RETRIES, pure=False,
+        )  # fmt: skip
+
+    def _result(self, future: Any, stage: Stage, number: int) -> Any:
+        """Return a task's receipt, or raise what ended it in daskumap's words."""
+        try:
+            return future.result()
+        except DaskumapError:
+            raise
+        except KilledWorker as error:
+            raise TaskError(
+                f"Stage '{stage.name}', task {number}: {error.allowed_failures + 1} workers died while they ran it. The plan gives a "
+                f"task {stage.task_bytes / 1e6:,.0f} MB; the workers' logs say whether memory ran out. Lower `memory` "
+                "so that blocks get smaller, or give the workers more."
+            ) from error
+        except Exception as error:
+            raise TaskError(
+                f"Stage '{stage.name}', task {number} failed {RETRIES + 1} times, at last with {type(error).__name__}: {error}. "
+                "Finished tasks are kept: fit again on the same run store to go on from here."
+            ) from error
+
+    def _run_rounds(self, stage: Stage, job: Job, segment: int, listener: Listener) -> Receipt:
+        """Run one segment of synchronous rounds; partition p stays with the worker that has it."""
+        rounds, parts = stage.rounds, range(job.sizes.layout_partitions)
+        assert rounds is not None
+        addresses = sorted(self.client.scheduler_info(n_workers=-1)["workers"])
+        started, tag = time.perf_counter(), time.time_ns()
+
+        def submit(name: str, part: int, function: Any, *args: Any) -> Any:
+            return self.client.submit(
+                function, *args, key=f"layout-{name}-{segment}-{part}-{tag}", retries=RETRIES, pure=False,
+                workers=[addresses[part % len(addresses)]], allow_other_workers=True,
+            )  # fmt: skip
+
+        states = [submit("load", part, rounds.load, job, part, segment) for part in parts]
+        first, last = rounds.ranges[segment]
+        for number, now in enumerate(round_ranges(stage, job, segment)):
+            blocks = [submit(f"block-{number}", part, rounds.block, states[part]) for part in parts]
+            states = [submit(f"step-{number}", part, rounds.step, job, part, now, states[part], blocks) for part in parts]
+            if number % 10 == 9:  # keep the graph on the scheduler short, and the user informed
+                self._wait(states, stage, segment)
+                listener(segment, (now[1] - first) / (last - first))
+        saves = [submit("save", part, _save_measured, rounds.save, job, part, segment, states[part]) for part in parts]
+        receipts = [self._result(save, stage, segment) for save in saves]
+        return {
+            "rows": sum(receipt["rows"] for receipt in receipts),
+            "epochs": last - first,
+            "seconds": time.perf_counter() - started,
+            "peak_bytes": max(receipt["peak_bytes"] for receipt in receipts),
+            "kernel_seconds": max(receipt["kernel_seconds"] for receipt in receipts),
+        }
+
+    def _wait(self, states: list[Any], stage: Stage, segment: int) -> None:
+        for future in as_completed(states, loop=self.client.loop):
+            if future.status == "error":
+                self._result(future, stage, segment)
+
+    def close(self) -> None:
+        """Close what this engine opened; a client that was given stays open."""
+        if self._owned:
+            with suppress(Exception):
+                self.client.close()
+        if self._cluster is not None:
+            with suppress(Exception):
+                self._cluster.close()
+
+
+def _run_measured(stage: Stage, job: Job, number: int) -> Receipt:
+    worker = get_worker()
+    said = [0.0]
+
+    def listener(share: float) -> None:
+        if time.monotonic() - said[0] > 0.2:  # a few events a second say all that a person can read
+            said[0] = time.monotonic()
+            worker.log_event(TOPIC, {"stage": stage.name, "task": number, "share": share})
+
+    return measured(stage, job, number, listener)
+
+
+def _save_measured(save: Any, job: Job, part: int, segment: int, state: Any) -> Receipt:
+    return {**save(job, part, segment, state), "peak_bytes": peak_bytes()}
+
+
+def _hear(event: Any, stage: Stage, listener: Listener) -> None:
+    message = event[1] if isinstance(event, tuple) else event
+    if isinstance(message, dict) and message.get("stage") == stage.name:
+        listener(message["task"], message["share"])
+
+
+def embedded_cluster(threads: int, memory: int | None) -> LocalCluster:
+    """Start one worker in this process, reachable by nobody else."""
+    with dask.config.set(
+        {
+            "distributed.worker.memory.target": False,
+            "distributed.worker.memory.spill": False,
+            "distributed.worker.memory.pause": False,
+            "distributed.worker.memory.terminate": False,
+            "distributed.scheduler.allowed-failures": ALLOWED_FAILURES,
+        }
+    ):
+        return LocalCluster(
+            n_workers=1, threads_per_worker=threads, processes=False, dashboard_address=None,
+            memory_limit=memory or available_memory(), silence_logs=40,
+        )  # fmt: skip
+
+
+def connect(where: str | Path) -> Client:
+    """Connect to a scheduler by address or by scheduler file.
+
+    Raises
+    ------
+    ParameterError
+        If nobody answers there.
+    """
+    text = str(where)
+    is_file = isinstance(where, Path) or "://" not in text and Path(text).suffix == ".json"
+    if is_file and not Path(text).is_file():
+        raise ParameterError(f"There is no scheduler file {text}. Start one with `dask scheduler --scheduler-file {text}`.")
+    try:
+        if is_file:
+            return Client(scheduler_file=text, timeout=CONNECT_SECONDS, set_as_default=False)
+        return Client(text, timeout=CONNECT_SECONDS, set_as_default=False)
+    except (OSError, DaskTimeout, ValueError, TypeError) as error:
+        raise ParameterError(
+            f"No Dask scheduler answers at {text} ({error}). Give a Client, an address such as tcp://host:8786, or a "
+            "scheduler file; or leave `client` out for the embedded engine."
+        ) from error
+
+
+def available_cores() -> int:
+    """Return the cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def available_memory() -> int:
+    """Return 60 % of the memory that the machine or the container has, in bytes."""
+    from distributed.system import MEMORY_LIMIT
+
+    return int(MEMORY_LIMIT * 0.6)
+
+
+def parse_memory(text: str | int | None) -> int | None:
+    """Return a number of bytes from a number or text such as "4GB" or "512MiB".
+
+    Raises
+    ------
+    ParameterError
+        If it is neither, or not positive.
+    """
+    if text is None:
+        return None
+    try:
+        size = int(dask.utils.parse_bytes(text))
+    except (ValueError, TypeError) as error:
+        raise ParameterError(f"memory is {text!r}; give bytes, or text such as '4GB'.") from error
+    if size <= 0:
+        raise ParameterError(f"memory is {text!r}; it must be above 0.")
+    return size

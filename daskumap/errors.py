@@ -1,0 +1,41 @@
+"""The errors that daskumap raises.
+
+Each is a `DaskumapError` and also the builtin that a caller would catch. A message says what was seen, what is
+allowed and what to do.
+"""
+
+
+class DaskumapError(Exception):
+    """Base of every error that daskumap raises on purpose."""
+
+
+class ParameterError(DaskumapError, ValueError):
+    """A parameter is outside its allowed range."""
+
+
+class SourceError(DaskumapError, ValueError):
+    """The input cannot be used: wrong shape, type, or values."""
+
+
+class SourceNotFoundError(SourceError, FileNotFoundError):
+    """There is nothing to read where the input should be."""
+
+
+class PlanError(DaskumapError, MemoryError):
+    """The run cannot fit in the memory or the disk that it is allowed."""
+
+
+class StoreError(DaskumapError, OSError):
+    """The run store cannot be read or written, or holds something else."""
+
+
+class RunMismatchError(StoreError):
+    """The run store holds a run with another input or other parameters."""
+
+
+class TaskError(DaskumapError, RuntimeError):
+    """A task failed more often than it may."""
+
+
+class DependencyError(DaskumapError, ImportError):
+    """An optional package is needed and missing."""

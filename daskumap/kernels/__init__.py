@@ -1,0 +1,1 @@
+"""Numba and NumPy functions on arrays: no dask, no zarr, no parameters object."""

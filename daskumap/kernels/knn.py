@@ -1,0 +1,333 @@
+"""Nearest neighbours of a block of rows: exact by matrix product or by pairs, approximate by NN-descent.
+
+Lists are ascending by (distance, id), without the row itself, and end in -1 and inf where there are too few
+rows. A pair at an infinite or undefined distance is no neighbour. Within one process and metric the distance
+of a pair has the same bits in every list, whatever the cell, the block or the order of the two.
+"""
+
+import contextlib
+import threading
+import warnings
+from typing import Any
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from daskumap.kernels import products
+from daskumap.kernels.jit import kernel
+from daskumap.kernels.metrics import Metric, distance_function, to_space
+from daskumap.kernels.scores import LARGEST, STRIP, finished, insert, squared_distance, unfinished
+
+Array = np.ndarray[Any, Any]
+Lists = tuple[NDArray[np.int32], NDArray[np.float32]]
+
+# Pairs of 4,096 rows take about a second under a cheap metric; NN-descent compiles for 20 s and saves little
+# below.
+MAX_PAIRWISE_ROWS = 4096
+# From here on half the products are worth a transpose: 12,000 x 128 takes 283 ms instead of 366, 3,000 x 64
+# 19 instead of 16 (measured).
+MIN_COLUMNS_FOR_SYMMETRY = 96
+
+_serial = threading.Lock()
+
+
+def cell_neighbors(X: Array, n_neighbors: int, metric: Metric, seed_key: int) -> Lists:
+    """Find the nearest neighbours of every row among the rows of one cell.
+
+    Parameters
+    ----------
+    X
+        (r, D) rows as the user has them, not in the metric's space.
+    n_neighbors
+        k, how many others to find; the row itself does not count.
+    seed_key
+        64-bit key of the cell's random numbers; only NN-descent draws any.
+
+    Returns
+    -------
+    indices, distances
+        (r, k) int32 and float32.
+    """
+    rows = _cast(X, metric)
+    if metric.space is not None or len(rows) <= MAX_PAIRWISE_ROWS:
+        return brute_force(rows, n_neighbors, metric)
+    return nn_descent(rows, n_neighbors, metric, seed_key)
+
+
+def brute_force(X: Array, n_neighbors: int, metric: Metric) -> Lists:
+    """Find the nearest neighbours exactly; arguments and result as in `cell_neighbors`.
+
+    Notes
+    -----
+    With a Euclidean space: r^2 D flops to 2 r^2 D in `sgemm`, and 8 D r bytes besides X. Without: r^2
+    evaluations.
+    """
+    rows = _cast(X, metric)
+    if metric.space is None:
+        return _by_pairs(rows, rows, n_neighbors, metric, np.arange(len(rows), dtype=np.int32))
+    points = to_space(rows, metric)
+    if points.shape[1] >= MIN_COLUMNS_FOR_SYMMETRY:
+        return products.search_self(points, n_neighbors, metric.finish)
+    return products.search(points, points, n_neighbors, metric.finish, np.arange(len(rows), dtype=np.int32))
+
+
+def nn_descent(X: Array, k: int, metric: Metric, seed: int) -> Lists:
+    """Find most of the nearest neighbours by NN-descent; arguments and result as in `cell_neighbors`.
+
+    One thread and one seed give one result. The distances are evaluated again, since pynndescent's went
+    through a logarithm for some metrics.
+
+    References
+    ----------
+    Dong, Moses, Li (2011), Efficient k-nearest neighbor graph construction for generic similarity measures.
+    """
+    from pynndescent import NNDescent  # seconds
+
+    rows = _cast(X, metric)
+    # A function with bound keywords is passed as such: NNDescent would compile a new one for every cell.
+    named = metric.function is None and not metric.keywords
+    with warnings.catch_warnings(), _guard():
+        warnings.filterwarnings("ignore", "Failed to correctly find n_neighbors")
+        index = NNDescent(
+            rows,
+            metric=metric.name if named else distance_function(metric),
+            n_neighbors=min(max(30, 2 * (k + 1)), len(rows)),
+            n_jobs=1,
+            random_state=(seed ^ seed >> 32) & 0xFFFFFFFF,
+        )
+    candidates = np.ascontiguousarray(index.neighbor_graph[0], np.int32)
+    ids, distances = _empty(len(rows), k)
+    if k > 0:
+        _evaluate(rows, candidates, distance_function(metric), ids, distances)
+    return ids, distances
+
+
+def nearest(
+    queries: Array, X: Array, k: int, metric: Metric, query_ids: NDArray[np.int64], first: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Find the k nearest rows of a block for each query, exactly.
+
+    Parameters
+    ----------
+    queries, X
+        (q, D) and (r, D) rows as the user has them.
+    query_ids
+        (q,) int64, the queries' own ids: a row with the same id is left out.
+    first
+        id of the block's first row; the others follow.
+
+    Returns
+    -------
+    ids, distances
+        (q, k) int64 and float32; `merge_nearest` joins the lists of several blocks.
+    """
+    Q, rows, own = _cast(queries, metric), _cast(X, metric), _local(query_ids, first, len(X))
+    if metric.space is None:
+        ids, distances = _by_pairs(Q, rows, k, metric, own)
+    else:
+        ids, distances = products.search(to_space(Q, metric), to_space(rows, metric), k, metric.finish, own)
+    return np.where(ids >= 0, ids.astype(np.int64) + first, -1), distances
+
+
+def merge_nearest(
+    ids_a: Array, distances_a: Array, ids_b: Array, distances_b: Array, k: int
+) -> tuple[Array, NDArray[np.float32]]:
+    """Merge two lists per row to the k nearest by (distance, id), each id once at its smaller distance.
+
+    Parameters
+    ----------
+    ids_a, ids_b
+        (n, ka) and (n, kb) integers of one dtype, -1 where missing.
+    distances_a, distances_b
+        same shapes, float32, inf where missing.
+    """
+    ids = np.full((len(ids_a), k), -1, ids_a.dtype)
+    distances = np.full((len(ids_a), k), np.inf, np.float32)
+    _merge(ids_a, distances_a, ids_b, distances_b, ids, distances)
+    return ids, distances
+
+
+def assign_cells(X: Array, centroids: Array, n_nearest: int, metric: Metric) -> NDArray[np.int32]:
+    """Return (r, n_nearest) int32: the nearest cells of each row, nearest first, ties by cell.
+
+    Parameters
+    ----------
+    X
+        (r, D) rows as the user has them.
+    centroids
+        (c, D) float32: points of the metric's space if it has one, else rows (pivots) as the user has them.
+        Missing cells (n_nearest > c, or all at infinite distance) are -1.
+    """
+    rows = _cast(X, metric)
+    own = np.full(len(rows), -1, np.int32)
+    if metric.space is None:
+        return _by_pairs(rows, _cast(centroids, metric), n_nearest, metric, own)[0]
+    points = np.ascontiguousarray(centroids, np.float32)
+    return products.search(to_space(rows, metric), points, n_nearest, metric.finish, own)[0]
+
+
+def count_closer(
+    queries: Array, X: Array, thresholds: Array, metric: Metric, query_ids: NDArray[np.int64], first: int
+) -> NDArray[np.int64]:
+    """Count the rows of a block that are closer to each query than each threshold, exactly.
+
+    A rank in the data is such a count summed over all blocks: trustworthiness by streaming.
+
+    Parameters
+    ----------
+    thresholds
+        (q, t) float32 distances, in any order. Those that came from this module compare equal to their own
+        pair.
+
+    Returns
+    -------
+    :
+        (q, t) int64. The other arguments are those of `nearest`.
+    """
+    Q, rows, own = _cast(queries, metric), _cast(X, metric), _local(query_ids, first, len(X))
+    limits = np.ascontiguousarray(thresholds, np.float32)
+    counts = np.zeros(limits.shape, np.int64)
+    if metric.space is None:
+        _count_pairs(Q, rows, own, distance_function(metric), limits, counts)
+    elif len(rows):
+        _count_by_products(to_space(Q, metric), to_space(rows, metric), own, metric.finish, limits, counts)
+    return counts
+
+
+def _cast(X: Array, metric: Metric) -> Array:
+    return np.ascontiguousarray(X, metric.dtype)
+
+
+def _empty(rows: int, k: int) -> Lists:
+    return np.full((rows, k), -1, np.int32), np.full((rows, k), np.inf, np.float32)
+
+
+def _local(query_ids: NDArray[np.int64], first: int, rows: int) -> NDArray[np.int32]:
+    """Return each query's position in the block, -1 where it is elsewhere."""
+    own = np.asarray(query_ids, np.int64) - first
+    return np.where((own >= 0) & (own < rows), own, -1).astype(np.int32)
+
+
+def _guard() -> Any:
+    """Return a lock where numba's parallel layer aborts when two threads enter it: "workqueue"."""
+    try:
+        safe = numba.threading_layer() != "workqueue"
+    except ValueError:  # nothing has run in parallel yet, so the layer is not chosen
+        safe = False
+    return contextlib.nullcontext() if safe else _serial
+
+
+def _by_pairs(Q: Array, X: Array, k: int, metric: Metric, own: NDArray[np.int32]) -> Lists:
+    ids, distances = _empty(len(Q), k)
+    if k > 0:
+        _pairs(Q, X, own, distance_function(metric), ids, distances)
+    return ids, distances
+
+
+@numba.njit(nogil=True)
+def _pairs(Q, X, own, distance, ids, distances):  # type: ignore[no-untyped-def]
+    for i in range(Q.shape[0]):
+        for j in range(X.shape[0]):
+            if j != own[i]:
+                insert(ids[i], distances[i], np.int32(j), distance(Q[i], X[j]))
+
+
+@numba.njit(nogil=True)
+def _evaluate(X, candidates, distance, ids, distances):  # type: ignore[no-untyped-def]
+    """Fill the lists from each row's candidates: itself and repeats are skipped wherever they stand."""
+    for i in range(X.shape[0]):
+        for place in range(candidates.shape[1]):
+            j = candidates[i, place]
+            fresh = j >= 0 and j != i
+            for before in range(place):
+                fresh = fresh and candidates[i, before] != j
+            if fresh:
+                insert(ids[i], distances[i], j, distance(X[i], X[j]))
+
+
+@numba.njit(nogil=True)
+def _count_pairs(Q, X, own, distance, thresholds, counts):  # type: ignore[no-untyped-def]
+    for i in range(Q.shape[0]):
+        for j in range(X.shape[0]):
+            if j != own[i]:
+                d = distance(Q[i], X[j])
+                for t in range(thresholds.shape[1]):
+                    counts[i, t] += d < thresholds[i, t]
+
+
+@kernel
+def _merge(ids_a, distances_a, ids_b, distances_b, ids, distances):  # type: ignore[no-untyped-def]
+    for i in range(ids.shape[0]):
+        a = 0
+        b = 0
+        size = 0
+        while size < ids.shape[1]:
+            has_a = a < ids_a.shape[1] and ids_a[i, a] >= 0
+            has_b = b < ids_b.shape[1] and ids_b[i, b] >= 0
+            if not has_a and not has_b:
+                break
+            take_a = has_a
+            if has_a and has_b:
+                da, db = distances_a[i, a], distances_b[i, b]
+                take_a = da < db or (da == db and ids_a[i, a] <= ids_b[i, b])
+            if take_a:
+                candidate, distance = ids_a[i, a], distances_a[i, a]
+                a += 1
+            else:
+                candidate, distance = ids_b[i, b], distances_b[i, b]
+                b += 1
+            # In ascending order the first of two equal ids has the smaller distance.
+            fresh = True
+            for place in range(size):
+                fresh = fresh and ids[i, place] != candidate
+            if fresh:
+                ids[i, size] = candidate
+                distances[i, size] = distance
+                size += 1
+
+
+def _count_by_products(
+    Q: Array, X: Array, own: NDArray[np.int32], finish: int, thresholds: Array, counts: Array
+) -> None:
+    for tile in products.tiles(Q, X):
+        q, x = tile.queries, tile.rows
+        _count_tile(
+            tile.scores, tile.low, tile.high, tile.half, own[q], Q[q], X[x], x.start, tile.error, finish,
+            thresholds[q], counts[q],
+        )  # fmt: skip
+
+
+@kernel
+def _count_tile(scores, low, high, half, own, Q, X, first, error, finish, thresholds, counts):  # type: ignore[no-untyped-def]
+    """Add one tile's counts: a product decides where its margin allows, else the pair is evaluated."""
+    for i in range(scores.shape[0]):
+        slack = error * np.float64(half[i])
+        for t in range(thresholds.shape[1]):
+            limit = thresholds[i, t]
+            if not limit > 0.0:
+                continue
+            squared = 0.5 * unfinished(min(limit, np.float32(LARGEST)), finish)
+            inner = squared * (1.0 - 1e-6) - half[i] - slack
+            outer = squared * (1.0 + 1e-6) - half[i] + slack
+            surely = np.float32(inner - 2.4e-7 * abs(inner))
+            perhaps = np.float32(min(outer + 2.4e-7 * abs(outer), LARGEST))
+            sure = np.int32(0)
+            open_ = np.int32(0)
+            for s in range(scores.shape[1]):
+                for c in range(STRIP):
+                    sure += np.int32(high[s, c] - scores[i, s, c] < surely)
+                    open_ += np.int32(low[s, c] - scores[i, s, c] <= perhaps)
+            if open_ > sure:
+                sure = _settle(scores[i], low, high, surely, perhaps, Q[i], X, limit, finish, sure)
+            # The query itself is at distance 0 and was counted.
+            counts[i, t] += sure - np.int32(0 <= own[i] - first < X.shape[0])
+
+
+@kernel
+def _settle(strips, low, high, surely, perhaps, x, X, limit, finish, count):  # type: ignore[no-untyped-def]
+    for s in range(strips.shape[0]):
+        for c in range(STRIP):
+            if low[s, c] - strips[s, c] <= perhaps and not high[s, c] - strips[s, c] < surely:
+                count += np.int32(finished(squared_distance(x, X[s * STRIP + c]), finish) < limit)
+    return count

@@ -1,0 +1,63 @@
+"""The dense metrics of pynndescent 0.7: names, spellings, keywords and where they are defined. Data only."""
+
+from daskumap.kernels.scores import ANGLE, HALF, HALF_SQRT, SQRT, SQUARE
+
+# name -> (canonical name, space, how a squared distance in it becomes the metric's)
+SPACES = {
+    "euclidean": ("euclidean", "identity", SQRT),
+    "l2": ("euclidean", "identity", SQRT),
+    "sqeuclidean": ("sqeuclidean", "identity", SQUARE),
+    "seuclidean": ("seuclidean", "scaled", SQRT),
+    "standardised_euclidean": ("seuclidean", "scaled", SQRT),
+    "mahalanobis": ("mahalanobis", "linear", SQRT),
+    "cosine": ("cosine", "unit", HALF),
+    "direct_cosine": ("cosine", "unit", HALF),
+    "dot": ("dot", "unit", HALF),
+    "true_angular": ("true_angular", "unit", ANGLE),
+    "correlation": ("correlation", "centred_unit", HALF),
+    "spearmanr": ("spearmanr", "ranked_unit", HALF),
+    "hellinger": ("hellinger", "root_unit", HALF_SQRT),
+}
+# name -> canonical name, evaluated by pynndescent's function of that name
+OTHERS = {
+    name: group[0]
+    for group in (
+        ("manhattan", "taxicab", "l1"),
+        ("chebyshev", "linfinity", "linfty", "linf"),
+        ("minkowski",),
+        ("wminkowski", "weighted_minkowski"),
+        ("canberra",),
+        ("inner_product",),
+        ("haversine",),
+        ("braycurtis",),
+        ("tsss",),
+        ("kantorovich", "wasserstein"),
+        ("wasserstein_1d", "wasserstein-1d", "kantorovich-1d", "kantorovich_1d"),
+        ("circular_kantorovich", "circular_wasserstein"),
+        ("sinkhorn",),
+        ("jensen_shannon", "jensen-shannon"),
+        ("symmetric_kl", "symmetric-kl", "symmetric_kullback_liebler"),
+        ("hamming",), ("jaccard",), ("dice",), ("matching",), ("kulsinski",), ("rogerstanimoto",),
+        ("russellrao",), ("sokalsneath",), ("sokalmichener",), ("yule",),
+        ("bit_hamming",), ("bit_jaccard",),
+    )
+    for name in group
+}  # fmt: skip
+# canonical name -> (keyword, other spellings, default; None: required), in the order of pynndescent's
+# arguments
+KEYWORDS: dict[str, tuple[tuple[str, tuple[str, ...], float | None], ...]] = {
+    "minkowski": (("p", (), 2.0),),
+    "wminkowski": (("w", (), None), ("p", (), 2.0)),
+    "seuclidean": (("V", ("sigma",), None),),
+    "mahalanobis": (("VI", ("vinv",), None),),
+    "kantorovich": (("cost", (), None), ("max_iter", (), 100_000)),
+    "sinkhorn": (("cost", (), None), ("regularization", (), 1.0)),
+    "wasserstein_1d": (("p", (), 1.0),),
+    "circular_kantorovich": (("p", (), 1.0),),
+}
+ARRAYS = {"w": 1, "V": 1, "VI": 2, "cost": 2}
+DISTRIBUTIONS = {
+    "hellinger", "kantorovich", "wasserstein_1d", "circular_kantorovich", "sinkhorn", "jensen_shannon",
+    "symmetric_kl",
+}  # fmt: skip
+NEED_MASS = DISTRIBUTIONS - {"jensen_shannon", "symmetric_kl"}

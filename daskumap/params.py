@@ -1,0 +1,208 @@
+"""The user's parameters: frozen, validated, with umap-learn's names and meanings."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+import secrets
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from daskumap.errors import ParameterError
+
+INITS = ("pca", "spectral", "random")
+OPTIMIZERS = ("adam", "sgd")
+# As in umap-learn: at these distances two rows share nothing, and no edge joins them.
+DISCONNECTION_DISTANCES = {
+    "correlation": 2.0,
+    "cosine": 2.0,
+    "hellinger": 1.0,
+    "jaccard": 1.0,
+    "bit_jaccard": 1.0,
+    "dice": 1.0,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Params:
+    """All parameters of one fit; `None` means the default that the docstring of `daskumap.fit` gives."""
+
+    n_neighbors: int = 15
+    n_components: int = 2
+    metric: str | Callable[..., float] = "euclidean"
+    metric_kwds: dict[str, Any] | None = None
+    n_epochs: int | None = None
+    learning_rate: float = 1.0
+    init: str | np.ndarray[Any, Any] = "pca"
+    min_dist: float = 0.1
+    spread: float = 1.0
+    a: float | None = None
+    b: float | None = None
+    set_op_mix_ratio: float = 1.0
+    local_connectivity: float = 1.0
+    repulsion_strength: float = 1.0
+    negative_sample_rate: int = 5
+    disconnection_distance: float | None = None
+    random_state: int | None = None
+    optimizer: str = "adam"
+    reconcile_every: int = 1
+    target_recall: float = 0.95
+    max_overlap: int = 6
+    max_cell_rows: int | None = None
+    checkpoint_every: int = 50
+
+    def epochs(self, rows: int) -> int:
+        """Return the number of epochs: as given, else 500 up to 10,000 rows and 200 above."""
+        if self.n_epochs is not None:
+            return self.n_epochs
+        return 500 if rows <= 10_000 else 200
+
+    def curve(self) -> tuple[float, float]:
+        """Return `a` and `b` of the low-dimensional membership curve 1 / (1 + a r^2b)."""
+        if self.a is not None and self.b is not None:
+            return self.a, self.b
+        return fit_curve(self.spread, self.min_dist)
+
+    def cutoff(self) -> float:
+        """Return the distance from which on two rows are not joined; inf for no limit."""
+        if self.disconnection_distance is not None:
+            return self.disconnection_distance
+        return DISCONNECTION_DISTANCES.get(self.metric, math.inf) if isinstance(self.metric, str) else math.inf
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return the parameters as JSON values, a callable or an array by a digest of its content."""
+        return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
+
+
+def make_params(values: dict[str, Any]) -> Params:
+    """Build validated parameters from keyword arguments.
+
+    Raises
+    ------
+    ParameterError
+        For an unknown name or a value outside its range; the message gives both.
+    """
+    known = {f.name for f in dataclasses.fields(Params)}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise ParameterError(
+            f"Unknown parameter {', '.join(map(repr, unknown))}. Allowed are {', '.join(sorted(known))}."
+        )
+    values = {name: _from_numpy(value) for name, value in values.items()}
+    values["random_state"] = _seed(values.get("random_state"))
+    params = Params(**values)
+    for name, kind, low, high in _RANGES:
+        _check(name, getattr(params, name), kind, low, high)
+    _check_rest(params)
+    return params
+
+
+# name, type, smallest and largest value allowed; None as a value is always the default.
+_RANGES: tuple[tuple[str, type, float, float], ...] = (
+    ("n_neighbors", int, 2, 10_000),
+    ("n_components", int, 1, 1_000),
+    ("n_epochs", int, 1, 1_000_000),
+    ("learning_rate", float, 1e-12, 1e6),
+    ("min_dist", float, 0.0, 1e6),
+    ("spread", float, 1e-6, 1e6),
+    ("a", float, 1e-12, 1e12),
+    ("b", float, 1e-3, 100.0),
+    ("set_op_mix_ratio", float, 0.0, 1.0),
+    ("local_connectivity", float, 0.0, 10_000),
+    ("repulsion_strength", float, 0.0, 1e6),
+    ("negative_sample_rate", int, 0, 1_000),
+    ("disconnection_distance", float, 0.0, math.inf),
+    ("reconcile_every", int, 1, 1_000),
+    ("target_recall", float, 0.0, 1.0),
+    ("max_overlap", int, 1, 32),
+    ("max_cell_rows", int, 64, 10_000_000),
+    ("checkpoint_every", int, 1, 1_000_000),
+)
+
+
+def _from_numpy(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _check(name: str, value: Any, kind: type, low: float, high: float) -> None:
+    if value is None and Params.__dataclass_fields__[name].default is None:
+        return
+    right = isinstance(value, int | float) and not isinstance(value, bool)
+    if kind is int and isinstance(value, float):
+        right = False
+    if not right or not low <= value <= high:  # NaN fails the comparison
+        what = "an integer" if kind is int else "a number"
+        raise ParameterError(f"{name} is {value!r}; it must be {what} from {low:g} to {high:g}.")
+
+
+def _check_rest(params: Params) -> None:
+    if params.min_dist > params.spread:
+        raise ParameterError(
+            f"min_dist is {params.min_dist:g}, above spread, which is {params.spread:g}. Lower min_dist or raise spread."
+        )
+    if (params.a is None) != (params.b is None):
+        raise ParameterError("a and b go together: give both, or neither and let min_dist and spread set them.")
+    if params.optimizer not in OPTIMIZERS:
+        raise ParameterError(f"optimizer is {params.optimizer!r}; allowed are {', '.join(OPTIMIZERS)}.")
+    if isinstance(params.init, str) and params.init not in INITS:
+        raise ParameterError(f"init is {params.init!r}; allowed are {', '.join(INITS)} or an array (n, n_components).")
+    if not isinstance(params.init, str | np.ndarray):
+        raise ParameterError(f"init is a {type(params.init).__name__}; allowed are {', '.join(INITS)} or a NumPy array.")
+    if not isinstance(params.metric, str) and not callable(params.metric):
+        raise ParameterError(f"metric is a {type(params.metric).__name__}; it must be a name or a function of two rows.")
+    if params.metric_kwds is not None and not isinstance(params.metric_kwds, dict):
+        raise ParameterError(f"metric_kwds is a {type(params.metric_kwds).__name__}; it must be a dict of keyword arguments.")
+
+
+def _seed(state: Any) -> int:
+    """Turn umap-learn's kinds of random_state into one integer seed; None draws one."""
+    if state is None:
+        return secrets.randbelow(2**31)
+    if isinstance(state, np.random.RandomState):
+        return int(state.randint(2**31 - 1))
+    if isinstance(state, np.random.Generator):
+        return int(state.integers(2**31 - 1))
+    if isinstance(state, int) and not isinstance(state, bool) and 0 <= state < 2**63:
+        return state
+    raise ParameterError(
+        f"random_state is {state!r}; it must be an integer from 0 to 2**63 - 1, a NumPy generator, or None."
+    )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        digest = hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()[:16]
+        return f"array{value.shape}:{digest}"
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in sorted(value.items())}
+    if isinstance(value, np.generic):
+        return value.item()
+    if callable(value):
+        function = getattr(value, "py_func", value)
+        code = getattr(function, "__code__", None)
+        digest = hashlib.sha256(code.co_code + repr(code.co_consts).encode()).hexdigest()[:16] if code else "builtin"
+        return f"callable:{function.__module__}.{function.__qualname__}:{digest}"
+    return value
+
+
+@lru_cache(maxsize=32)
+def fit_curve(spread: float, min_dist: float) -> tuple[float, float]:
+    """Fit `a` and `b` of 1 / (1 + a r^2b) to the wanted membership curve.
+
+    Least squares against 1 up to `min_dist` and exp(-(r - min_dist) / spread) beyond, on 300 points of
+    [0, 3 spread].
+
+    References
+    ----------
+    McInnes, Healy, Melville (2018), section 4.3; umap-learn's `find_ab_params`.
+    """
+    from scipy.optimize import curve_fit
+
+    r = np.linspace(0, spread * 3, 300)
+    wanted = np.where(r < min_dist, 1.0, np.exp(-(r - min_dist) / spread))
+    (a, b), _ = curve_fit(lambda x, a, b: 1.0 / (1.0 + a * x ** (2 * b)), r, wanted)
+    return float(a), float(b)

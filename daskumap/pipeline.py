@@ -1,0 +1,195 @@
+"""The ordered stages: read this first."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from daskumap.engine.base import Engine
+from daskumap.errors import PlanError
+from daskumap.plan.job import Job
+from daskumap.plan.sizes import RESERVED
+from daskumap.plan.stage import Receipt, Stage
+from daskumap.stages import calibrate, initialize, judge, layout, neighbors, partition, publish, scan, symmetrize
+from daskumap.stages.common import run_of
+
+#  source            X (n, D)
+STAGES: tuple[Callable[[Job], Stage], ...] = (
+    scan.plan_scan,  # one streaming pass: shape, NaN and inf, the sample
+    partition.plan_cells,  # k-means cells of the sample
+    partition.plan_assign,  # each row's nearest cells; exact neighbours of the probe rows
+    partition.plan_order,  # the overlap that reaches the target recall; rows renumbered cell-major
+    partition.plan_shuffle,  # each row into its cells
+    neighbors.plan_neighbors,  # one kNN graph per cell
+    neighbors.plan_merge,  # merged nearest k per vertex       knn/indices, knn/distances
+    calibrate.plan_calibrate,  # per-row smooth-kNN            calibration/rho, sigma
+    symmetrize.plan_symmetrize,  # union with the transpose    graph/: one CSR block row per partition
+    initialize.plan_initialize,  # pca, spectral, random, array    initial
+    layout.plan_layout,  # synchronous epochs                  layout/ checkpoints
+    publish.plan_publish,  # back to the user's row order      embedding (n, d)
+    judge.plan_map_neighbors,  # what the map is worth         report/
+    judge.plan_rows,
+    judge.plan_distances,
+    judge.plan_ranks,
+    judge.plan_loss,
+    judge.plan_summary,
+)
+
+
+class Progress(Protocol):
+    """Hears how far a run is."""
+
+    def start(self, stage: str, tasks: int, done: int) -> None:
+        """A stage starts, with `done` of its tasks finished in an earlier attempt."""
+
+    def advance(self, done: float) -> None:
+        """So many tasks of the stage are finished, those under way in part."""
+
+    def finish(self) -> None:
+        """The stage is finished."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will do, from metadata alone.
+
+    Attributes
+    ----------
+    stages
+        In order. Numbers that only the data can tell (how many cells a row joins, how they are grouped) are expected
+        values; memory is an upper bound whatever they turn out to be.
+    """
+
+    job: Job
+    stages: tuple[Stage, ...]
+
+    @property
+    def disk_bytes(self) -> int:
+        """Bytes of the finished run store."""
+        return sum(stage.written_bytes for stage in self.stages)
+
+    def peak_bytes(self, stage: Stage) -> int:
+        """Return the projected peak of one worker process in a stage."""
+        at_once = min(stage.tasks, self.job.resources.threads) if not stage.ordered else 1
+        return RESERVED + stage.shared + at_once * stage.task_bytes
+
+    def check(self, free_disk: int | None = None) -> None:
+        """Refuse a plan that cannot fit.
+
+        Raises
+        ------
+        PlanError
+            Naming the stage, both numbers and the setting to change.
+        """
+        for stage in self.stages:
+            needed, allowed = self.peak_bytes(stage), self.job.resources.memory
+            if needed > allowed:
+                raise PlanError(
+                    f"Stage '{stage.name}' needs {needed / 1e9:.2f} GB a worker, memory is {allowed / 1e9:.2f} GB "
+                    f"({_terms(stage, self.job.resources.threads)}). {_remedy(stage, self.job, needed)}"
+                )
+        if free_disk is not None and self.disk_bytes > free_disk:
+            raise PlanError(
+                f"The run store needs {self.disk_bytes / 1e9:.2f} GB of disk, {free_disk / 1e9:.2f} GB are free. Free some, "
+                "or put the run store elsewhere."
+            )
+
+    def __str__(self) -> str:
+        s, r = self.job.sizes, self.job.resources
+        lines = [
+            f"{s.rows:,} rows x {s.columns:,} columns; {r.workers} worker(s) x {r.threads} thread(s), {r.memory / 1e9:.2f} GB a worker",
+            f"about {s.cells:,} cells, {s.row_blocks:,} row blocks of {s.row_block:,}, {s.partitions:,} vertex partitions",
+            "",
+            f"{'stage':<20}{'tasks':>7}{'MB a task':>11}{'MB a worker':>13}{'MB read':>11}{'MB written':>12}",
+        ]
+        lines += [
+            f"{stage.name:<20}{stage.tasks:>7,}{stage.task_bytes / 1e6:>11,.0f}{self.peak_bytes(stage) / 1e6:>13,.0f}"
+            f"{stage.read_bytes / 1e6:>11,.0f}{stage.written_bytes / 1e6:>12,.0f}"
+            for stage in self.stages
+        ]
+        lines.append(f"{'disk':<20}{'':>7}{'':>11}{'':>13}{'':>11}{self.disk_bytes / 1e6:>12,.0f}")
+        return "\n".join(lines)
+
+
+def _terms(stage: Stage, threads: int) -> str:
+    terms = {"reserved": RESERVED, "shared": stage.shared, **stage.memory}
+    parts = ", ".join(f"{name} {size / 1e6:,.0f} MB" for name, size in terms.items() if size)
+    return f"{parts}; {min(stage.tasks, threads)} task(s) at once"
+
+
+def _remedy(stage: Stage, job: Job, needed: int) -> str:
+    if stage.name == "neighbors" and job.sizes.max_cell_rows * 2 > job.sizes.window_rows:
+        share = (job.resources.memory - RESERVED) / max(1, needed - RESERVED)
+        return f"Lower max_cell_rows to {max(64, int(job.sizes.max_cell_rows * share * 0.9)):_}, use fewer threads, or raise memory."
+    if stage.shared > job.resources.memory // 2:
+        return "Every worker holds the positions of all rows: use fewer workers with more memory each."
+    return "Raise memory or use fewer threads a worker."
+
+
+def make_plan(job: Job) -> Plan:
+    """Plan all stages; starts nothing."""
+    return Plan(job, tuple(planner(job) for planner in STAGES))
+
+
+def run_pipeline(job: Job, engine: Engine, progress: Progress) -> None:
+    """Run every stage that is not finished yet, in order."""
+    for planner in STAGES:
+        run_stage(planner(job), job, engine, progress)
+
+
+def run_stage(stage: Stage, job: Job, engine: Engine, progress: Progress) -> None:
+    """Run the tasks of a stage that have no record yet; record each when its data is written."""
+    run = run_of(job)
+    for output in stage.outputs:
+        run.create(output)
+    receipts = run.records(stage.name)
+    todo = [number for number in range(stage.tasks) if number not in receipts]
+    progress.start(stage.name, stage.tasks, len(receipts))
+    started = time.perf_counter()
+    for number, receipt in _run_all(stage, job, engine, todo, progress, len(receipts)):
+        run.record(stage.name, number, receipt)
+        receipts[number] = receipt
+    if stage.finish is not None:
+        stage.finish(job, receipts)
+    if todo:
+        _keep_times(stage, job, receipts, time.perf_counter() - started)
+    progress.finish()
+
+
+def _run_all(
+    stage: Stage, job: Job, engine: Engine, todo: list[int], progress: Progress, done: int
+) -> Iterator[tuple[int, Receipt]]:
+    under_way: dict[int, float] = {}
+
+    def listener(number: int, share: float) -> None:
+        if number in left:
+            under_way[number] = share
+            progress.advance(done + sum(under_way.values()))
+
+    left = set(todo)
+    for number, receipt in engine.run(stage, job, todo, listener) if todo else ():
+        left.discard(number)
+        under_way.pop(number, None)
+        done += 1
+        yield number, receipt
+        progress.advance(done + sum(under_way.values()))
+
+
+def _keep_times(stage: Stage, job: Job, receipts: dict[int, Receipt], seconds: float) -> None:
+    """Add a stage's wall time and peaks to what the report says of it."""
+    run = run_of(job)
+    known: dict[str, Any] = run.load_json("report/stages") or {}
+    before = known.get(stage.name, {})
+    known[stage.name] = {
+        "tasks": stage.tasks,
+        "seconds": before.get("seconds", 0.0) + seconds,
+        "task_seconds": sum(receipt["seconds"] for receipt in receipts.values()),
+        "kernel_seconds": sum(receipt.get("kernel_seconds", 0.0) for receipt in receipts.values()),
+        "peak_bytes": max(receipt["peak_bytes"] for receipt in receipts.values()),
+        "projected_bytes": Plan(job, (stage,)).peak_bytes(stage),
+        "read_bytes": stage.read_bytes,
+        "written_bytes": stage.written_bytes,
+    }
+    run.save_json("report/stages", known)

@@ -1,0 +1,62 @@
+"""The report as one document and as a table for the terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from daskumap.store.run import RunStore
+
+
+def assemble(store: RunStore) -> dict[str, Any]:
+    """Return a run's report: its measures, and each stage with what was planned and what was measured.
+
+    Steps of a stage (`partition.cells`, ...) are listed alone and summed under the stage's name.
+    """
+    steps: dict[str, Any] = store.load_json("report/stages") or {}
+    stages: dict[str, Any] = {}
+    for name, step in steps.items():
+        total = stages.setdefault(name.split(".")[0], {key: 0 for key in step})
+        for key, value in step.items():
+            peak = key in ("peak_bytes", "projected_bytes")
+            total[key] = max(total[key], value) if peak else total[key] + value
+    if "layout" in stages:
+        layout = stages["layout"]
+        layout["overhead_share"] = max(0.0, 1.0 - layout["kernel_seconds"] / max(layout["seconds"], 1e-9))
+    return {
+        "measures": store.load_json("report/measures") or {},
+        "stages": stages,
+        "steps": steps,
+        "seconds": sum(step["seconds"] for step in steps.values()),
+        "params": store.about["params"],
+        "sizes": store.about["sizes"],
+    }
+
+
+def render(report: dict[str, Any]) -> str:
+    """Return the report as text."""
+    m = report["measures"]
+    lines = []
+    if m:
+        lines += [
+            f"rows                 {m['rows']:,}",
+            f"kNN recall           {m['recall']:.4f}   (overlap {m['overlap']}, {m['probe_rows']} probe rows)",
+            f"trustworthiness      {_number(m['trustworthiness'])}",
+            f"kNN preservation     {m['knn_preservation']:.4f}",
+            f"fly-away ratio       {m['flyaway_ratio']:.2f}",
+            f"components           {m['components']:,}   (largest {m['largest_component']:,} rows; {m['isolated_rows']:,} rows without edges)",
+            f"edges                {m['edges']:,}   (largest degree {m['largest_degree']:,}; {m['cut_edge_share']:.1%} between cells)",
+            f"loss                 attraction {m['attractive_loss']:.4g}, repulsion {m['repulsive_loss']:.4g}",
+            "",
+        ]
+    lines.append(f"{'stage':<14}{'tasks':>7}{'seconds':>10}{'peak MB':>10}{'planned MB':>12}")
+    for name, stage in report["stages"].items():
+        lines.append(
+            f"{name:<14}{stage['tasks']:>7,}{stage['seconds']:>10.2f}{stage['peak_bytes'] / 1e6:>10,.0f}"
+            f"{stage['projected_bytes'] / 1e6:>12,.0f}"
+        )
+    lines.append(f"{'total':<14}{'':>7}{report['seconds']:>10.2f}")
+    return "\n".join(lines)
+
+
+def _number(value: float | None) -> str:
+    return "not defined" if value is None else f"{value:.4f}"

@@ -1,0 +1,1 @@
+"""The stages: what each reads and writes, its memory formula, its task."""

@@ -1,0 +1,1 @@
+"""All that touches Zarr or a path: sources, the run store, the ledger."""

@@ -1,0 +1,180 @@
+"""The run store: one Zarr group that holds everything one run made, and its ledger.
+
+Arrays are uncompressed with a crc32c per chunk: their size on disk is known before the run, they are read at the
+speed of memory, and a flipped bit is an error. Zarr's default zstd has no checksum. Floats are filled with NaN, so
+that a missing chunk cannot pass for data.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.codecs import Crc32cCodec
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
+
+from daskumap.errors import RunMismatchError, StoreError
+from daskumap.plan.stage import Output
+
+SCHEMA = 1
+KEY = "daskumap"
+
+
+class RunStore:
+    """Reads and writes one run's arrays and ledger. Cheap to open; holds no data."""
+
+    def __init__(self, group: zarr.Group) -> None:
+        self.group = group
+
+    @classmethod
+    def open(cls, url: str | Path, mode: str = "r+") -> RunStore:
+        """Open the run store at `url`.
+
+        Raises
+        ------
+        StoreError
+            If nothing is there, it is not a run store, or another version of daskumap wrote it.
+        """
+        try:
+            group = zarr.open_group(str(url), mode=mode)  # type: ignore[arg-type]
+        except Exception as error:
+            raise StoreError(f"There is no run store at {url}. Make one with `daskumap fit SOURCE {url}`.") from error
+        about = group.attrs.get(KEY)
+        if not isinstance(about, dict) or "schema" not in about:
+            raise StoreError(f"{url} is a Zarr group but not a run store. Name another place for the run.")
+        if about["schema"] != SCHEMA:
+            raise StoreError(
+                f"{url} is a run store of schema {about['schema']}; this daskumap reads schema {SCHEMA}. "
+                "Read it with the version that wrote it, or fit again into another store."
+            )
+        return cls(group)
+
+    @classmethod
+    def open_or_create(cls, url: str | Path, about: dict[str, Any]) -> RunStore:
+        """Open the run at `url` if it is the same run, or start it there if the place is free.
+
+        Raises
+        ------
+        RunMismatchError
+            If a run with another input or other parameters is there; the message lists what differs.
+        """
+        if not _occupied(url):
+            group = zarr.open_group(str(url), mode="w-", zarr_format=3)
+            group.attrs[KEY] = {"schema": SCHEMA, **about}
+            return cls(group)
+        run = cls.open(url)
+        differences = list(_differences(run.about, about))
+        if differences:
+            raise RunMismatchError(
+                f"{url} holds another run: {'; '.join(differences)}. Give the same input and parameters to continue "
+                "it, or name another store."
+            )
+        return run
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What the run was started with: parameters, source, sizes."""
+        return dict(self.group.attrs[KEY])  # type: ignore[arg-type]
+
+    def create(self, output: Output) -> None:
+        """Create an array unless it is there already, as it is when a run goes on."""
+        if output.name not in self.group:
+            create_array(self.group, output.name, output.shape, output.chunks, output.dtype)
+
+    def put(self, name: str, values: np.ndarray[Any, Any]) -> None:
+        """Write a whole small array, in place of what an earlier attempt may have left."""
+        rows = max(1, min(len(values), (1 << 22) // max(1, values[:1].nbytes)))
+        array = create_array(self.group, name, values.shape, (rows, *values.shape[1:]), str(values.dtype))
+        array[...] = values
+
+    def array(self, name: str) -> zarr.Array[Any]:
+        """Return the array called `name`."""
+        array = self.group[name]
+        if not isinstance(array, zarr.Array):
+            raise StoreError(f"{name} in {self.group.store_path} is a group where an array should be.")
+        return array
+
+    def read(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray[Any, Any]:
+        """Read rows start to stop of the array called `name`."""
+        return np.asarray(self.array(name)[start:stop])
+
+    def record(self, stage: str, task: int, receipt: dict[str, Any]) -> None:
+        """Write down that a task is done, atomically. Call it after the task's data is written."""
+        text = json.dumps(receipt, sort_keys=True).encode()
+        buffer = default_buffer_prototype().buffer.from_bytes(text)
+        sync(self.group.store.set(self._key(f"ledger/{stage}/{task:08d}.json"), buffer))
+
+    def records(self, stage: str) -> dict[int, dict[str, Any]]:
+        """Return the receipts of a stage's finished tasks by task number."""
+        found = {}
+        for name in sync(_list(self.group.store, self._key(f"ledger/{stage}"))):
+            if name.endswith(".json"):
+                found[int(name.removesuffix(".json"))] = self._load(f"ledger/{stage}/{name}")
+        return dict(sorted(found.items()))
+
+    def save_json(self, name: str, value: Any) -> None:
+        """Write a small document beside the arrays, atomically."""
+        self.save_bytes(f"{name}.json", json.dumps(value, indent=1, sort_keys=True).encode())
+
+    def save_bytes(self, name: str, value: bytes) -> None:
+        """Write a small file beside the arrays, atomically."""
+        buffer = default_buffer_prototype().buffer.from_bytes(value)
+        sync(self.group.store.set(self._key(name), buffer))
+
+    def load_json(self, name: str) -> Any:
+        """Read what `save_json` wrote; None if it was not written."""
+        return self._load(f"{name}.json")
+
+    def _load(self, name: str) -> Any:
+        buffer = sync(self.group.store.get(self._key(name), default_buffer_prototype()))
+        return None if buffer is None else json.loads(buffer.to_bytes())
+
+    def _key(self, name: str) -> str:
+        return f"{self.group.path}/{name}" if self.group.path else name
+
+
+def create_array(
+    group: zarr.Group, name: str, shape: tuple[int, ...], chunks: tuple[int, ...], dtype: str
+) -> zarr.Array[Any]:
+    """Create an array with the run store's codecs, in place of one that a failed attempt may have left."""
+    return group.create_array(
+        name,
+        shape=shape,
+        chunks=tuple(max(1, c) for c in chunks),
+        dtype=dtype,
+        compressors=[Crc32cCodec()],
+        fill_value=np.nan if np.dtype(dtype).kind == "f" else 0,
+        overwrite=True,
+        config={"write_empty_chunks": True},
+    )
+
+
+async def _list(store: Any, prefix: str) -> list[str]:
+    return [name async for name in store.list_dir(prefix)]
+
+
+def _occupied(url: str | Path) -> bool:
+    """Return whether anything is at `url`, a run store or not."""
+    path = Path(str(url))
+    if "://" not in str(url):
+        if path.exists() and not path.is_dir():
+            raise StoreError(f"{url} is a file. Name a folder that does not exist yet for the run store.")
+        return path.exists() and any(path.iterdir())
+    try:
+        zarr.open_group(str(url), mode="r")
+    except Exception:
+        return False
+    return True
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any]) -> Iterable[str]:
+    for part in ("params", "source"):
+        before, after = old.get(part, {}), json.loads(json.dumps(new[part]))
+        for name in sorted(before.keys() | after.keys()):
+            if before.get(name) != after.get(name):
+                yield f"{name} was {before.get(name)!r} and is now {after.get(name)!r}"

@@ -1,0 +1,77 @@
+"""Nearest neighbours in plain NumPy and float64: slow, short, and what the kernels are compared with."""
+
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+
+
+def distances(Q: Array, X: Array, metric: str) -> Array:
+    """Return (q, r) float64 distances of a few metrics, from their definitions."""
+    a, b = np.asarray(Q, np.float64), np.asarray(X, np.float64)
+    if metric == "correlation":
+        a, b = a - a.mean(axis=1, keepdims=True), b - b.mean(axis=1, keepdims=True)
+    if metric in ("cosine", "dot", "correlation"):
+        a = a / np.linalg.norm(a, axis=1, keepdims=True)
+        b = b / np.linalg.norm(b, axis=1, keepdims=True)
+        return 0.5 * ((a[:, None] - b[None]) ** 2).sum(axis=2)  # type: ignore[no-any-return]
+    if metric == "hellinger":
+        a, b = np.sqrt(a / a.sum(axis=1, keepdims=True)), np.sqrt(b / b.sum(axis=1, keepdims=True))
+        return np.sqrt(0.5 * ((a[:, None] - b[None]) ** 2).sum(axis=2))  # type: ignore[no-any-return]
+    difference = a[:, None] - b[None]
+    if metric == "manhattan":
+        return np.abs(difference).sum(axis=2)  # type: ignore[no-any-return]
+    if metric == "chebyshev":
+        return np.abs(difference).max(axis=2)  # type: ignore[no-any-return]
+    squared = (difference**2).sum(axis=2)
+    if metric == "sqeuclidean":
+        return squared  # type: ignore[no-any-return]
+    if metric == "euclidean":
+        return np.sqrt(squared)  # type: ignore[no-any-return]
+    raise ValueError(f"No reference for metric {metric!r}.")
+
+
+def neighbors(table: Array, k: int, own: Array | None = None) -> tuple[Array, Array]:
+    """Return the k nearest of each row of a (q, r) table by (distance, id), -1 and inf where short.
+
+    Parameters
+    ----------
+    own
+        (q,) the column that each row leaves out, -1 for none; by default none.
+    """
+    table = np.array(table, np.float64)
+    if own is not None:
+        some = np.flatnonzero(own >= 0)
+        table[some, own[some]] = np.inf
+    ids = np.full((len(table), k), -1)
+    nearest = np.full((len(table), k), np.inf)
+    order = np.argsort(table, axis=1, kind="stable")[:, :k]
+    ids[:, : order.shape[1]] = order
+    nearest[:, : order.shape[1]] = np.take_along_axis(table, order, axis=1)
+    ids[np.isinf(nearest)] = -1
+    return ids, nearest
+
+
+def merge_nearest(
+    ids_a: Array, distances_a: Array, ids_b: Array, distances_b: Array, k: int
+) -> tuple[Array, Array]:
+    """Merge two lists per row to the k nearest by (distance, id), each id once at its smaller distance."""
+    ids = np.full((len(ids_a), k), -1)
+    merged = np.full((len(ids_a), k), np.inf)
+    for i in range(len(ids_a)):
+        best: dict[int, float] = {}
+        for j, d in zip(np.r_[ids_a[i], ids_b[i]], np.r_[distances_a[i], distances_b[i]], strict=True):
+            if j >= 0:
+                best[int(j)] = min(best.get(int(j), np.inf), float(d))
+        for place, (j, d) in enumerate(sorted(best.items(), key=lambda pair: (pair[1], pair[0]))[:k]):
+            ids[i, place], merged[i, place] = j, d
+    return ids, merged
+
+
+def count_closer(table: Array, thresholds: Array, own: Array) -> Array:
+    """Count for each row of a (q, r) table the other rows below each of its (q, t) thresholds."""
+    table = np.array(table, np.float64)
+    some = np.flatnonzero(own >= 0)
+    table[some, own[some]] = np.inf
+    return (table[:, None, :] < thresholds[:, :, None]).sum(axis=2)  # type: ignore[no-any-return]

@@ -1,0 +1,125 @@
+"""The layout in plain NumPy and float64: what `daskumap.kernels.layout` approximates, written to be read.
+
+Independent of the kernels but for what is drawn at random, whose hashes are repeated here in Python integers.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+MASK32, MASK64 = 2**32 - 1, 2**64 - 1
+LANES = 16
+PHASE, DRAW, POOL = 1, 2, 3
+
+
+def mix(x: int) -> int:
+    """Mix 32 bits (lowbias32, Wellons 2018)."""
+    x &= MASK32
+    x = ((x ^ (x >> 16)) * 0x7FEB352D) & MASK32
+    x = ((x ^ (x >> 15)) * 0x846CA68B) & MASK32
+    return x ^ (x >> 16)
+
+
+def stream_seed(key: int, purpose: int, epoch: int) -> int:
+    """Hash a 64-bit key, a purpose and an epoch to 32 bits."""
+    x = (key + purpose * 0x9E3779B97F4A7C15 + epoch * 0xD1342543DE82EF95) & MASK64
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & MASK64
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & MASK64
+    return (x ^ (x >> 31)) >> 32
+
+
+def vertex_hash(seed: int, vertex: int) -> int:
+    """Hash a seed and a vertex id."""
+    return mix(mix(seed ^ (vertex & MASK32)) + (vertex >> 32))
+
+
+def fires(key: int, head: int, tail: int, rate: int, epoch: int) -> bool:
+    """Tell whether an edge fires: floor(p (t + 1) + phase) > floor(p t + phase), in units of 2**-32."""
+    phase = ((vertex_hash(stream_seed(key, PHASE, 0), head) ^ (tail & MASK32)) * 0x9E3779B1) & MASK32
+    return (phase + rate * (epoch + 1)) >> 32 > (phase + rate * epoch) >> 32
+
+
+def negative_pool(snapshot: Array, key: int, epoch: int) -> Array:
+    """Return the pool (d, s): entry j is vertex floor(h n / 2**64) of 64 hashed bits h."""
+    n, seed = len(snapshot), stream_seed(key, POOL, epoch)
+    high = [mix(seed + j) for j in range(min(max(n, 1024), 65_536))]
+    return snapshot[[((h << 32 | mix(~h)) * n) >> 64 for h in high]].T
+
+
+def attraction(difference: Array, a: float, b: float) -> Array:
+    """Return the clipped pull on a point that lies `difference` (..., d) away from the other."""
+    d2 = (difference**2).sum(-1, keepdims=True)
+    safe = np.where(d2 > 0, d2, 1.0)
+    pull = -2 * a * b * safe ** (b - 1) / (1 + a * safe**b)
+    return np.where(d2 > 0, np.clip(pull * difference, -4, 4), 0.0)
+
+
+def repulsion(difference: Array, a: float, b: float, gamma: float) -> Array:
+    """Return the clipped push on a point that lies `difference` (..., d) away from a negative."""
+    d2 = (difference**2).sum(-1, keepdims=True)
+    return np.clip(2 * gamma * b / ((0.001 + d2) * (1 + a * d2**b)) * difference, -4, 4)
+
+
+def _fired(first: int, row: int, edges: Any, key: int, epoch: int) -> list[int]:
+    span = range(edges.indptr[row], edges.indptr[row + 1])
+    pairs = [(int(edges.tails[e]), int(edges.rates[e])) for e in span]
+    return [tail for tail, rate in pairs if fires(key, first + row, tail, rate, epoch)]
+
+
+def adam_epoch(
+    snapshot: Array, first: int, edges: Any, mean: Array, variance: Array, pool: Array,
+    curve: tuple[float, float, float], negatives: int,
+    key: int, epoch: int, n_epochs: int, learning_rate: float,
+) -> tuple[Array, Array, Array]:  # fmt: skip
+    """Return positions, mean and variance of a block's rows after one Adam step; `curve` is (a, b, gamma)."""
+    a, b, gamma = curve
+    snapshot, pool = snapshot.astype(np.float64), pool.astype(np.float64)
+    gradient = np.zeros_like(mean, dtype=np.float64)
+    for row in range(len(gradient)):
+        here = snapshot[first + row]
+        fired = _fired(first, row, edges, key, epoch)
+        gradient[row] = 2 * attraction(here - snapshot[fired], a, b).sum(0)
+        draw, left = vertex_hash(stream_seed(key, DRAW, epoch), first + row), len(fired) * negatives
+        for block in range(-(-left // LANES)):
+            at = (mix(draw + block) * (pool.shape[1] - LANES + 1)) >> 32
+            drawn = pool[:, at : at + min(LANES, left - block * LANES)].T
+            gradient[row] += repulsion(here - drawn, a, b, gamma).sum(0)
+    mean, variance = 0.5 * mean + 0.5 * gradient, 0.9 * variance + 0.1 * gradient**2
+    unbiased = mean / (1 - 0.5 ** (epoch + 1)), variance / (1 - 0.9 ** (epoch + 1))
+    alpha = learning_rate * (1 - epoch / n_epochs)
+    moved = alpha * unbiased[0] / (np.sqrt(unbiased[1]) + 1e-7)
+    return snapshot[first : first + len(mean)] + moved, mean, variance
+
+
+def sgd_epoch(
+    snapshot: Array, first: int, edges: Any, pool: Array, curve: tuple[float, float, float], negatives: int,
+    key: int, epoch: int, n_epochs: int, learning_rate: float,
+) -> Array:  # fmt: skip
+    """Return the positions of a block's rows after walking along their fired edges."""
+    a, b, gamma = curve
+    snapshot, pool = snapshot.astype(np.float64), pool.astype(np.float64)
+    alpha = learning_rate * (1 - epoch / n_epochs)
+    out = snapshot[first : first + len(edges.indptr) - 1].copy()
+    for row, here in enumerate(out):
+        draw = vertex_hash(stream_seed(key, DRAW, epoch), first + row)
+        for tail in _fired(first, row, edges, key, epoch):
+            here += 2 * alpha * attraction(here - snapshot[tail], a, b)
+            for _ in range(negatives):
+                draw += 1
+                at = (mix(draw) * pool.shape[1]) >> 32
+                here += alpha * repulsion(here - pool[:, at], a, b, gamma)
+    return out
+
+
+def layout_loss(positions: Array, weights: Array, a: float, b: float) -> tuple[float, float]:
+    """Return the attractive and repulsive cross-entropy over all ordered pairs; `weights` is dense (n, n)."""
+    positions = positions.astype(np.float64)
+    d2 = ((positions[:, None] - positions) ** 2).sum(-1)
+    v = 1 / (1 + a * d2**b)
+    others = ~np.eye(len(positions), dtype=bool)
+    attractive = -(weights * np.log(v))[others].sum()
+    repulsive = -((1 - weights) * np.log(np.maximum(1 - v, 1e-4)))[others].sum()
+    return float(attractive), float(repulsive)
