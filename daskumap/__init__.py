@@ -8,15 +8,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from daskumap.api import Plan, Run, fit, open, plan
+    from daskumap.api import Run, fit, open, plan
     from daskumap.errors import DaskumapError
+    from daskumap.pipeline import Plan
 
 __version__ = "0.1.0"
 __all__ = ["DaskumapError", "Plan", "Run", "__version__", "fit", "open", "plan"]
 
 _MODULES = {
     "DaskumapError": "daskumap.errors",
-    "Plan": "daskumap.api",
+    "Plan": "daskumap.pipeline",
     "Run": "daskumap.api",
     "fit": "daskumap.api",
     "open": "daskumap.api",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import tempfile
+import uuid
 import weakref
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,12 @@ import numpy as np
 from daskumap.errors import ParameterError, SourceError, StoreError
 from daskumap.kernels import metrics
 from daskumap.params import Params, make_params
-from daskumap.pipeline import Plan, Progress, make_plan, run_pipeline
+from daskumap.pipeline import STEPS, Plan, Progress, make_plan, run_pipeline
 from daskumap.plan.job import Job
 from daskumap.plan.sizes import Resources, Sizes, as_dict, make_sizes
 from daskumap.report.tables import assemble, render
-from daskumap.stages import judge
 from daskumap.stages.common import plan_with
-from daskumap.store.run import KEY, RunStore
+from daskumap.store.run import RunStore
 from daskumap.store.source import Source, needs_ingest, open_source
 
 Array = np.ndarray[Any, Any]
@@ -50,7 +50,9 @@ class Run:
             While the run is unfinished.
         """
         if not self._done("publish"):
-            raise StoreError(f"The run in {self.path} has no embedding yet. Fit again on the same run store to go on.")
+            raise StoreError(
+                f"The run in {self.path} has no embedding yet. Fit again on the same run store to go on."
+            )
         return self.store.array("embedding")
 
     @property
@@ -69,13 +71,15 @@ class Run:
         Returns
         -------
         indices, distances
-            (n, n_neighbors - 1) int64 and float32, ascending, without the row itself; -1 and inf where missing.
+            (n, n_neighbors - 1) int64 and float32, ascending, without the row itself; -1 and inf where
+            missing.
         """
         vertex = self.store.read("rows/vertex")
         row = np.empty_like(vertex)
         row[vertex] = np.arange(len(vertex))
         indices = self.store.read("knn/indices")[vertex]
-        return np.where(indices >= 0, row[np.maximum(indices, 0)], -1), self.store.read("knn/distances")[vertex]
+        rows = np.where(indices >= 0, row[np.maximum(indices, 0)], -1)
+        return rows, self.store.read("knn/distances")[vertex]
 
     def save_picture(self, path: str | Path) -> None:
         """Write the picture of the map to a PNG file."""
@@ -85,10 +89,7 @@ class Run:
 
     def status(self) -> dict[str, int]:
         """Return the number of finished tasks by stage."""
-        from daskumap.pipeline import STAGES
-
-        names = ("scan",) if not STAGES else _stage_names()
-        return {name: len(self.store.records(name)) for name in names}
+        return {name: len(self.store.records(name)) for name in STEPS}
 
     def _done(self, stage: str) -> bool:
         times = self.store.load_json("report/stages") or {}
@@ -119,15 +120,17 @@ def fit(
     Parameters
     ----------
     data
-        (n, D): path or URL of a Zarr array (v2 or v3, any chunks), a `zarr.Array`, a NumPy array or a dask array.
+        (n, D): path or URL of a Zarr array (v2 or v3, any chunks), a `zarr.Array`, a NumPy array or a dask
+        array.
     run
-        Path or URL of the run store. If it holds an unfinished run of the same input and parameters, that run goes
-        on. None: a temporary one, which goes when the returned object does.
+        Path or URL of the run store. If it holds an unfinished run of the same input and parameters, that run
+        goes on. None: a temporary one, which goes when the returned object does.
     client
-        `distributed.Client`, scheduler address or scheduler file. None: one worker in this process with a thread a
-        core. "sequential": no Dask at all. The result is the same, bit for bit.
+        `distributed.Client`, scheduler address or scheduler file. None: one worker in this process with a
+        thread a core. "sequential": no Dask at all. The result is the same, bit for bit.
     memory
-        Bytes a worker process may use, such as "4GB". None: the workers' own limits; embedded, 60 % of the machine.
+        Bytes a worker process may use, such as "4GB". None: the workers' own limits; embedded, 60 % of the
+        machine.
     threads
         Threads of the embedded worker.
     partitions
@@ -135,11 +138,12 @@ def fit(
     progress
         Show how far the run is on standard error.
     **params
-        umap-learn's `n_neighbors`, `n_components`, `metric`, `metric_kwds`, `n_epochs`, `learning_rate`, `init`
-        ("pca", "spectral", "random" or an array), `min_dist`, `spread`, `a`, `b`, `set_op_mix_ratio`,
-        `local_connectivity`, `repulsion_strength`, `negative_sample_rate`, `disconnection_distance`, `random_state`;
-        and `optimizer` ("adam", "sgd"), `reconcile_every`, `target_recall`, `max_overlap`, `max_cell_rows`,
-        `checkpoint_every`. With `reconcile_every` above 1 the result depends on `partitions`.
+        umap-learn's `n_neighbors`, `n_components`, `metric`, `metric_kwds`, `n_epochs`, `learning_rate`,
+        `init` ("pca", "spectral", "random" or an array), `min_dist`, `spread`, `a`, `b`, `set_op_mix_ratio`,
+        `local_connectivity`, `repulsion_strength`, `negative_sample_rate`, `disconnection_distance`,
+        `random_state`; and `optimizer` ("adam", "sgd"), `reconcile_every`, `target_recall`, `max_overlap`,
+        `max_cell_rows`, `checkpoint_every`. With `reconcile_every` above 1 the result depends on
+        `partitions`.
 
     Returns
     -------
@@ -195,7 +199,7 @@ def plan(
     checked = _checked_params(source, params)
     resources = Resources(parse_memory(memory) or available_memory(), workers, threads or available_cores())
     spec = plan_with(source) if needs_ingest(data) else source.spec()
-    result = make_plan(Job("", spec, checked, _sizes(source, checked, resources, partitions), resources))
+    result = make_plan(Job("", "", spec, checked, _sizes(source, checked, resources, partitions), resources))
     result.check()
     return result
 
@@ -209,14 +213,6 @@ def open(path: str | Path) -> Run:
         If there is none.
     """
     return Run(RunStore.open(path, mode="r"), str(path))
-
-
-def _stage_names() -> list[str]:
-    return [
-        "scan", "partition.cells", "partition.assign", "partition.order", "partition.shuffle", "neighbors",
-        "neighbors.merge", "calibrate", "symmetrize", "initialize", "layout", "publish", "report.neighbors",
-        "report.rows", "report.distances", "report.ranks", "report.loss", "report.summary",
-    ]  # fmt: skip
 
 
 def _engine(client: Any, memory: str | int | None, threads: int | None) -> Any:
@@ -236,8 +232,10 @@ def _checked_params(source: Source, values: dict[str, Any]) -> Params:
     rows, columns = source.shape
     if rows <= params.n_neighbors:
         raise SourceError(
-            f"n_neighbors is {params.n_neighbors} and the input has {rows} rows; it needs more rows than n_neighbors. "
-            f"Lower n_neighbors to at most {rows - 1}." if rows > 2 else f"The input has {rows} rows; at least 3 are needed."
+            f"n_neighbors is {params.n_neighbors} and the input has {rows} rows; it needs more rows "
+            f"than n_neighbors. Lower n_neighbors to at most {rows - 1}."
+            if rows > 2
+            else f"The input has {rows} rows; at least 3 are needed."
         )
     try:
         metrics.check_shape(metrics.resolve(params.metric, params.metric_kwds), columns)
@@ -245,10 +243,14 @@ def _checked_params(source: Source, values: dict[str, Any]) -> Params:
         raise ParameterError(str(error)) from error
     if isinstance(params.init, np.ndarray):
         wanted = (rows, params.n_components)
-        if params.init.shape != wanted or params.init.dtype.kind not in "fiu" or not np.isfinite(params.init).all():
+        if (
+            params.init.shape != wanted
+            or params.init.dtype.kind not in "fiu"
+            or not np.isfinite(params.init).all()
+        ):
             raise ParameterError(
-                f"init is an array of shape {params.init.shape} and type {params.init.dtype}; it must be {wanted}, numeric and "
-                "finite."
+                f"init is an array of shape {params.init.shape} and type {params.init.dtype}; it must be "
+                f"{wanted}, numeric and finite."
             )
     return params
 
@@ -265,7 +267,9 @@ def _with_known_seed(run: str | Path | None, params: dict[str, Any]) -> dict[str
 
 def _sizes(source: Source, params: Params, resources: Resources, partitions: int | None) -> Sizes:
     if partitions is not None and (not isinstance(partitions, int) or not 1 <= partitions <= source.shape[0]):
-        raise ParameterError(f"partitions is {partitions!r}; it must be an integer from 1 to the number of rows.")
+        raise ParameterError(
+            f"partitions is {partitions!r}; it must be an integer from 1 to the number of rows."
+        )
     return make_sizes(
         *source.shape,
         params.n_neighbors,
@@ -293,13 +297,19 @@ def _start(
 ) -> tuple[Job, RunStore]:
     """Make the run store, or open it if this run is there already; bring data from memory into it."""
     sizes = _sizes(source, params, resources, partitions)
-    about = {"params": params.fingerprint(), "source": source.identity(), "sizes": as_dict(sizes)}
+    about = {
+        "id": uuid.uuid4().hex,
+        "params": params.fingerprint(),
+        "source": source.identity(),
+        "sizes": as_dict(sizes),
+    }
     store = RunStore.open_or_create(path, about)
     if isinstance(params.init, np.ndarray) and "input/init" not in store.group:
         store.put("input/init", params.init.astype(np.float32))
         params = dataclasses.replace(params, init=np.zeros((0, 0), np.float32))
     spec = _bring(source, data, store) if needs_ingest(data) else source.spec()
-    return Job(path, spec, params, Sizes(**store.about["sizes"]), resources), store
+    known = store.about
+    return Job(path, known["id"], spec, params, Sizes(**known["sizes"]), resources), store
 
 
 def _bring(source: Source, data: Any, store: RunStore) -> dict[str, Any]:
@@ -318,4 +328,3 @@ def _free_disk(path: str) -> int | None:
     return None if "://" in path else shutil.disk_usage(Path(path)).free
 
 
-__all__ = ["KEY", "Plan", "Run", "fit", "judge", "open", "plan"]

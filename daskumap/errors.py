@@ -1,7 +1,7 @@
 """The errors that daskumap raises.
 
-Each is a `DaskumapError` and also the builtin that a caller would catch. A message says what was seen, what is
-allowed and what to do.
+Each is a `DaskumapError` and also the builtin that a caller would catch. A message says what was seen, what
+is allowed and what to do.
 """
 
 

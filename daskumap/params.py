@@ -71,7 +71,9 @@ class Params:
         """Return the distance from which on two rows are not joined; inf for no limit."""
         if self.disconnection_distance is not None:
             return self.disconnection_distance
-        return DISCONNECTION_DISTANCES.get(self.metric, math.inf) if isinstance(self.metric, str) else math.inf
+        return (
+            DISCONNECTION_DISTANCES.get(self.metric, math.inf) if isinstance(self.metric, str) else math.inf
+        )
 
     def fingerprint(self) -> dict[str, Any]:
         """Return the parameters as JSON values, a callable or an array by a digest of its content."""
@@ -142,20 +144,31 @@ def _check(name: str, value: Any, kind: type, low: float, high: float) -> None:
 def _check_rest(params: Params) -> None:
     if params.min_dist > params.spread:
         raise ParameterError(
-            f"min_dist is {params.min_dist:g}, above spread, which is {params.spread:g}. Lower min_dist or raise spread."
+            f"min_dist is {params.min_dist:g}, above spread, which is {params.spread:g}. "
+            "Lower min_dist or raise spread."
         )
     if (params.a is None) != (params.b is None):
-        raise ParameterError("a and b go together: give both, or neither and let min_dist and spread set them.")
+        raise ParameterError(
+            "a and b go together: give both, or neither and let min_dist and spread set them."
+        )
     if params.optimizer not in OPTIMIZERS:
         raise ParameterError(f"optimizer is {params.optimizer!r}; allowed are {', '.join(OPTIMIZERS)}.")
     if isinstance(params.init, str) and params.init not in INITS:
-        raise ParameterError(f"init is {params.init!r}; allowed are {', '.join(INITS)} or an array (n, n_components).")
+        raise ParameterError(
+            f"init is {params.init!r}; allowed are {', '.join(INITS)} or an array (n, n_components)."
+        )
     if not isinstance(params.init, str | np.ndarray):
-        raise ParameterError(f"init is a {type(params.init).__name__}; allowed are {', '.join(INITS)} or a NumPy array.")
+        raise ParameterError(
+            f"init is a {type(params.init).__name__}; allowed are {', '.join(INITS)} or a NumPy array."
+        )
     if not isinstance(params.metric, str) and not callable(params.metric):
-        raise ParameterError(f"metric is a {type(params.metric).__name__}; it must be a name or a function of two rows.")
+        raise ParameterError(
+            f"metric is a {type(params.metric).__name__}; it must be a name or a function of two rows."
+        )
     if params.metric_kwds is not None and not isinstance(params.metric_kwds, dict):
-        raise ParameterError(f"metric_kwds is a {type(params.metric_kwds).__name__}; it must be a dict of keyword arguments.")
+        raise ParameterError(
+            f"metric_kwds is a {type(params.metric_kwds).__name__}; it must be a dict of keyword arguments."
+        )
 
 
 def _seed(state: Any) -> int:
@@ -184,7 +197,11 @@ def _plain(value: Any) -> Any:
     if callable(value):
         function = getattr(value, "py_func", value)
         code = getattr(function, "__code__", None)
-        digest = hashlib.sha256(code.co_code + repr(code.co_consts).encode()).hexdigest()[:16] if code else "builtin"
+        digest = (
+            hashlib.sha256(code.co_code + repr(code.co_consts).encode()).hexdigest()[:16]
+            if code
+            else "builtin"
+        )
         return f"callable:{function.__module__}.{function.__qualname__}:{digest}"
     return value
 

@@ -12,8 +12,25 @@ from daskumap.errors import PlanError
 from daskumap.plan.job import Job
 from daskumap.plan.sizes import RESERVED
 from daskumap.plan.stage import Receipt, Stage
-from daskumap.stages import calibrate, initialize, judge, layout, neighbors, partition, publish, scan, symmetrize
+from daskumap.stages import (
+    calibrate,
+    initialize,
+    judge,
+    layout,
+    neighbors,
+    partition,
+    publish,
+    scan,
+    symmetrize,
+)
 from daskumap.stages.common import run_of
+
+# What the ledger calls them, in the same order; a test holds the two together.
+STEPS = (
+    "scan", "partition.cells", "partition.assign", "partition.order", "partition.shuffle", "neighbors",
+    "neighbors.merge", "calibrate", "symmetrize", "initialize", "layout", "publish", "report.neighbors",
+    "report.rows", "report.distances", "report.ranks", "report.loss", "report.summary",
+)  # fmt: skip
 
 #  source            X (n, D)
 STAGES: tuple[Callable[[Job], Stage], ...] = (
@@ -42,13 +59,13 @@ class Progress(Protocol):
     """Hears how far a run is."""
 
     def start(self, stage: str, tasks: int, done: int) -> None:
-        """A stage starts, with `done` of its tasks finished in an earlier attempt."""
+        """Hear that a stage starts, with `done` of its tasks finished in an earlier attempt."""
 
     def advance(self, done: float) -> None:
-        """So many tasks of the stage are finished, those under way in part."""
+        """Hear that so many tasks of the stage are finished, those under way in part."""
 
     def finish(self) -> None:
-        """The stage is finished."""
+        """Hear that the stage is finished."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +75,8 @@ class Plan:
     Attributes
     ----------
     stages
-        In order. Numbers that only the data can tell (how many cells a row joins, how they are grouped) are expected
-        values; memory is an upper bound whatever they turn out to be.
+        In order. Numbers that only the data can tell (how many cells a row joins, how they are grouped) are
+        expected values; memory is an upper bound whatever they turn out to be.
     """
 
     job: Job
@@ -73,7 +90,7 @@ class Plan:
     def peak_bytes(self, stage: Stage) -> int:
         """Return the projected peak of one worker process in a stage."""
         at_once = min(stage.tasks, self.job.resources.threads) if not stage.ordered else 1
-        return RESERVED + stage.shared + at_once * stage.task_bytes
+        return RESERVED + self.job.sizes.cache_bytes + stage.shared + at_once * stage.task_bytes
 
     def check(self, free_disk: int | None = None) -> None:
         """Refuse a plan that cannot fit.
@@ -87,42 +104,47 @@ class Plan:
             needed, allowed = self.peak_bytes(stage), self.job.resources.memory
             if needed > allowed:
                 raise PlanError(
-                    f"Stage '{stage.name}' needs {needed / 1e9:.2f} GB a worker, memory is {allowed / 1e9:.2f} GB "
-                    f"({_terms(stage, self.job.resources.threads)}). {_remedy(stage, self.job, needed)}"
+                    f"Stage '{stage.name}' needs {needed / 1e9:.2f} GB a worker, memory is "
+                    f"{allowed / 1e9:.2f} GB ({_terms(stage, self.job)}). "
+                    f"{_remedy(stage, self.job, needed)}"
                 )
         if free_disk is not None and self.disk_bytes > free_disk:
             raise PlanError(
-                f"The run store needs {self.disk_bytes / 1e9:.2f} GB of disk, {free_disk / 1e9:.2f} GB are free. Free some, "
-                "or put the run store elsewhere."
+                f"The run store needs {self.disk_bytes / 1e9:.2f} GB of disk, {free_disk / 1e9:.2f} GB are "
+                "free. Free some, or put the run store elsewhere."
             )
 
     def __str__(self) -> str:
         s, r = self.job.sizes, self.job.resources
         lines = [
-            f"{s.rows:,} rows x {s.columns:,} columns; {r.workers} worker(s) x {r.threads} thread(s), {r.memory / 1e9:.2f} GB a worker",
-            f"about {s.cells:,} cells, {s.row_blocks:,} row blocks of {s.row_block:,}, {s.partitions:,} vertex partitions",
+            f"{s.rows:,} rows x {s.columns:,} columns; {r.workers} worker(s) x {r.threads} thread(s), "
+            f"{r.memory / 1e9:.2f} GB a worker",
+            f"about {s.cells:,} cells, {s.row_blocks:,} row blocks of {s.row_block:,}, "
+            f"{s.partitions:,} vertex partitions",
             "",
             f"{'stage':<20}{'tasks':>7}{'MB a task':>11}{'MB a worker':>13}{'MB read':>11}{'MB written':>12}",
         ]
         lines += [
-            f"{stage.name:<20}{stage.tasks:>7,}{stage.task_bytes / 1e6:>11,.0f}{self.peak_bytes(stage) / 1e6:>13,.0f}"
-            f"{stage.read_bytes / 1e6:>11,.0f}{stage.written_bytes / 1e6:>12,.0f}"
+            f"{stage.name:<20}{stage.tasks:>7,}{stage.task_bytes / 1e6:>11,.0f}"
+            f"{self.peak_bytes(stage) / 1e6:>13,.0f}{stage.read_bytes / 1e6:>11,.0f}"
+            f"{stage.written_bytes / 1e6:>12,.0f}"
             for stage in self.stages
         ]
         lines.append(f"{'disk':<20}{'':>7}{'':>11}{'':>13}{'':>11}{self.disk_bytes / 1e6:>12,.0f}")
         return "\n".join(lines)
 
 
-def _terms(stage: Stage, threads: int) -> str:
-    terms = {"reserved": RESERVED, "shared": stage.shared, **stage.memory}
+def _terms(stage: Stage, job: Job) -> str:
+    terms = {"reserved": RESERVED, "cache": job.sizes.cache_bytes, "shared": stage.shared, **stage.memory}
     parts = ", ".join(f"{name} {size / 1e6:,.0f} MB" for name, size in terms.items() if size)
-    return f"{parts}; {min(stage.tasks, threads)} task(s) at once"
+    return f"{parts}; {min(stage.tasks, job.resources.threads)} task(s) at once"
 
 
 def _remedy(stage: Stage, job: Job, needed: int) -> str:
     if stage.name == "neighbors" and job.sizes.max_cell_rows * 2 > job.sizes.window_rows:
         share = (job.resources.memory - RESERVED) / max(1, needed - RESERVED)
-        return f"Lower max_cell_rows to {max(64, int(job.sizes.max_cell_rows * share * 0.9)):_}, use fewer threads, or raise memory."
+        fits = max(64, int(job.sizes.max_cell_rows * share * 0.9))
+        return f"Lower max_cell_rows to {fits:_}, use fewer threads, or raise memory."
     if stage.shared > job.resources.memory // 2:
         return "Every worker holds the positions of all rows: use fewer workers with more memory each."
     return "Raise memory or use fewer threads a worker."
@@ -144,6 +166,8 @@ def run_stage(stage: Stage, job: Job, engine: Engine, progress: Progress) -> Non
     run = run_of(job)
     for output in stage.outputs:
         run.create(output)
+    if stage.exchange:
+        run.group.require_group(stage.exchange)
     receipts = run.records(stage.name)
     todo = [number for number in range(stage.tasks) if number not in receipts]
     progress.start(stage.name, stage.tasks, len(receipts))

@@ -35,8 +35,8 @@ class DaskEngine:
     Parameters
     ----------
     client
-        A `Client`, a scheduler's address, a scheduler file, or None for one worker in this process with a thread
-        a core: no `__main__` guard is needed, and kernels are compiled once.
+        A `Client`, a scheduler's address, a scheduler file, or None for one worker in this process with a
+        thread a core: no `__main__` guard is needed, and kernels are compiled once.
     memory
         Bytes a worker process may use; None for what the workers say.
     threads
@@ -57,7 +57,9 @@ class DaskEngine:
         workers = self.client.scheduler_info(n_workers=-1)["workers"].values()
         if not workers:
             self.close()
-            raise ParameterError("The Dask cluster has no workers. Start some, or leave `client` out for the embedded engine.")
+            raise ParameterError(
+                "The Dask cluster has no workers. Start some, or leave `client` out for the embedded engine."
+            )
         limits = [worker["memory_limit"] for worker in workers if worker["memory_limit"]]
         return Resources(
             memory=min([*limits, *([memory] if memory else [])] or [available_memory()]),
@@ -65,7 +67,9 @@ class DaskEngine:
             threads=min(worker["nthreads"] for worker in workers),
         )
 
-    def run(self, stage: Stage, job: Job, todo: list[int], listener: Listener) -> Iterator[tuple[int, Receipt]]:
+    def run(
+        self, stage: Stage, job: Job, todo: list[int], listener: Listener
+    ) -> Iterator[tuple[int, Receipt]]:
         """Run tasks on the cluster, a bounded window at a time."""
         self.client.subscribe_topic(TOPIC, lambda event: _hear(event, stage, listener))
         try:
@@ -99,7 +103,8 @@ class DaskEngine:
 
     def _submit(self, stage: Stage, job: Job, number: int) -> Any:
         return self.client.submit(
-            _run_measured, stage, job, number, key=f"{stage.name}-{number}-{time.time_ns()}", retries=RETRIES, pure=False,
+            _run_measured, stage, job, number,
+            key=f"{stage.name}-{number}-{time.time_ns()}", retries=RETRIES, pure=False,
         )  # fmt: skip
 
     def _result(self, future: Any, stage: Stage, number: int) -> Any:
@@ -110,14 +115,15 @@ class DaskEngine:
             raise
         except KilledWorker as error:
             raise TaskError(
-                f"Stage '{stage.name}', task {number}: {error.allowed_failures + 1} workers died while they ran it. The plan gives a "
-                f"task {stage.task_bytes / 1e6:,.0f} MB; the workers' logs say whether memory ran out. Lower `memory` "
-                "so that blocks get smaller, or give the workers more."
+                f"Stage '{stage.name}', task {number}: {error.allowed_failures + 1} workers died while they "
+                f"ran it. The plan gives a task {stage.task_bytes / 1e6:,.0f} MB; the workers' logs say "
+                "whether memory ran out. Lower `memory` so that blocks get smaller, or give the workers more."
             ) from error
         except Exception as error:
             raise TaskError(
-                f"Stage '{stage.name}', task {number} failed {RETRIES + 1} times, at last with {type(error).__name__}: {error}. "
-                "Finished tasks are kept: fit again on the same run store to go on from here."
+                f"Stage '{stage.name}', task {number} failed {RETRIES + 1} times, at last with "
+                f"{type(error).__name__}: {error}. Finished tasks are kept: fit again on the same run store "
+                "to go on from here."
             ) from error
 
     def _run_rounds(self, stage: Stage, job: Job, segment: int, listener: Listener) -> Receipt:
@@ -137,11 +143,17 @@ class DaskEngine:
         first, last = rounds.ranges[segment]
         for number, now in enumerate(round_ranges(stage, job, segment)):
             blocks = [submit(f"block-{number}", part, rounds.block, states[part]) for part in parts]
-            states = [submit(f"step-{number}", part, rounds.step, job, part, now, states[part], blocks) for part in parts]
+            states = [
+                submit(f"step-{number}", part, rounds.step, job, part, now, states[part], blocks)
+                for part in parts
+            ]
             if number % 10 == 9:  # keep the graph on the scheduler short, and the user informed
                 self._wait(states, stage, segment)
                 listener(segment, (now[1] - first) / (last - first))
-        saves = [submit("save", part, _save_measured, rounds.save, job, part, segment, states[part]) for part in parts]
+        saves = [
+            submit("save", part, _save_measured, rounds.save, job, part, segment, states[part])
+            for part in parts
+        ]
         receipts = [self._result(save, stage, segment) for save in saves]
         return {
             "rows": sum(receipt["rows"] for receipt in receipts),
@@ -214,17 +226,19 @@ def connect(where: str | Path) -> Client:
         If nobody answers there.
     """
     text = str(where)
-    is_file = isinstance(where, Path) or "://" not in text and Path(text).suffix == ".json"
+    is_file = isinstance(where, Path) or ("://" not in text and Path(text).suffix == ".json")
     if is_file and not Path(text).is_file():
-        raise ParameterError(f"There is no scheduler file {text}. Start one with `dask scheduler --scheduler-file {text}`.")
+        raise ParameterError(
+            f"There is no scheduler file {text}. Start one with `dask scheduler --scheduler-file {text}`."
+        )
     try:
         if is_file:
             return Client(scheduler_file=text, timeout=CONNECT_SECONDS, set_as_default=False)
         return Client(text, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, DaskTimeout, ValueError, TypeError) as error:
         raise ParameterError(
-            f"No Dask scheduler answers at {text} ({error}). Give a Client, an address such as tcp://host:8786, or a "
-            "scheduler file; or leave `client` out for the embedded engine."
+            f"No Dask scheduler answers at {text} ({error}). Give a Client, an address such as "
+            "tcp://host:8786, or a scheduler file; or leave `client` out for the embedded engine."
         ) from error
 
 

@@ -8,8 +8,9 @@ import numpy as np
 
 from daskumap.kernels.jit import kernel
 
-# McInnes, Healy, Melville (2018) as implemented in umap-learn: 64 halvings reach float64's limit; a bandwidth is at
-# least a thousandth of the mean distance, so that one very close neighbour does not cut a row off from the others.
+# McInnes, Healy, Melville (2018) as implemented in umap-learn: 64 halvings reach float64's limit; a bandwidth
+# is at least a thousandth of the mean distance, so that one very close neighbour does not cut a row off from
+# the others.
 STEPS = 64
 TOLERANCE = 1e-5
 MIN_SCALE = 1e-3
@@ -35,7 +36,7 @@ def nearest_distance(row: np.ndarray[Any, Any], local_connectivity: float) -> fl
     if found < local_connectivity:
         return float(row[last - 1])
     if whole == 0:
-        return part * row[first]
+        return part * float(row[first])
     rho = float(row[first + whole - 1])
     if part > TOLERANCE:
         rho += part * (row[first + whole] - row[first + whole - 1])
@@ -71,8 +72,8 @@ def calibrate(
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Find each row's bandwidth so that its memberships sum to log2(n_neighbors).
 
-    A row with fewer than n_neighbors - 1 neighbours, m, is calibrated to log2(m + 1): umap-learn's target is then out
-    of reach and makes all its weights 1.
+    A row with fewer than n_neighbors - 1 neighbours, m, is calibrated to log2(m + 1): umap-learn's target is
+    then out of reach and makes all its weights 1.
 
     Parameters
     ----------

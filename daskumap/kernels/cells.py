@@ -13,8 +13,8 @@ Array = np.ndarray[Any, Any]
 def find_centroids(sample: Array, n_cells: int, max_share: float, seed: int) -> Array:
     """Return the centroids (c, D) float32 of about `n_cells` cells of the sample.
 
-    A cell with more than `max_share` of the sample is split again, so that dense regions get many cells and no cell
-    grows with the data. Exact duplicates cannot be split; the caller slices them.
+    A cell with more than `max_share` of the sample is split again, so that dense regions get many cells and
+    no cell grows with the data. Exact duplicates cannot be split; the caller slices them.
 
     Parameters
     ----------
@@ -52,9 +52,12 @@ def _k_means(rows: Array, n_cells: int, seed: int) -> Array:
 
     if n_cells >= len(rows):
         return np.unique(rows, axis=0)
-    model = KMeans(n_cells, init="random", n_init=1, max_iter=15, algorithm="lloyd", random_state=seed % 2**32)
+    model = KMeans(
+        n_cells, init="random", n_init=1, max_iter=15, algorithm="lloyd", random_state=seed % 2**32
+    )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct rows than cells: np.unique handles it
+        # Fewer distinct rows than cells: np.unique handles it.
+        warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(rows)
     return np.unique(model.cluster_centers_, axis=0)
 
@@ -67,7 +70,7 @@ def _nearest(rows: Array, centroids: Array) -> Array:
 
 
 def order_by_proximity(centroids: Array) -> Array:
-    """Order centroids so that near ones are near in number: along the tree of splits at the widest axis' median.
+    """Order centroids so that near ones are near in number: by the tree of splits at the widest axis' median.
 
     Vertices are numbered cell after cell, so this makes partitions compact and cut edges few.
     """
@@ -85,10 +88,10 @@ def order_by_proximity(centroids: Array) -> Array:
 
 
 def principal_axes(sample: Array, n_components: int) -> tuple[Array, Array, Array]:
-    """Return mean (D,), axes (D, n_components) and scale limits (2, n_components) of a sample's main directions.
+    """Return mean (D,), axes (D, n_components) and limits (2, n_components) of a sample's main directions.
 
-    The limits are the range of the sample's coordinates without the outer 0.1 %: a single far row must not squeeze
-    the start of all others into a point. An axis' sign is fixed by its largest entry.
+    The limits are the range of the sample's coordinates without the outer 0.1 %: a single far row must not
+    squeeze the start of all others into a point. An axis' sign is fixed by its largest entry.
     """
     rows = np.asarray(sample, np.float64)
     mean = rows.mean(axis=0)
@@ -138,8 +141,8 @@ def plan_slices(members: Array, max_rows: int, group_rows: int) -> tuple[Array, 
     members
         (c,) int64: rows that joined each cell.
     max_rows
-        Rows that one slice may hold. A cell above it is cut into slices by a hash of the row, aiming at 90 % so
-        that chance does not pass the limit.
+        Rows that one slice may hold. A cell above it is cut into slices by a hash of the row, aiming at 90 %
+        so that chance does not pass the limit.
     group_rows
         Rows that one task may hold.
 

@@ -105,7 +105,7 @@ def fuzzy_union(
         tails[at[i]] = in_heads[e]
         backward[at[i]] = in_weights[e]
         at[i] += 1
-    return _merge_rows(starts, tails, forward, backward, mix)
+    return _merge_rows(starts, tails, forward, backward, mix)  # type: ignore[no-any-return]
 
 
 @kernel
@@ -145,7 +145,9 @@ def _merge_rows(
 
 
 @kernel
-def unite(parents: np.ndarray[Any, Any], first: int, indptr: np.ndarray[Any, Any], tails: np.ndarray[Any, Any]) -> None:
+def unite(
+    parents: np.ndarray[Any, Any], first: int, indptr: np.ndarray[Any, Any], tails: np.ndarray[Any, Any]
+) -> None:
     """Merge the components that a block's edges join, in `parents`, (n,) int64, in place.
 
     A root is the smallest vertex of its component, so the outcome does not depend on the order of the edges.

@@ -112,6 +112,9 @@ def sgd_epoch(
 
 
 def _inputs(snapshot: Array, edges: Edges, pool: Array, forces: Forces) -> tuple[Any, ...]:
+    if pool.shape[1] < LANES:  # compiled code would read beyond it
+        has = f"The pool has {pool.shape[1]} columns, runs of negatives take {LANES}"
+        raise ValueError(f"{has}: draw it with negative_pool.")
     indptr, tails, rates = edges
     rows = Edges(readonly(indptr, np.int64), readonly(tails), readonly(rates, np.uint32))
     tables = Forces(readonly(forces.attraction), readonly(forces.repulsion), forces.negatives)

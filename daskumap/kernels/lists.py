@@ -19,7 +19,8 @@ def merge_lists(
 ) -> None:
     """Merge lists into the best k of their rows, in place: each id once, by (distance, id).
 
-    The smaller of two distances of the same pair counts, so the outcome does not depend on the order of the lists.
+    The smaller of two distances of the same pair counts, so the outcome does not depend on the order of the
+    lists.
 
     Parameters
     ----------

@@ -2,24 +2,14 @@
 
 from typing import Any
 
-import numba
 import numpy as np
 
 from daskumap.kernels.jit import kernel
 
 # Stages draw from separate streams.
-STREAMS = {"sample": 1, "noise": 2, "cells": 3, "negatives": 4, "phase": 5, "start": 6, "probe": 7, "report": 8}
-
-
-@numba.njit("uint32(uint32)", nogil=True, cache=True, inline="always")
-def mix32(x):  # type: ignore[no-untyped-def]
-    """Mix 32 bits (lowbias32, Wellons 2018): every input bit moves every output bit."""
-    x ^= x >> np.uint32(16)
-    x *= np.uint32(0x7FEB352D)
-    x ^= x >> np.uint32(15)
-    x *= np.uint32(0x846CA68B)
-    x ^= x >> np.uint32(16)
-    return x
+STREAMS = {
+    "sample": 1, "noise": 2, "cells": 3, "negatives": 4, "phase": 5, "start": 6, "probe": 7, "report": 8,
+}  # fmt: skip
 
 
 def stream_key(seed: int, stream: str, index: int = 0) -> int:

@@ -9,11 +9,13 @@ import numpy as np
 from daskumap.kernels.jit import kernel
 
 
-def embed(coarse: np.ndarray[Any, Any], sizes: np.ndarray[Any, Any], n_components: int) -> np.ndarray[Any, Any]:
-    """Return the first eigenvectors of the normalised Laplacian after the trivial one, (g, n_components) float64.
+def embed(
+    coarse: np.ndarray[Any, Any], sizes: np.ndarray[Any, Any], n_components: int
+) -> np.ndarray[Any, Any]:
+    """Return the normalised Laplacian's first eigenvectors but the trivial one, (g, n_components) float64.
 
-    Components would each be an eigenvector of its own and hide the structure within them, so they are tied together
-    by weak edges (a thousandth of a mean edge) between every group and every other.
+    Components would each be an eigenvector of its own and hide the structure within them, so they are tied
+    together by weak edges (a thousandth of a mean edge) between every group and every other.
 
     Parameters
     ----------

@@ -14,6 +14,7 @@ class Job:
     """Where the run is, what it reads, with which parameters and sizes."""
 
     url: str
+    id: str  # of the run, so that nothing held in memory outlives a run store that was made anew
     source: dict[str, Any]
     params: Params
     sizes: Sizes

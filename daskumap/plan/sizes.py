@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-# A worker's own memory with dask, zarr, numba, scikit-learn and the compiled kernels loaded, in bytes (measured:
-# 310 MB in the embedded engine after a fit of 1,797 rows).
-RESERVED = 350_000_000
+# A worker's own memory with dask, zarr, numba, scikit-learn and the compiled kernels loaded, in bytes
+# (measured: 370 to 390 MB in the embedded engine).
+RESERVED = 400_000_000
 # Blocks of this size keep a core busy for a tenth of a second and more; larger ones gain nothing (measured).
 BLOCK_BYTES = 48_000_000
 
@@ -31,8 +31,8 @@ class Resources:
 class Sizes:
     """Every number that stages, stores and tasks agree on; recorded in the run store when a run starts.
 
-    The first group depends on the data and the parameters only, and the result on that group alone. The second
-    group is made of the memory and the number of workers, and the result does not depend on it.
+    The first group depends on the data and the parameters only, and the result on that group alone. The
+    second group is made of the memory and the number of workers, and the result does not depend on it.
     """
 
     rows: int
@@ -49,6 +49,7 @@ class Sizes:
     partition_rows: int
     layout_rows: int
     edge_bytes: int
+    cache_bytes: int
 
     @property
     def row_blocks(self) -> int:
@@ -90,9 +91,9 @@ class Sizes:
 def cell_rows(rows: int, matrix_product: bool) -> int:
     """Return the rows that a cell should have, from the number of rows alone.
 
-    Where a matrix product gives the distances, brute force in many small cells is cheaper than NN-descent in few
-    large ones: a row costs (cells + overlap^2 x cell rows) distances, so cells grow with the square root of n.
-    NN-descent needs large cells, but enough of them that 16 threads have work.
+    Where a matrix product gives the distances, brute force in many small cells is cheaper than NN-descent in
+    few large ones: a row costs (cells + overlap^2 x cell rows) distances, so cells grow with the square root
+    of n. NN-descent needs large cells, but enough of them that 16 threads have work.
 
     >>> cell_rows(70_000, True), cell_rows(10**8, True), cell_rows(100_000, False)
     (1024, 5000, 6250)
@@ -126,13 +127,18 @@ def make_sizes(
     limit = max_cell_rows or 12 * wanted
     cells = 1 if rows <= 2 * wanted else math.ceil(rows / min(wanted, max(64, limit // 4)))
     # 24 rows a cell place a centroid well enough (measured: more changes the recall by less than .002).
-    sample = min(rows, max(16_384, 24 * cells))
+    sample = min(rows, max(8_192, 24 * cells))
     snapshot = 8 * n_components * rows
-    budget = max(32_000_000, (resources.memory - RESERVED - snapshot) // resources.threads)
+    free = resources.memory - RESERVED - snapshot
+    # Five passes read the source: where one worker can hold it in a quarter of its memory, it is decoded once.
+    cache = rows * columns * 4 if resources.workers == 1 and rows * columns * 16 <= free else 0
+    budget = max(32_000_000, (free - cache) // resources.threads)
     row_bytes = columns * (4 + source_item_bytes)
     vertex_chunk = 1 << max(8, min(16, (max(1, rows // 64) - 1).bit_length()))
     vertex_bytes = edge_row_bytes(n_neighbors) * 2
-    partition = _spread(rows, min(BLOCK_BYTES * 4, budget // 2) // vertex_bytes, resources.slots, vertex_chunk)
+    partition = _spread(
+        rows, min(BLOCK_BYTES * 4, budget // 2) // vertex_bytes, resources.slots, vertex_chunk
+    )
     window = max(1, min(BLOCK_BYTES * 2, budget // 4) // (columns * 8))
     group = _spread(rows * 2, min(BLOCK_BYTES * 8, budget // 4) // (n_neighbors * 36), resources.slots * 2, 1)
     layout = math.ceil(rows / (partitions or resources.workers))
@@ -144,12 +150,15 @@ def make_sizes(
         cells=cells,
         max_cell_rows=limit,
         vertex_chunk=vertex_chunk,
-        row_block=_row_block(rows, row_bytes, min(BLOCK_BYTES, budget // 6), resources.slots, source_chunk_rows),
+        row_block=_row_block(
+            rows, row_bytes, min(BLOCK_BYTES, budget // 6), resources.slots, source_chunk_rows
+        ),
         window_rows=window,
         group_rows=max(group, 1),
         partition_rows=partition,
         layout_rows=max(1, _round_up(layout, vertex_chunk) if partitions is None else layout),
-        edge_bytes=max(0, (resources.memory - RESERVED) // 2 - snapshot * 4),
+        edge_bytes=max(0, (resources.memory - RESERVED - cache) // 2 - snapshot * 4),
+        cache_bytes=cache,
     )
 
 
@@ -159,7 +168,7 @@ def edge_row_bytes(n_neighbors: int) -> int:
 
 
 def _row_block(rows: int, row_bytes: int, target_bytes: int, slots: int, chunk_rows: int) -> int:
-    """Return rows a block: about `target_bytes`, work for each slot, whole chunks of the source where they fit."""
+    """Return rows a block: about `target_bytes`, work for each slot, whole source chunks where they fit."""
     wanted = max(1, min(target_bytes // row_bytes, math.ceil(rows / (2 * slots))))
     wanted = max(wanted, min(rows, 1024))
     if chunk_rows <= wanted:

@@ -36,9 +36,9 @@ class Output:
 class Rounds:
     """A stage whose tasks are segments of synchronous rounds over partitions, when several workers share it.
 
-    `load(job, partition, segment)` gives a partition's state, `step(job, partition, round, state, blocks)` the
-    next one from all partitions' public blocks, `block(state)` the public part, and `save(job, partition, segment,
-    state)` keeps it. A round is `reconcile_every` epochs.
+    `load(job, partition, segment)` gives a partition's state, `step(job, partition, round, state, blocks)`
+    the next one from all partitions' public blocks, `block(state)` the public part, and `save(job, partition,
+    segment, state)` keeps it. A round is `reconcile_every` epochs.
     """
 
     load: Callable[..., Any]
@@ -55,15 +55,18 @@ class Stage:
     Attributes
     ----------
     task
-        `task(job, number) -> receipt`: reads the stores itself, writes what it alone owns, returns a few numbers.
+        `task(job, number) -> receipt`: reads the stores itself, writes what it alone owns, returns a few
+        numbers.
     memory
         Named terms in bytes of one task's working set; the worker's own `reserved` is added by the plan.
     shared
         Bytes held once a worker, whatever the number of its threads.
-    exchange_bytes
-        Bytes written to exchanges, whose arrays the tasks create themselves.
+    exchange, exchange_bytes
+        Group in which tasks create arrays of their own, since only they know the sizes, and the bytes written
+        there.
     finish
-        `finish(job, receipts) -> None`, run by the driver when all tasks are done: checks what only the whole tells.
+        `finish(job, receipts) -> None`, run by the driver when all tasks are done: checks what only the whole
+        tells.
     ordered
         Whether each task needs the one before it.
     """
@@ -75,6 +78,7 @@ class Stage:
     shared: int = 0
     outputs: tuple[Output, ...] = ()
     read_bytes: int = 0
+    exchange: str = ""
     exchange_bytes: int = 0
     work: float = 0.0  # floating point operations or what costs as much, for the time estimate
     finish: Callable[[Any, dict[int, Receipt]], None] | None = None

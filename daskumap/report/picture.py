@@ -124,7 +124,7 @@ def write_png(target: str | Path | Writable, rgb: NDArray[np.uint8]) -> None:
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     content = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header)
-    content += chunk(b"IDAT", zlib.compress(lines.tobytes(), 9)) + chunk(b"IEND", b"")
+    content += chunk(b"IDAT", zlib.compress(lines.tobytes(), 6)) + chunk(b"IEND", b"")
     if isinstance(target, str | Path):
         Path(target).write_bytes(content)
     else:

@@ -15,7 +15,7 @@ def assemble(store: RunStore) -> dict[str, Any]:
     steps: dict[str, Any] = store.load_json("report/stages") or {}
     stages: dict[str, Any] = {}
     for name, step in steps.items():
-        total = stages.setdefault(name.split(".")[0], {key: 0 for key in step})
+        total = stages.setdefault(name.split(".")[0], dict.fromkeys(step, 0))
         for key, value in step.items():
             peak = key in ("peak_bytes", "projected_bytes")
             total[key] = max(total[key], value) if peak else total[key] + value
@@ -39,13 +39,17 @@ def render(report: dict[str, Any]) -> str:
     if m:
         lines += [
             f"rows                 {m['rows']:,}",
-            f"kNN recall           {m['recall']:.4f}   (overlap {m['overlap']}, {m['probe_rows']} probe rows)",
+            f"kNN recall           {m['recall']:.4f}   (overlap {m['overlap']}, "
+            f"{m['probe_rows']} probe rows)",
             f"trustworthiness      {_number(m['trustworthiness'])}",
             f"kNN preservation     {m['knn_preservation']:.4f}",
             f"fly-away ratio       {m['flyaway_ratio']:.2f}",
-            f"components           {m['components']:,}   (largest {m['largest_component']:,} rows; {m['isolated_rows']:,} rows without edges)",
-            f"edges                {m['edges']:,}   (largest degree {m['largest_degree']:,}; {m['cut_edge_share']:.1%} between cells)",
-            f"loss                 attraction {m['attractive_loss']:.4g}, repulsion {m['repulsive_loss']:.4g}",
+            f"components           {m['components']:,}   (largest {m['largest_component']:,} rows; "
+            f"{m['isolated_rows']:,} rows without edges)",
+            f"edges                {m['edges']:,}   (largest degree {m['largest_degree']:,}; "
+            f"{m['cut_edge_share']:.1%} between cells)",
+            f"loss                 attraction {m['attractive_loss']:.4g}, "
+            f"repulsion {m['repulsive_loss']:.4g}",
             "",
         ]
     lines.append(f"{'stage':<14}{'tasks':>7}{'seconds':>10}{'peak MB':>10}{'planned MB':>12}")

@@ -22,11 +22,17 @@ def plan_calibrate(job: Job) -> Stage:
         name="calibrate",
         task=calibrate_task,
         tasks=s.partitions,
-        memory={"lists": largest * k * 12, "memberships": largest * (k * 4 + 8), "reversed edges": largest * k * 20},
+        memory={
+            "lists": largest * k * 12,
+            "memberships": largest * (k * 4 + 8),
+            "reversed edges": largest * k * 20,
+        },
         outputs=tuple(
-            Output(f"calibration/{name}", (s.rows,), (s.vertex_chunk,), "float32") for name in ("rho", "sigma")
+            Output(f"calibration/{name}", (s.rows,), (s.vertex_chunk,), "float32")
+            for name in ("rho", "sigma")
         ),
         read_bytes=s.rows * k * 12,
+        exchange="reverse",
         exchange_bytes=s.rows * k * 20,
         work=500.0 * s.rows * k,
     )

@@ -18,7 +18,7 @@ Array = np.ndarray[Any, Any]
 
 
 @lru_cache(maxsize=4)
-def _run(url: str) -> RunStore:
+def _run(url: str, id_: str) -> RunStore:
     return RunStore.open(url)
 
 
@@ -39,7 +39,20 @@ def plan_with(source: Source) -> dict[str, Any]:
 
 def run_of(job: Job) -> RunStore:
     """Return the job's run store."""
-    return _run(job.url)
+    return _run(job.url, job.id)
+
+
+@lru_cache(maxsize=64)
+def _fact(run: RunStore, stage: str, name: str) -> int:
+    return int(run.records(stage)[0][name])
+
+
+def fact(job: Job, stage: str, name: str, expected: int) -> int:
+    """Return a number that a one-task stage found, or what to expect of it while it has not run."""
+    try:
+        return _fact(run_of(job), stage, name) if job.url else expected
+    except KeyError:
+        return expected
 
 
 def source_of(job: Job) -> Source:
@@ -55,8 +68,24 @@ def metric_of(job: Job) -> metrics.Metric:
 
 
 def read_rows(job: Job, start: int, stop: int) -> Array:
-    """Read source rows in the type that the metric works on: (r, D) float32 or uint8."""
-    return source_of(job).read(start, stop, np.dtype(metric_of(job).dtype))
+    """Read source rows in the type that the metric works on: (r, D) float32 or uint8, not to be written to."""
+    if not job.sizes.cache_bytes:
+        return source_of(job).read(start, stop, np.dtype(metric_of(job).dtype))
+    place = (job.id, start, stop)
+    if place not in _blocks:
+        for other in [other for other in list(_blocks) if other[0] != job.id]:
+            _blocks.pop(other, None)
+        _blocks[place] = source_of(job).read(start, stop, np.dtype(metric_of(job).dtype))
+    return _blocks[place]
+
+
+# Blocks of the source that this process holds, by run and rows; `Sizes.cache_bytes` says whether they fit.
+_blocks: dict[tuple[str, int, int], Array] = {}
+
+
+def forget_rows() -> None:
+    """Free the blocks of the source that this process holds."""
+    _blocks.clear()
 
 
 def key_of(job: Job, stream: str, index: int = 0) -> int:
@@ -71,7 +100,8 @@ def sample_rows(job: Job) -> Array:
     """
     count, rows = job.sizes.sample_rows, job.sizes.rows
     share = uniform(stream_key(0, "sample"), 0, count, 1)[:, 0]
-    return np.minimum(((np.arange(count) + share) * (rows / count)).astype(np.int64), rows - 1)
+    ids = ((np.arange(count) + share) * (rows / count)).astype(np.int64)
+    return np.minimum(ids, rows - 1)  # type: ignore[no-any-return]
 
 
 def probe_places(job: Job) -> Array:

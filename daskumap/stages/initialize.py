@@ -1,7 +1,7 @@
 """Initialize: where every vertex starts.
 
-Reads assign/axes (pca), the graph and assign/micro (spectral), or the user's array `input/init`. Writes `initial`,
-(n, d) float32 in vertex order, each column scaled to 0..10, with noise of 1e-4.
+Reads assign/axes (pca), the graph and assign/micro (spectral), or the user's array `input/init`. Writes
+`initial`, (n, d) float32 in vertex order, each column scaled to 0..10, with noise of 1e-4.
 Memory: positions of all vertices twice; for the spectral start also a dense graph of micro-cells.
 """
 
@@ -30,7 +30,11 @@ def plan_initialize(job: Job) -> Stage:
     memory = {"positions": 3 * s.rows * d * 4, "row block": s.row_block * (d * 12 + 16)}
     if job.params.init == "spectral":
         g = min(s.rows, EXACT_ROWS if s.rows <= EXACT_ROWS else MICRO_CELLS)
-        memory |= {"dense graph": 4 * g * g * 8, "micro-cells": s.rows * 4, "edges": min(s.partition_rows, s.rows) * 24 * job.neighbors}
+        memory |= {
+            "dense graph": 4 * g * g * 8,
+            "micro-cells": s.rows * 4,
+            "edges": min(s.partition_rows, s.rows) * 24 * job.neighbors,
+        }
     return Stage(
         name="initialize",
         task=initialize_task,
@@ -48,7 +52,9 @@ def initialize_task(job: Job, number: int) -> Receipt:
     if isinstance(init, np.ndarray):
         positions = by_vertex(job, "input/init")
     elif init == "pca":
-        positions = np.clip(by_vertex(job, "assign/axes"), *run_of(job).read("cells/limits").astype(np.float32))
+        positions = np.clip(
+            by_vertex(job, "assign/axes"), *run_of(job).read("cells/limits").astype(np.float32)
+        )
     elif init == "spectral":
         positions = spectral_start(job)
     else:
@@ -88,8 +94,8 @@ def add_noise(job: Job, positions: Array, scale: float) -> None:
 
 
 def spectral_start(job: Job) -> Array:
-    """Return the eigenvectors of the graph's Laplacian, projected on micro-cells and smoothed over the graph."""
-    run, s, d = run_of(job), job.sizes, job.params.n_components
+    """Return the Laplacian's eigenvectors, projected on micro-cells and smoothed over the graph."""
+    s, d = job.sizes, job.params.n_components
     exact = s.rows <= EXACT_ROWS
     groups = np.arange(s.rows, dtype=np.int32) if exact else by_vertex(job, "assign/micro")
     size = int(groups.max()) + 1

@@ -1,11 +1,11 @@
 """Report: what the map is worth, measured on the probe rows against all rows.
 
-`report.neighbors`  the probes' nearest rows on the map.                        writes report/map_ids
-`report.rows`       those rows gathered from the source, a row block a task.    writes the exchange `report/rows`
-`report.distances`  their distances in the data.                                writes report/map_distances
-`report.ranks`      how many rows are closer in the data, block by block.       writes report/closer
+`report.neighbors`  the probes' nearest rows on the map.                     writes report/map_ids
+`report.rows`       those rows gathered from the source, a row block a task. writes exchange `report/rows`
+`report.distances`  their distances in the data.                             writes report/map_distances
+`report.ranks`      how many rows are closer in the data, block by block.    writes report/closer
 `report.loss`       attraction and repulsion, a vertex partition a task.
-`report.summary`    the figures and the picture.                                writes report/measures.json, embedding.png
+`report.summary`    the figures and the picture.    writes report/measures.json, embedding.png
 """
 
 from __future__ import annotations
@@ -19,7 +19,18 @@ from daskumap.kernels import graph, knn, quality
 from daskumap.kernels.layout import layout_loss, negative_pool
 from daskumap.plan.job import Job
 from daskumap.plan.stage import Output, Receipt, Stage
-from daskumap.stages.common import Array, key_of, metric_of, probe_places, read_rows, run_of, sample_rows, source_of, tail_type
+from daskumap.stages.common import (
+    Array,
+    forget_rows,
+    key_of,
+    metric_of,
+    probe_places,
+    read_rows,
+    run_of,
+    sample_rows,
+    source_of,
+    tail_type,
+)
 from daskumap.stages.partition import read_sample_rows
 from daskumap.stages.publish import forget_positions, positions_of
 from daskumap.stages.symmetrize import read_edges
@@ -27,6 +38,8 @@ from daskumap.store.exchange import RunReader, RunWriter
 
 # Repulsion is estimated from as many random pairs a vertex.
 LOSS_PAIRS = 16
+# What the picture of 900 x 900 pixels takes while it is drawn (measured).
+PICTURE_BYTES = 60_000_000
 
 
 def probe_rows(job: Job) -> Array:
@@ -42,7 +55,9 @@ def plan_map_neighbors(job: Job) -> Stage:
         task=map_neighbors_task,
         tasks=1,
         memory={"row blocks": (1 << 20) * d * 8 + s.probe_rows * job.neighbors * 32},
-        outputs=(Output("report/map_ids", (s.probe_rows, job.neighbors), (s.probe_rows, job.neighbors), "int64"),),
+        outputs=(
+            Output("report/map_ids", (s.probe_rows, job.neighbors), (s.probe_rows, job.neighbors), "int64"),
+        ),
         read_bytes=s.rows * d * 4,
         work=2.0 * s.rows * s.probe_rows,
     )
@@ -64,8 +79,12 @@ def plan_rows(job: Job) -> Stage:
         name="report.rows",
         task=rows_task,
         tasks=s.row_blocks,
-        memory={"input block": source_of(job).projected_read_bytes(s.row_block), "gathered": min(wanted, s.row_block * s.columns * 4)},
+        memory={
+            "input block": source_of(job).projected_read_bytes(s.row_block),
+            "gathered": min(wanted, s.row_block * s.columns * 4),
+        },
         read_bytes=s.rows * s.columns * source_of(job).dtype.itemsize,
+        exchange="report/rows",
         exchange_bytes=wanted,
         work=2.0 * s.rows * s.columns,
     )
@@ -105,7 +124,11 @@ def plan_distances(job: Job) -> Stage:
 def distances_task(job: Job, number: int) -> Receipt:
     """Measure the distances in the data of the probes' neighbours on the map; 0 where one is missing."""
     run, metric = run_of(job), metric_of(job)
-    probes, ids, known = read_sample_rows(job, probe_places(job)), run.read("report/map_ids"), wanted_rows(job)
+    probes, ids, known = (
+        read_sample_rows(job, probe_places(job)),
+        run.read("report/map_ids"),
+        wanted_rows(job),
+    )
     (rows,) = RunReader(run, "report/rows", job.sizes.row_blocks, ("rows",)).read(0, 1)
     out = np.zeros(ids.shape, np.float32)
     for i, there in enumerate(ids >= 0):
@@ -161,7 +184,7 @@ def plan_loss(job: Job) -> Stage:
 
 
 def loss_task(job: Job, number: int) -> Receipt:
-    """Sum the loss over one partition's vertices, and count its edges that leave the vertex' own layout partition."""
+    """Sum the loss over one partition's vertices, and count its edges that leave the vertex' own cell."""
     s = job.sizes
     start, stop = s.partition(number)
     positions = np.nan_to_num(positions_of(job), nan=0.0)
@@ -170,7 +193,13 @@ def loss_task(job: Job, number: int) -> Receipt:
     pool = negative_pool(positions, key, 0)
     a, b = job.params.curve()
     attractive, repulsive = layout_loss(positions, start, indptr, tails, weights, pool, a, b, LOSS_PAIRS, key)
-    return {"rows": stop - start, "attractive": attractive, "repulsive": repulsive, "cut_edges": cut_edges(job, start, indptr, tails), "edges": len(tails)}
+    return {
+        "rows": stop - start,
+        "attractive": attractive,
+        "repulsive": repulsive,
+        "cut_edges": cut_edges(job, start, indptr, tails),
+        "edges": len(tails),
+    }
 
 
 def cut_edges(job: Job, first: int, indptr: Array, tails: Array) -> int:
@@ -189,7 +218,13 @@ def plan_summary(job: Job) -> Stage:
         name="report.summary",
         task=summary_task,
         tasks=1,
-        memory={"components": s.rows * 16, "edges": edges, "radii": s.rows * (8 + d * 4), "counts": s.row_blocks * s.probe_rows * job.neighbors * 8},
+        memory={
+            "components": s.rows * 16,
+            "edges": edges,
+            "radii": s.rows * (8 + d * 4),
+            "picture": PICTURE_BYTES,
+            "counts": s.row_blocks * s.probe_rows * job.neighbors * 8,
+        },
         read_bytes=s.rows * (d * 4 + job.neighbors * 16),
         work=100.0 * s.rows * job.neighbors,
     )
@@ -215,7 +250,8 @@ def summary_task(job: Job, number: int) -> Receipt:
         "trustworthiness": _trustworthiness(ranks, s.rows, k),
         "knn_preservation": quality.preservation(exact, map_ids),
         "flyaway_ratio": quality.flyaway_ratio(embedding),
-        "cut_edge_share": sum(loss["cut_edges"] for loss in losses) / max(1, sum(loss["edges"] for loss in losses)),
+        "cut_edge_share": sum(loss["cut_edges"] for loss in losses)
+        / max(1, sum(loss["edges"] for loss in losses)),
         "attractive_loss": math.fsum(loss["attractive"] for loss in losses),
         "repulsive_loss": math.fsum(loss["repulsive"] for loss in losses),
         **_graph_measures(job),
@@ -224,6 +260,7 @@ def summary_task(job: Job, number: int) -> Receipt:
     embedding_png(embedding, picture := _Bytes())
     run.save_bytes("embedding.png", bytes(picture))
     forget_positions()
+    forget_rows()
     return {"rows": s.rows}
 
 

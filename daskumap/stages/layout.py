@@ -1,12 +1,15 @@
 """Layout: synchronous epochs over vertex partitions, in segments that each end in a checkpoint.
 
-Reads `initial` and graph/*. Writes layout/<slot>/{positions, mean, variance}: two slots, used in turn, so that the
-last checkpoint is whole while the next one is written; the ledger's record of a segment switches to it.
+Reads `initial` and graph/*. Writes layout/<slot>/{positions, mean, variance}: two slots, used in turn, so
+that the last checkpoint is whole while the next one is written; the ledger's record of a segment switches to
+it.
 
-Where one worker holds all partitions, a task is a segment, and its threads share each epoch. With several workers the
-engine runs the rounds: every worker moves its own partitions against the snapshot that all of them see. The bits are
-the same, since a vertex reads nothing but the snapshot, and all randomness is keyed by (seed, epoch, vertex).
-Memory: two snapshots and the moments, 24 d bytes a vertex, and the edges; those that do not fit are read every epoch.
+Where one worker holds all partitions, a task is a segment, and its threads share each epoch. With several
+workers the engine runs the rounds: every worker moves its own partitions against the snapshot that all of
+them see. The bits are the same, since a vertex reads nothing but the snapshot, and all randomness is keyed by
+(seed, epoch, vertex).
+Memory: two snapshots and the moments, 24 d bytes a vertex, and the edges; those that do not fit are read
+every epoch.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -41,7 +45,9 @@ def plan_layout(job: Job) -> Stage:
     edges = min(s.rows * k * 2 * 8, s.edge_bytes)
     segments = epoch_ranges(job)
     state = tuple(
-        Output(f"{slot}/{part}", (s.rows, d), (s.vertex_chunk, d), "float32") for slot in SLOTS for part in PARTS
+        Output(f"{slot}/{part}", (s.rows, d), (s.vertex_chunk, d), "float32")
+        for slot in SLOTS
+        for part in PARTS
     )
     return Stage(
         name="layout",
@@ -76,12 +82,15 @@ def layout_task(job: Job, segment: int) -> Receipt:
     with workers(job) as run_all:
         for epoch in range(first, last, every):
             round_ = _Round(job, positions, epoch, min(epoch + every, last))
-            run_all(lambda part, now=round_, out=spare: now.move(part[0], part[1], out[part[0] : part[1]], _rows(state, *part)), _pieces(job))
+            run_all(partial(_move, round_, spare, state, 0), _pieces(job))
             positions, spare = spare, positions
             tell((min(epoch + every, last) - first) / (last - first))
     seconds = time.perf_counter() - started
     save_state(job, 0, segment, positions, state)
     return {"rows": job.sizes.rows, "epochs": last - first, "kernel_seconds": seconds}
+
+
+_forces = lru_cache(maxsize=4)(forces)  # tables of a megabyte, the same for all rounds
 
 
 class _Round:
@@ -90,7 +99,7 @@ class _Round:
     def __init__(self, job: Job, snapshot: Array, first: int, last: int) -> None:
         p = job.params
         self.job, self.snapshot, self.epochs = job, snapshot, range(first, last)
-        self.forces = forces(*p.curve(), p.repulsion_strength, p.negative_sample_rate)
+        self.forces = _forces(*p.curve(), p.repulsion_strength, p.negative_sample_rate)
         self.key = key_of(job, "negatives")
         self.pools = [negative_pool(snapshot, self.key, epoch) for epoch in self.epochs]
 
@@ -98,7 +107,8 @@ class _Round:
         """Move the vertices start to stop - 1, from the snapshot to `out`."""
         p = self.job.params
         edges = edges_of(self.job, start, stop)
-        # With one epoch a round everyone reads the snapshot itself; with more, a private copy follows the own rows.
+        # With one epoch a round everyone reads the snapshot itself; with more, a private copy follows the own
+        # rows.
         seen = self.snapshot if len(self.epochs) == 1 else self.snapshot.copy()
         for epoch, pool in zip(self.epochs, self.pools, strict=True):
             EPOCHS[p.optimizer](
@@ -109,12 +119,15 @@ class _Round:
                 seen[start:stop] = out
 
 
-def _rows(state: State, start: int, stop: int) -> State:
-    return State(state.mean[start:stop], state.variance[start:stop])
+def _move(round_: _Round, out: Array, state: State, first: int, piece: tuple[int, int]) -> None:
+    """Move one piece of the vertices; `out` and `state` begin with vertex `first`."""
+    start, stop = piece
+    rows = slice(start - first, stop - first)
+    round_.move(start, stop, out[rows], State(state.mean[rows], state.variance[rows]))
 
 
 def _piece_rows(job: Job) -> int:
-    """Return the vertices that a thread moves at a time: work for each several times over, so that none waits."""
+    """Return how many vertices a thread moves at a time: several pieces for each, so that none waits."""
     s = job.sizes
     if job.params.reconcile_every > 1:
         return s.layout_rows
@@ -127,13 +140,13 @@ def _pieces(job: Job, start: int = 0, stop: int | None = None) -> list[tuple[int
 
 
 @contextmanager
-def workers(job: Job) -> Iterator[Callable[[Callable[[Any], None], list[Any]], None]]:
+def workers(job: Job) -> Iterator[Callable[[Callable[[Any], None], list[Any]], Any]]:
     """Yield a function that maps over the task's threads and raises what they raise."""
     if job.resources.threads == 1:
-        yield lambda function, items: [function(item) for item in items] and None  # type: ignore[func-returns-value]
+        yield lambda function, items: list(map(function, items))
         return
     with ThreadPoolExecutor(job.resources.threads, thread_name_prefix="daskumap-layout") as pool:
-        yield lambda function, items: list(pool.map(function, items)) and None
+        yield lambda function, items: list(pool.map(function, items))
 
 
 # One partition between two rounds: positions, moments, and the seconds that its kernels took so far.
@@ -161,10 +174,7 @@ def step_partition(
     round_ = _Round(job, snapshot, *epochs)
     pieces = [(start, stop)] if len(round_.epochs) > 1 else _pieces(job, start, stop)
     with workers(job) as run_all:
-        run_all(
-            lambda part: round_.move(*part, out[part[0] - start : part[1] - start], _rows(moments, part[0] - start, part[1] - start)),
-            pieces,
-        )
+        run_all(partial(_move, round_, out, moments, start), pieces)
     return out, moments, state[2] + time.perf_counter() - started
 
 
@@ -181,7 +191,9 @@ def load_state(job: Job, start: int, stop: int, segment: int) -> tuple[Array, St
     if segment == 0:
         zeros = [np.zeros((stop - start, job.params.n_components), np.float32) for _ in range(2)]
         return run.read("initial", start, stop), State(*zeros)
-    positions, mean, variance = (run.read(f"{SLOTS[(segment - 1) % 2]}/{part}", start, stop) for part in PARTS)
+    positions, mean, variance = (
+        run.read(f"{SLOTS[(segment - 1) % 2]}/{part}", start, stop) for part in PARTS
+    )
     return positions, State(mean, variance)
 
 
@@ -202,19 +214,19 @@ def final_positions(job: Job) -> Array:
     return positions
 
 
-_edges: dict[tuple[str, int, int], Edges] = {}
+_edges: dict[tuple[str, str, int, int], Edges] = {}
 _lock = threading.Lock()
 
 
 def edges_of(job: Job, start: int, stop: int) -> Edges:
-    """Return the edges of a range of vertices, from this process' memory while they fit, else from the run store."""
-    place = (job.url, start, stop)
+    """Return the edges of a range of vertices, from this process' memory while they fit, else from disk."""
+    place = (job.url, job.id, start, stop)
     known = _edges.get(place)
     if known is not None:
         return known
     edges = load_edges(job, start, stop)
     with _lock:
-        for other in [other for other in _edges if other[0] != job.url]:
+        for other in [other for other in _edges if other[:2] != place[:2]]:
             del _edges[other]
         if sum(array.nbytes for held in _edges.values() for array in held) < job.sizes.edge_bytes:
             _edges[place] = edges

@@ -15,9 +15,9 @@ import numpy as np
 from daskumap.kernels import knn
 from daskumap.kernels.lists import cut_off, merge_lists
 from daskumap.plan.job import Job
-from daskumap.plan.stage import Output, Receipt, Stage
 from daskumap.plan.progress import tell
-from daskumap.stages.common import Array, key_of, metric_of, run_of
+from daskumap.plan.stage import Output, Receipt, Stage
+from daskumap.stages.common import Array, fact, key_of, metric_of, run_of
 from daskumap.stages.partition import overlap_of
 from daskumap.store.exchange import RunReader, RunWriter
 
@@ -39,6 +39,7 @@ def plan_neighbors(job: Job) -> Stage:
             "offsets": s.row_blocks * s.cells * 8,
         },
         read_bytes=s.rows * m * (row + 8),
+        exchange="found",
         exchange_bytes=s.rows * m * (k * 12 + 8),
         work=2.0 * s.rows * m * m * (s.rows / s.cells) * s.columns,
     )
@@ -46,8 +47,8 @@ def plan_neighbors(job: Job) -> Stage:
 
 def _groups(job: Job) -> int:
     """Return the number of groups: as made, or before the run as expected."""
-    found = run_of(job).records("partition.order") if job.url else {}
-    return int(found[0]["groups"]) if found else math.ceil(job.sizes.rows * overlap_of(job) / job.sizes.group_rows)
+    expected = math.ceil(job.sizes.rows * overlap_of(job) / job.sizes.group_rows)
+    return fact(job, "partition.order", "groups", expected)
 
 
 def neighbors_task(job: Job, number: int) -> Receipt:
@@ -72,8 +73,10 @@ def neighbors_task(job: Job, number: int) -> Receipt:
     return {"rows": len(order), "cells": int(last - first)}
 
 
-def read_cells(reader: RunReader, first: int, last: int, window_rows: int) -> Iterator[tuple[int, Array, Array]]:
-    """Yield (cell, rows, vertices) for the sliced cells first to last - 1, rows in the order of their vertices.
+def read_cells(
+    reader: RunReader, first: int, last: int, window_rows: int
+) -> Iterator[tuple[int, Array, Array]]:
+    """Yield (cell, rows, vertices) for the sliced cells first to last - 1, rows in vertex order.
 
     Whole windows are read at once: a request for each cell of each run would cost more than the search.
     """
@@ -134,7 +137,8 @@ def merge_task(job: Job, number: int) -> Receipt:
     run.array("knn/indices")[start:stop] = ids
     run.array("knn/distances")[start:stop] = distances
     finite = np.where(np.isfinite(distances), distances, 0.0).astype(np.float64)
-    # One exact sum a vertex chunk: chunks do not depend on the partitions, and fsum does not depend on their order.
+    # One exact sum a vertex chunk: chunks do not depend on the partitions, and fsum does not depend on their
+    # order.
     sums = [float(finite[at : at + s.vertex_chunk].sum()) for at in range(0, stop - start, s.vertex_chunk)]
     return {"rows": stop - start, "sums": sums, "edges": int((ids >= 0).sum())}
 

@@ -18,7 +18,17 @@ from daskumap.kernels import cells, knn, metrics
 from daskumap.kernels.random import mix_rows
 from daskumap.plan.job import Job
 from daskumap.plan.stage import Output, Receipt, Stage
-from daskumap.stages.common import Array, key_of, metric_of, probe_places, read_rows, run_of, sample_rows, source_of
+from daskumap.stages.common import (
+    Array,
+    fact,
+    key_of,
+    metric_of,
+    probe_places,
+    read_rows,
+    run_of,
+    sample_rows,
+    source_of,
+)
 from daskumap.stages.scan import read_sample
 from daskumap.store.exchange import RunWriter
 
@@ -45,6 +55,7 @@ def plan_cells(job: Job) -> Stage:
             "principal axes": s.sample_rows * s.columns * 16 + small * small * 24,
         },
         read_bytes=block,
+        exchange="cells",
         exchange_bytes=s.cells * s.columns * 4,
         work=60.0 * s.sample_rows * s.columns * s.cells + 2.0 * s.sample_rows * s.columns * small,
     )
@@ -57,7 +68,12 @@ def cells_task(job: Job, number: int) -> Receipt:
     flat = metrics.to_space(sample, metric) if metric.space else sample
     seed = key_of(job, "cells")
     share = 3.0 / s.cells
-    run.put("cells/centroids", cells.find_centroids(flat, s.cells, share, seed) if metric.space else cells.find_pivots(sample, s.cells, seed))
+    run.put(
+        "cells/centroids",
+        cells.find_centroids(flat, s.cells, share, seed)
+        if metric.space
+        else cells.find_pivots(sample, s.cells, seed),
+    )
     if job.params.init == "spectral" and s.rows > EXACT_ROWS:
         micro = cells.find_pivots(flat, min(MICRO_CELLS, len(flat)), seed + 1)
         run.put("cells/micro", micro)
@@ -104,8 +120,7 @@ def plan_assign(job: Job) -> Stage:
 
 def _cells(job: Job) -> int:
     """Return the number of cells: as found, or before the run as planned."""
-    found = run_of(job).records("partition.cells") if job.url else {}
-    return int(found[0]["cells"]) if found else job.sizes.cells
+    return fact(job, "partition.cells", "cells", job.sizes.cells)
 
 
 def _has_micro(job: Job) -> bool:
@@ -121,7 +136,9 @@ def assign_task(job: Job, number: int) -> Receipt:
     nearest = knn.assign_cells(X, centroids, min(m, len(centroids)), metric)
     nearest = np.pad(nearest, ((0, 0), (0, m - nearest.shape[1])), constant_values=-1)
     places = probe_places(job)
-    ids, distances = knn.nearest(read_sample_rows(job, places), X, job.neighbors, metric, sample_rows(job)[places], start)
+    ids, distances = knn.nearest(
+        read_sample_rows(job, places), X, job.neighbors, metric, sample_rows(job)[places], start
+    )
     found = np.where(ids[..., None] >= 0, nearest[np.maximum(ids - start, 0)], -2)
     counts = [np.bincount(level[level >= 0], minlength=len(centroids)) for level in nearest.T]
     if job.params.init == "pca":
@@ -154,6 +171,7 @@ def plan_order(job: Job) -> Stage:
             "counts": s.row_blocks * cells_ * (m + 2) * 8,
             "probes": s.row_blocks * s.probe_rows * k * (12 + 4 * m),
         },
+        exchange="order",
         exchange_bytes=s.row_blocks * cells_ * 8,
         finish=warn_of_recall,
     )
@@ -165,9 +183,14 @@ def order_task(job: Job, number: int) -> Receipt:
     probe_ids, probe_distances, found = _merge_probes(job)
     blocks, places = sample_rows(job)[probe_places(job)] // s.row_block, sample_rows(job)[probe_places(job)]
     probe_cells = np.concatenate(
-        [run.array("assign/cells")[b * s.row_block : (b + 1) * s.row_block][places[blocks == b] - b * s.row_block] for b in np.unique(blocks)]
+        [
+            run.read("assign/cells", *s.block(b))[places[blocks == b] - b * s.row_block]
+            for b in np.unique(blocks).tolist()
+        ]
     )
-    recall = cells.overlap_recall(np.where(probe_cells < 0, -1, probe_cells), np.where(found < 0, -2, found), probe_ids)
+    recall = cells.overlap_recall(
+        np.where(probe_cells < 0, -1, probe_cells), np.where(found < 0, -2, found), probe_ids
+    )
     reached = np.flatnonzero(recall >= job.params.target_recall)
     overlap = min(int(reached[0]) + 1 if len(reached) else job.params.max_overlap, _cells(job))
     counts = run.read("assign/counts")
@@ -221,8 +244,7 @@ def warn_of_recall(job: Job, receipts: dict[int, Receipt]) -> None:
 
 def overlap_of(job: Job) -> int:
     """Return how many cells each row joins: as chosen, or before the run the 2 that most data need."""
-    found = run_of(job).records("partition.order") if job.url else {}
-    return int(found[0]["overlap"]) if found else min(2, job.params.max_overlap, job.sizes.cells)
+    return fact(job, "partition.order", "overlap", min(2, job.params.max_overlap, job.sizes.cells))
 
 
 def plan_shuffle(job: Job) -> Stage:
@@ -240,13 +262,14 @@ def plan_shuffle(job: Job) -> Stage:
         },
         outputs=(Output("rows/vertex", (s.rows,), (s.row_block,), "int64"),),
         read_bytes=s.rows * s.columns * source_of(job).dtype.itemsize,
+        exchange="shuffle",
         exchange_bytes=s.rows * m * (s.columns * np.dtype(metric_of(job).dtype).itemsize + 8),
         work=20.0 * s.rows * s.columns * m,
     )
 
 
 def shuffle_task(job: Job, number: int) -> Receipt:
-    """Number a block's rows and write each row once for every cell that it joins, cell after cell."""
+    """Give a block's rows their numbers and write each once for every cell it joins, cell after cell."""
     run = run_of(job)
     start, stop = job.sizes.block(number)
     X = read_rows(job, start, stop)

@@ -28,7 +28,7 @@ def plan_publish(job: Job) -> Stage:
     )
 
 
-_held: tuple[str, Array] | None = None
+_held: tuple[str, str, Array] | None = None
 _lock = threading.Lock()
 
 
@@ -36,10 +36,10 @@ def positions_of(job: Job) -> Array:
     """Return the finished positions, read once a process."""
     global _held
     with _lock:
-        if _held is None or _held[0] != job.url:
+        if _held is None or _held[:2] != (job.url, job.id):
             forget_edges()
-            _held = (job.url, final_positions(job))
-        return _held[1]
+            _held = (job.url, job.id, final_positions(job))
+        return _held[2]
 
 
 def forget_positions() -> None:

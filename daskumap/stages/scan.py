@@ -12,6 +12,7 @@ import numpy as np
 
 from daskumap.errors import SourceError
 from daskumap.kernels import metrics
+from daskumap.kernels.metric_names import DISTRIBUTIONS
 from daskumap.plan.job import Job
 from daskumap.plan.stage import Receipt, Stage
 from daskumap.stages.common import Array, metric_of, read_rows, run_of, sample_rows, source_of
@@ -29,8 +30,12 @@ def plan_scan(job: Job) -> Stage:
         name="scan",
         task=scan_task,
         tasks=s.row_blocks,
-        memory={"input block": source_of(job).projected_read_bytes(s.row_block), "sample": sampled // s.row_blocks * 2},
+        memory={
+            "input block": source_of(job).projected_read_bytes(s.row_block),
+            "sample": sampled // s.row_blocks * 2,
+        },
         read_bytes=s.rows * s.columns * source_of(job).dtype.itemsize,
+        exchange="scan/sample",
         exchange_bytes=sampled,
         work=4.0 * s.rows * s.columns,
         finish=refuse_bad_rows,
@@ -56,7 +61,7 @@ def not_finite(X: Array) -> Array:
     with np.errstate(over="ignore", invalid="ignore"):
         if X.dtype.kind != "f" or np.isfinite(X.sum(dtype=np.float64)):
             return np.zeros(len(X), bool)
-    return ~np.isfinite(X).all(axis=1)
+    return np.asarray(~np.isfinite(X).all(axis=1))
 
 
 def refuse_bad_rows(job: Job, receipts: dict[int, Receipt]) -> None:
@@ -70,22 +75,27 @@ def refuse_bad_rows(job: Job, receipts: dict[int, Receipt]) -> None:
     count, first = _total(receipts, "broken")
     if count:
         raise SourceError(
-            f"{count:,} of {job.sizes.rows:,} rows hold NaN or infinity (or values beyond float32); the first are rows "
-            f"{first}. Remove or impute these rows and fit again."
+            f"{count:,} of {job.sizes.rows:,} rows hold NaN or infinity (or values beyond float32); "
+            f"the first are rows {first}. Remove or impute these rows and fit again."
         )
     count, first = _total(receipts, "undefined")
     if count:
         name = metric_of(job).name
         raise SourceError(
-            f"The metric {name!r} is not defined on {count:,} of {job.sizes.rows:,} rows; the first are rows {first}. "
-            f"It needs {_needs(name)}. Remove these rows, or use another metric such as 'euclidean'."
+            f"The metric {name!r} is not defined on {count:,} of {job.sizes.rows:,} rows; "
+            f"the first are rows {first}. It needs {_needs(name)}. Remove these rows, or use another metric "
+            "such as 'euclidean'."
         )
 
 
 def _needs(name: str) -> str:
     if name in ("correlation", "spearmanr"):
         return "rows that are not constant"
-    return "rows that are not all zero" if name not in metrics.DISTRIBUTIONS else "rows without negative values and with a positive sum"
+    return (
+        "rows that are not all zero"
+        if name not in DISTRIBUTIONS
+        else "rows without negative values and with a positive sum"
+    )
 
 
 def _named(what: str, mask: Array, start: int) -> dict[str, Any]:

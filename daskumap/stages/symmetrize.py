@@ -1,9 +1,9 @@
 """Symmetrize: the fuzzy union of the kNN graph with its transpose.
 
-Reads knn/*, calibration/* and the exchange `reverse`. Writes graph/<partition>/{indptr, tails, weights}: one CSR
-block row a vertex partition, and graph/degrees.
-Memory: the partition's lists, the edges that point at it, and the joined rows. Hubs have in-degrees in the thousands,
-so the incoming edges are counted before they are read.
+Reads knn/*, calibration/* and the exchange `reverse`. Writes graph/<partition>/{indptr, tails, weights}: one
+CSR block row a vertex partition, and graph/degrees.
+Memory: the partition's lists, the edges that point at it, and the joined rows. Hubs have in-degrees in the
+thousands, so the incoming edges are counted before they are read.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ def plan_symmetrize(job: Job) -> Stage:
         },
         outputs=(Output("graph/degrees", (s.rows,), (s.vertex_chunk,), "int32"),),
         read_bytes=s.rows * k * 32,
+        exchange="graph",
         exchange_bytes=edges * (8 if tail_type(job) == "int32" else 12) + s.rows * 8,
         work=100.0 * s.rows * k,
         finish=save_largest_weight,
@@ -44,9 +45,13 @@ def symmetrize_task(job: Job, number: int) -> Receipt:
     """Join the edges of a partition with those that point at it."""
     run, s = run_of(job), job.sizes
     start, stop = s.partition(number)
-    incoming = RunReader(run, "reverse", s.partitions, ("tails", "heads", "weights")).read(*s.chunks(start, stop))
+    incoming = RunReader(run, "reverse", s.partitions, ("tails", "heads", "weights")).read(
+        *s.chunks(start, stop)
+    )
     indices, weights = read_memberships(job, start, stop)
-    indptr, tails, joined = fuzzy_union(indices, weights, start, *incoming, float(job.params.set_op_mix_ratio))
+    indptr, tails, joined = fuzzy_union(
+        indices, weights, start, *incoming, float(job.params.set_op_mix_ratio)
+    )
     run.put(f"graph/{number:08d}/indptr", indptr)
     run.put(f"graph/{number:08d}/tails", tails.astype(tail_type(job)))
     run.put(f"graph/{number:08d}/weights", joined)
@@ -63,7 +68,9 @@ def symmetrize_task(job: Job, number: int) -> Receipt:
 
 def save_largest_weight(job: Job, receipts: dict[int, Receipt]) -> None:
     """Keep the largest weight of the graph, to which the sampling of edges is relative."""
-    run_of(job).save_json("graph/largest_weight", max(receipt["largest_weight"] for receipt in receipts.values()))
+    run_of(job).save_json(
+        "graph/largest_weight", max(receipt["largest_weight"] for receipt in receipts.values())
+    )
 
 
 def read_edges(job: Job, start: int, stop: int) -> tuple[Array, Array, Array]:
@@ -75,6 +82,13 @@ def read_edges(job: Job, start: int, stop: int) -> tuple[Array, Array, Array]:
         low, high = max(start, first) - first, min(stop, last) - first
         indptr = run.read(f"graph/{number:08d}/indptr", low, high + 1)
         edges = (int(indptr[0]), int(indptr[-1]))
-        parts.append([np.diff(indptr), *(run.read(f"graph/{number:08d}/{name}", *edges) for name in ("tails", "weights"))])
-    sizes, tails, weights = (np.concatenate(column) if len(parts) > 1 else column[0] for column in zip(*parts, strict=True))
+        parts.append(
+            [
+                np.diff(indptr),
+                *(run.read(f"graph/{number:08d}/{name}", *edges) for name in ("tails", "weights")),
+            ]
+        )
+    sizes, tails, weights = (
+        np.concatenate(column) if len(parts) > 1 else column[0] for column in zip(*parts, strict=True)
+    )
     return np.concatenate([[0], np.cumsum(sizes)]), tails, weights

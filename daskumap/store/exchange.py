@@ -1,8 +1,9 @@
 """Exchange: how records move from the tasks that make them to the tasks that need them.
 
-Each source task writes one *run*: its records sorted by destination, column by column, with a table of offsets. A
-destination then reads its slice of every run. A destination range of any width is a contiguous slice of each run,
-so readers choose their own range, and there are as many objects as runs, never sources times destinations.
+Each source task writes one *run*: its records sorted by destination, column by column, with a table of
+offsets. A destination then reads its slice of every run. A destination range of any width is a contiguous
+slice of each run, so readers choose their own range, and there are as many objects as runs, never sources
+times destinations.
 """
 
 from __future__ import annotations
@@ -27,14 +28,16 @@ def chunk_rows(row_bytes: int) -> int:
 class RunWriter:
     """Writes one source task's run; call `append` in the order of destinations, then `close`."""
 
-    def __init__(self, store: RunStore, exchange: str, task: int, rows: int, columns: dict[str, tuple[str, int]]) -> None:
+    def __init__(
+        self, store: RunStore, exchange: str, task: int, rows: int, columns: dict[str, tuple[str, int]]
+    ) -> None:
         """Create the run's arrays; `columns` maps a name to its dtype and width (0 for a vector)."""
-        self.group = store.group.require_group(exchange).create_group(f"{task:08d}", overwrite=True)
+        self.store, self.name = store, f"{exchange}/{task:08d}"
         self.arrays: dict[str, zarr.Array[Any]] = {}
         for name, (dtype, width) in columns.items():
             step = chunk_rows(np.dtype(dtype).itemsize * max(1, width))
             shape, chunks = ((rows, width), (step, width)) if width else ((rows,), (step,))
-            self.arrays[name] = create_array(self.group, name, shape, chunks, dtype)
+            self.arrays[name] = create_array(store.group, f"{self.name}/{name}", shape, chunks, dtype)
 
     def write(self, name: str, values: np.ndarray[Any, Any], start: int = 0) -> None:
         """Write consecutive rows of a column, from row `start`, a multiple of its chunk unless at the end."""
@@ -46,7 +49,7 @@ class RunWriter:
 
     def close(self, offsets: np.ndarray[Any, Any]) -> None:
         """Write the table of offsets: destination d has the rows offsets[d] to offsets[d + 1]."""
-        array = create_array(self.group, "offsets", offsets.shape, (1 << 17,), "int64")
+        array = create_array(self.store.group, f"{self.name}/offsets", offsets.shape, (1 << 17,), "int64")
         array[:] = offsets
 
 

@@ -1,8 +1,8 @@
 """The run store: one Zarr group that holds everything one run made, and its ledger.
 
-Arrays are uncompressed with a crc32c per chunk: their size on disk is known before the run, they are read at the
-speed of memory, and a flipped bit is an error. Zarr's default zstd has no checksum. Floats are filled with NaN, so
-that a missing chunk cannot pass for data.
+Arrays are uncompressed with a crc32c per chunk: their size on disk is known before the run, they are read at
+the speed of memory, and a flipped bit is an error. Zarr's default zstd has no checksum. Floats are filled
+with NaN, so that a missing chunk cannot pass for data.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ class RunStore:
         try:
             group = zarr.open_group(str(url), mode=mode)  # type: ignore[arg-type]
         except Exception as error:
-            raise StoreError(f"There is no run store at {url}. Make one with `daskumap fit SOURCE {url}`.") from error
+            raise StoreError(
+                f"There is no run store at {url}. Make one with `daskumap fit SOURCE {url}`."
+            ) from error
         about = group.attrs.get(KEY)
         if not isinstance(about, dict) or "schema" not in about:
             raise StoreError(f"{url} is a Zarr group but not a run store. Name another place for the run.")
@@ -71,8 +73,8 @@ class RunStore:
         differences = list(_differences(run.about, about))
         if differences:
             raise RunMismatchError(
-                f"{url} holds another run: {'; '.join(differences)}. Give the same input and parameters to continue "
-                "it, or name another store."
+                f"{url} holds another run: {'; '.join(differences)}. Give the same input and parameters to "
+                "continue it, or name another store."
             )
         return run
 

@@ -60,7 +60,8 @@ def attraction(difference: Array, a: float, b: float) -> Array:
 def repulsion(difference: Array, a: float, b: float, gamma: float) -> Array:
     """Return the clipped push on a point that lies `difference` (..., d) away from a negative."""
     d2 = (difference**2).sum(-1, keepdims=True)
-    return np.clip(2 * gamma * b / ((0.001 + d2) * (1 + a * d2**b)) * difference, -4, 4)
+    push: Array = np.clip(2 * gamma * b / ((0.001 + d2) * (1 + a * d2**b)) * difference, -4, 4)
+    return push
 
 
 def _fired(first: int, row: int, edges: Any, key: int, epoch: int) -> list[int]:
