@@ -85,7 +85,7 @@ def daskumap_fitter(folder: Path, options: dict[str, Any]) -> Fitter:
     def fit(seed: int | None) -> Any:
         (folder / "runs").mkdir(exist_ok=True)
         run = f"{tempfile.mkdtemp(dir=folder / 'runs')}/run.zarr"
-        fixed = {"n_neighbors": NEIGHBORS, "random_state": seed or 0, "progress": False}
+        fixed: dict[str, Any] = {"n_neighbors": NEIGHBORS, "random_state": seed or 0, "progress": False}
         return daskumap.fit(str(folder / "data.zarr"), run, **fixed, **options)
 
     def read(run: Any) -> tuple[Any, Any, dict[str, Any]]:
@@ -336,8 +336,7 @@ def main(argv: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="compare-") as folder:
         figures = compare(data, arguments, Path(folder))
     verdict = promises(figures, speed_counts=data.name == "fashion_mnist" and data.shape[0] == 70_000)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    title = f"{data.name}, {data.shape[0]:,} x {data.shape[1]:,}, {cores} cores"
+    title = f"{data.name}, {data.shape[0]:,} x {data.shape[1]:,}, {os.cpu_count()} cores"
     promised = [["promise", "target", "measured", "met"], *(row.cells() for row in verdict)]
     print(title, *(render(rows, arguments.markdown) for rows in (table(figures), promised)), sep="\n\n")
     if arguments.json:

@@ -134,7 +134,7 @@ def fit(
     threads
         Threads of the embedded worker.
     partitions
-        Vertex partitions of the layout. None: one a worker.
+        Vertex partitions of the layout. None: one a worker, where there are 250,000 rows for each.
     progress
         Show how far the run is on standard error.
     **params
@@ -304,8 +304,9 @@ def _start(
         "sizes": as_dict(sizes),
     }
     store = RunStore.open_or_create(path, about)
-    if isinstance(params.init, np.ndarray) and "input/init" not in store.group:
-        store.put("input/init", params.init.astype(np.float32))
+    if isinstance(params.init, np.ndarray):
+        if "input/init" not in store.group:
+            store.put("input/init", params.init.astype(np.float32))
         params = dataclasses.replace(params, init=np.zeros((0, 0), np.float32))
     spec = _bring(source, data, store) if needs_ingest(data) else source.spec()
     known = store.about

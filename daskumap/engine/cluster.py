@@ -212,8 +212,10 @@ def embedded_cluster(threads: int, memory: int | None) -> LocalCluster:
         }
     ):
         return LocalCluster(
-            n_workers=1, threads_per_worker=threads, processes=False, dashboard_address=None,
-            memory_limit=memory or available_memory(), silence_logs=40,
+            n_workers=1, threads_per_worker=threads, processes=False,
+            memory_limit=memory or available_memory(),
+            # None would still open HTTP servers, on all interfaces.
+            dashboard_address="127.0.0.1:0", worker_dashboard_address="127.0.0.1:0", silence_logs=40,
         )  # fmt: skip
 
 

@@ -110,8 +110,8 @@ def principal_axes(sample: Array, n_components: int) -> tuple[Array, Array, Arra
     return mean.astype(np.float32), axes.astype(np.float32), limits
 
 
-def overlap_recall(probe_cells: Array, neighbor_cells: Array, neighbor_ids: Array) -> Array:
-    """Return the recall that joining the nearest 1, 2, ... m cells would give, (m,) float64.
+def overlap_recall(probe_cells: Array, neighbor_cells: Array, neighbor_ids: Array) -> tuple[Array, Array]:
+    """Return the recall that joining the nearest 1, 2, ... m cells gives and its standard error, (m,) each.
 
     A neighbour is found if it shares a cell with the probe.
 
@@ -126,11 +126,14 @@ def overlap_recall(probe_cells: Array, neighbor_cells: Array, neighbor_ids: Arra
     """
     levels = probe_cells.shape[1]
     there = neighbor_ids >= 0
-    out = np.empty(levels)
+    out, error = np.ones(levels), np.zeros(levels)
     for m in range(1, levels + 1):
         shared = (probe_cells[:, None, :m, None] == neighbor_cells[:, :, None, :m]).any(axis=(2, 3))
-        out[m - 1] = shared[there].mean() if there.any() else 1.0
-    return out
+        if there.any():
+            share = (shared & there).sum(axis=1) / np.maximum(there.sum(axis=1), 1)
+            out[m - 1] = shared[there].mean()
+            error[m - 1] = share.std() / np.sqrt(len(share))
+    return out, error
 
 
 def plan_slices(members: Array, max_rows: int, group_rows: int) -> tuple[Array, Array]:

@@ -29,3 +29,8 @@ class Job:
     def neighbors(self) -> int:
         """Neighbours a row keeps, itself not counted."""
         return self.params.n_neighbors - 1
+
+    @property
+    def start(self) -> str:
+        """Where vertices start: "pca", "spectral", "random", or "array" for the user's, in the run store."""
+        return self.params.init if isinstance(self.params.init, str) else "array"

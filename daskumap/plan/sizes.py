@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 # A worker's own memory with dask, zarr, numba, scikit-learn and the compiled kernels loaded, in bytes
-# (measured: 370 to 390 MB in the embedded engine).
-RESERVED = 400_000_000
+# (measured: 380 MB in the sequential engine, 480 MB in the embedded one).
+RESERVED = 500_000_000
 # Blocks of this size keep a core busy for a tenth of a second and more; larger ones gain nothing (measured).
 BLOCK_BYTES = 48_000_000
+# A round trip over several workers takes 20 ms and more; one core moves this many rows meanwhile (measured).
+SHARED_LAYOUT_ROWS = 250_000
 
 
 @dataclass(frozen=True)
@@ -88,18 +90,19 @@ class Sizes:
         return start // self.vertex_chunk, math.ceil(stop / self.vertex_chunk)
 
 
-def cell_rows(rows: int, matrix_product: bool) -> int:
-    """Return the rows that a cell should have, from the number of rows alone.
+def cell_rows(rows: int, columns: int, matrix_product: bool) -> int:
+    """Return the rows that a cell should have, from the shape of the data alone.
 
     Where a matrix product gives the distances, brute force in many small cells is cheaper than NN-descent in
     few large ones: a row costs (cells + overlap^2 x cell rows) distances, so cells grow with the square root
-    of n. NN-descent needs large cells, but enough of them that 16 threads have work.
+    of n. Wide rows make products dear, so their cells are smaller. NN-descent needs large cells, but enough
+    of them that 16 threads have work.
 
-    >>> cell_rows(70_000, True), cell_rows(10**8, True), cell_rows(100_000, False)
-    (1024, 5000, 6250)
+    >>> cell_rows(70_000, 784, True), cell_rows(10**8, 128, True), cell_rows(100_000, 128, False)
+    (704, 5000, 6250)
     """
     if matrix_product:
-        return max(1024, int(math.sqrt(rows) / 2))
+        return max(1024 if columns < 256 else 704, int(math.sqrt(rows) / 2))
     return max(5_000, min(250_000, rows // 16))
 
 
@@ -123,30 +126,30 @@ def make_sizes(
     >>> s.cells, s.row_blocks, s.partitions
     (69, 5, 4)
     """
-    wanted = cell_rows(rows, matrix_product)
+    wanted = cell_rows(rows, columns, matrix_product)
     limit = max_cell_rows or 12 * wanted
-    cells = 1 if rows <= 2 * wanted else math.ceil(rows / min(wanted, max(64, limit // 4)))
+    cells = 1 if rows <= min(2 * wanted, limit) else math.ceil(rows / min(wanted, max(64, limit // 4)))
     # 24 rows a cell place a centroid well enough (measured: more changes the recall by less than .002).
     sample = min(rows, max(8_192, 24 * cells))
     snapshot = 8 * n_components * rows
     free = resources.memory - RESERVED - snapshot
-    # Five passes read the source: where one worker can hold it in a quarter of its memory, it is decoded once.
+    # Five passes read the source: where a worker can hold it in a quarter of its memory, it is decoded once.
     cache = rows * columns * 4 if resources.workers == 1 and rows * columns * 16 <= free else 0
     budget = max(32_000_000, (free - cache) // resources.threads)
     row_bytes = columns * (4 + source_item_bytes)
-    vertex_chunk = 1 << max(8, min(16, (max(1, rows // 64) - 1).bit_length()))
+    vertex_chunk = 1 << max(10, min(16, (max(1, rows // 32) - 1).bit_length()))
     vertex_bytes = edge_row_bytes(n_neighbors) * 2
     partition = _spread(
         rows, min(BLOCK_BYTES * 4, budget // 2) // vertex_bytes, resources.slots, vertex_chunk
     )
     window = max(1, min(BLOCK_BYTES * 2, budget // 4) // (columns * 8))
     group = _spread(rows * 2, min(BLOCK_BYTES * 8, budget // 4) // (n_neighbors * 36), resources.slots * 2, 1)
-    layout = math.ceil(rows / (partitions or resources.workers))
+    layout = math.ceil(rows / (partitions or min(resources.workers, max(1, rows // SHARED_LAYOUT_ROWS))))
     return Sizes(
         rows=rows,
         columns=columns,
         sample_rows=sample,
-        probe_rows=min(rows, 512 if matrix_product else 128),
+        probe_rows=min(rows, max(256, min(512, rows // 256)) if matrix_product else 128),
         cells=cells,
         max_cell_rows=limit,
         vertex_chunk=vertex_chunk,
@@ -156,7 +159,8 @@ def make_sizes(
         window_rows=window,
         group_rows=max(group, 1),
         partition_rows=partition,
-        layout_rows=max(1, _round_up(layout, vertex_chunk) if partitions is None else layout),
+        # Whole chunks: several workers save their parts at a time, and two that share a chunk lose data.
+        layout_rows=_round_up(layout, vertex_chunk),
         edge_bytes=max(0, (resources.memory - RESERVED - cache) // 2 - snapshot * 4),
         cache_bytes=cache,
     )

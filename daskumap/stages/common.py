@@ -68,7 +68,7 @@ def metric_of(job: Job) -> metrics.Metric:
 
 
 def read_rows(job: Job, start: int, stop: int) -> Array:
-    """Read source rows in the type that the metric works on: (r, D) float32 or uint8, not to be written to."""
+    """Read source rows in the type that the metric works on: (r, D) float32 or uint8, not to be changed."""
     if not job.sizes.cache_bytes:
         return source_of(job).read(start, stop, np.dtype(metric_of(job).dtype))
     place = (job.id, start, stop)

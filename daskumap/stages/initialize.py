@@ -28,7 +28,7 @@ def plan_initialize(job: Job) -> Stage:
     """Plan the one task."""
     s, d = job.sizes, job.params.n_components
     memory = {"positions": 3 * s.rows * d * 4, "row block": s.row_block * (d * 12 + 16)}
-    if job.params.init == "spectral":
+    if job.start == "spectral":
         g = min(s.rows, EXACT_ROWS if s.rows <= EXACT_ROWS else MICRO_CELLS)
         memory |= {
             "dense graph": 4 * g * g * 8,

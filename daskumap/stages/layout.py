@@ -31,6 +31,8 @@ from daskumap.plan.stage import Output, Receipt, Rounds, Stage
 from daskumap.stages.common import Array, key_of, run_of
 from daskumap.stages.symmetrize import read_edges
 
+# Positions of a million vertices in 2-D are 8 MB: a request a chunk costs more than it below that.
+STATE_ROWS = 1 << 20
 SLOTS = ("layout/even", "layout/odd")
 PARTS = ("positions", "mean", "variance")
 EPOCHS: dict[str, Callable[..., None]] = {"adam": adam_epoch, "sgd": sgd_epoch}
@@ -44,8 +46,9 @@ def plan_layout(job: Job) -> Stage:
     s, d, k = job.sizes, job.params.n_components, job.neighbors
     edges = min(s.rows * k * 2 * 8, s.edge_bytes)
     segments = epoch_ranges(job)
+    chunk = state_chunk(job)
     state = tuple(
-        Output(f"{slot}/{part}", (s.rows, d), (s.vertex_chunk, d), "float32")
+        Output(f"{slot}/{part}", (s.rows, d), (chunk, d), "float32")
         for slot in SLOTS
         for part in PARTS
     )
@@ -64,6 +67,12 @@ def plan_layout(job: Job) -> Stage:
             tuple((first, last) for first, last in segments),
         ) if s.layout_partitions > 1 else None,
     )  # fmt: skip
+
+
+def state_chunk(job: Job) -> int:
+    """Return vertices a chunk of the state: few large chunks, and each layout partition owns its own."""
+    s = job.sizes
+    return s.layout_rows if s.layout_partitions > 1 else min(s.rows, max(s.vertex_chunk, STATE_ROWS))
 
 
 def epoch_ranges(job: Job) -> list[tuple[int, int]]:

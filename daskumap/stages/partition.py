@@ -74,7 +74,7 @@ def cells_task(job: Job, number: int) -> Receipt:
         if metric.space
         else cells.find_pivots(sample, s.cells, seed),
     )
-    if job.params.init == "spectral" and s.rows > EXACT_ROWS:
+    if job.start == "spectral" and s.rows > EXACT_ROWS:
         micro = cells.find_pivots(flat, min(MICRO_CELLS, len(flat)), seed + 1)
         run.put("cells/micro", micro)
     mean, axes, limits = cells.principal_axes(flat, job.params.n_components)
@@ -95,7 +95,7 @@ def plan_assign(job: Job) -> Stage:
         Output("assign/probe_distances", (s.row_blocks, s.probe_rows, k), (1, s.probe_rows, k), "float32"),
         Output("assign/probe_cells", (s.row_blocks, s.probe_rows, k, m), (1, s.probe_rows, k, m), "int32"),
     ]
-    if job.params.init == "pca":
+    if job.start == "pca":
         d = job.params.n_components
         out.append(Output("assign/axes", (s.rows, d), (s.row_block, d), "float32"))
     if _has_micro(job):
@@ -124,7 +124,7 @@ def _cells(job: Job) -> int:
 
 
 def _has_micro(job: Job) -> bool:
-    return job.params.init == "spectral" and job.sizes.rows > EXACT_ROWS
+    return job.start == "spectral" and job.sizes.rows > EXACT_ROWS
 
 
 def assign_task(job: Job, number: int) -> Receipt:
@@ -141,7 +141,7 @@ def assign_task(job: Job, number: int) -> Receipt:
     )
     found = np.where(ids[..., None] >= 0, nearest[np.maximum(ids - start, 0)], -2)
     counts = [np.bincount(level[level >= 0], minlength=len(centroids)) for level in nearest.T]
-    if job.params.init == "pca":
+    if job.start == "pca":
         flat = metrics.to_space(X, metric) if metric.space else X
         run.array("assign/axes")[start:stop] = (flat - run.read("cells/mean")) @ run.read("cells/axes")
     if _has_micro(job):
@@ -188,10 +188,11 @@ def order_task(job: Job, number: int) -> Receipt:
             for b in np.unique(blocks).tolist()
         ]
     )
-    recall = cells.overlap_recall(
+    recall, error = cells.overlap_recall(
         np.where(probe_cells < 0, -1, probe_cells), np.where(found < 0, -2, found), probe_ids
     )
-    reached = np.flatnonzero(recall >= job.params.target_recall)
+    # The probes are a sample: a standard error below the mean still has to reach the target.
+    reached = np.flatnonzero(recall - error >= job.params.target_recall)
     overlap = min(int(reached[0]) + 1 if len(reached) else job.params.max_overlap, _cells(job))
     counts = run.read("assign/counts")
     primary = counts[:, 0, :]

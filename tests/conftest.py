@@ -1,0 +1,132 @@
+"""What several test files share: data sets, clusters, and a fit in one line."""
+
+import dataclasses
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from distributed import Client, LocalCluster
+
+import daskumap
+from daskumap.engine.base import SequentialEngine
+from daskumap.plan.sizes import make_sizes
+from daskumap.testing.datasets import digits, uneven_clusters
+
+SNAPSHOTS = Path(__file__).parent / "snapshots"
+
+
+def sha(array):
+    """Return a digest of an array's bytes."""
+    return hashlib.sha256(np.ascontiguousarray(array[...]).tobytes()).hexdigest()[:16]
+
+
+@pytest.fixture(scope="session")
+def clustered():
+    """6,000 x 16: several cells, and with the default memory several partitions for two threads."""
+    return uneven_clusters(6000, 16, 12, seed=3).rows()
+
+
+@pytest.fixture(scope="session")
+def pictures():
+    """The 1,797 digits."""
+    return digits().rows()
+
+
+@pytest.fixture(scope="session")
+def small():
+    """400 x 8: the smallest that is worth a map, for behaviour."""
+    return uneven_clusters(400, 8, 4, seed=1).rows()
+
+
+@pytest.fixture(scope="session")
+def client_1x1():
+    yield from _client(1)
+
+
+@pytest.fixture(scope="session")
+def client_1x2():
+    yield from _client(2)
+
+
+def _client(threads):
+    cluster = LocalCluster(
+        n_workers=1, threads_per_worker=threads, processes=False, memory_limit="4GB",
+        dashboard_address="127.0.0.1:0",
+    )  # fmt: skip
+    with cluster, Client(cluster, set_as_default=False) as client:
+        yield client
+
+
+@pytest.fixture
+def fit(request, monkeypatch):
+    """`daskumap.fit`, quiet, sequential and seeded unless told otherwise.
+
+    `client` may also be "1x1" or "1x2" for the session's clusters, or an engine.
+    """
+
+    def fit_(data, run=None, **options):
+        options = {"client": "sequential", "progress": False, "random_state": 1, **options}
+        client = options["client"]
+        if client in ("1x1", "1x2"):
+            options["client"] = request.getfixturevalue(f"client_{client}")
+        elif hasattr(client, "resources"):
+            with monkeypatch.context() as patch:
+                patch.setattr("daskumap.api._engine", lambda *_: client)
+                return daskumap.fit(data, run, **{**options, "client": None})
+        return daskumap.fit(data, run, **options)
+
+    return fit_
+
+
+@pytest.fixture
+def fit_bits(fit):
+    """Fit, and return a digest of the embedding."""
+    return lambda *args, **options: sha(fit(*args, **options).embedding)
+
+
+@pytest.fixture
+def sequential():
+    return SequentialEngine(4 * 10**9)
+
+
+@pytest.fixture
+def block_sizes(monkeypatch):
+    """Override sizes that may not matter, as in `block_sizes(row_block=700)`.
+
+    `chunks` is what one task owns of the vertices, in chunks: two tasks may not share one.
+    """
+
+    def override(chunks=None, **sizes):
+        def make(*args, **options):
+            made = make_sizes(*args, **options)
+            rows = {"partition_rows": chunks * made.vertex_chunk} if chunks else {}
+            return dataclasses.replace(made, **sizes, **rows)
+
+        monkeypatch.setattr("daskumap.api.make_sizes", make)
+
+    return override
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write an array to a Zarr array of its own; returns the path."""
+
+    def write_(data, name="x.zarr", **options):
+        options = {"chunks": (min(500, len(data)), data.shape[1]), **options}
+        array = zarr.create_array(str(tmp_path / name), shape=data.shape, dtype=data.dtype, **options)
+        array[...] = data
+        return tmp_path / name
+
+    return write_
+
+
+def snapshot(name, text, update=False):
+    """Compare with tests/snapshots/<name>; delete the file to take a new one."""
+    path = SNAPSHOTS / name
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        pytest.fail(f"took a new snapshot {path}: read it, and commit it")
+    assert text == path.read_text()

@@ -1,0 +1,137 @@
+"""One seed gives one embedding: any engine, partitions, chunks, blocks, memory and task order."""
+
+import random
+
+import dask.array
+import numpy as np
+import pytest
+from conftest import sha
+from distributed import Client, LocalCluster
+
+from daskumap.engine.base import SequentialEngine
+from daskumap.testing.faults import ShufflingEngine
+
+COMMON = {"n_epochs": 20, "checkpoint_every": 12, "max_cell_rows": 1024, "negative_sample_rate": 3}
+
+SOURCES = {
+    "numpy": lambda X, write: X,
+    "fortran": lambda X, write: np.asfortranarray(X),
+    "dask": lambda X, write: dask.array.from_array(X, chunks=(777, 5)),
+    "v2": lambda X, write: write(X, "v2.zarr", chunks=(1000, 16), zarr_format=2),
+    "v3": lambda X, write: write(X, "v3.zarr", chunks=(333, 7)),
+    "v3 of one chunk": lambda X, write: write(X, "one.zarr", chunks=X.shape),
+    "sharded": lambda X, write: write(X, "shards.zarr", chunks=(250, 16), shards=(1500, 16)),
+}
+# Blocks, windows, groups, vertex ranges, and edges held in memory: what the budget and the workers decide.
+SIZES = {
+    "as planned": {},
+    "small": {"row_block": 1201, "window_rows": 300, "group_rows": 900, "chunks": 1, "edge_bytes": 0},
+    "uneven": {"row_block": 5999, "window_rows": 1, "group_rows": 5000, "chunks": 4},
+    "whole": {"row_block": 6000, "window_rows": 10**6, "group_rows": 10**6, "chunks": 6},
+}
+FACTORS = {
+    "client": ["sequential", "1x1", "1x2", "shuffled"],
+    "partitions": [1, 3, 16],
+    "source": list(SOURCES),
+    "sizes": list(SIZES),
+}
+REFERENCE = {name: levels[0] for name, levels in FACTORS.items()}
+
+
+def cases():
+    """Each level of each factor against the reference, then random combinations of levels."""
+    chosen = [({**REFERENCE, name: level}, "adam") for name in FACTORS for level in FACTORS[name][1:]]
+    rng = random.Random(0)
+    chosen += [
+        ({name: rng.choice(FACTORS[name][1:]) for name in FACTORS}, how) for how in ("adam", "sgd") * 3
+    ]
+    return [pytest.param(*case, id="-".join([*map(str, case[0].values()), case[1]])) for case in chosen]
+
+
+@pytest.fixture
+def bits(clustered, fit_bits, block_sizes, write):
+    def bits_(case, data=clustered, **options):
+        case = {**REFERENCE, **case}
+        block_sizes(**SIZES[case["sizes"]])
+        shuffled = ShufflingEngine(SequentialEngine(4 * 10**9), 0)
+        client = shuffled if case["client"] == "shuffled" else case["client"]
+        source = SOURCES[case["source"]](data, write)
+        return fit_bits(source, client=client, partitions=case["partitions"], **COMMON, **options)
+
+    return bits_
+
+
+@pytest.fixture(scope="session")
+def known():
+    """Reference digests, each computed once."""
+    return {}
+
+
+@pytest.mark.parametrize(("case", "optimizer"), cases())
+def test_same_bits(bits, known, case, optimizer):
+    if optimizer not in known:
+        known[optimizer] = bits({}, optimizer=optimizer)
+    assert bits(case, optimizer=optimizer) == known[optimizer]
+
+
+# What makes a start or a metric special must not depend on the cut of the work either.
+CUT = {"client": "1x2", "partitions": 3, "source": "v3", "sizes": "small"}
+
+
+@pytest.mark.parametrize(
+    ("init", "metric"), [("spectral", "euclidean"), ("random", "cosine"), ("array", "correlation")]
+)
+def test_same_bits_for_each_start(bits, init, metric):
+    start = np.random.default_rng(0).random((6000, 2)) if init == "array" else init
+    assert bits(CUT, init=start, metric=metric) == bits({}, init=start, metric=metric)
+
+
+@pytest.mark.parametrize("init", ["pca", "spectral"])
+def test_same_bits_by_brute_force(bits, clustered, init):
+    """Manhattan has no matrix product: cells of at most 512 rows are searched pair by pair."""
+    options = {"metric": "manhattan", "init": init, "data": clustered[:2500]}
+    assert bits(CUT, **options) == bits({}, **options)
+
+
+def test_other_seeds_and_parameters_give_other_bits(bits):
+    """Or else the digests above would compare nothing."""
+    digests = {
+        bits({}, **one) for one in ({}, {"init": "random"}, {"optimizer": "sgd"}, {"metric": "cosine"})
+    }
+    assert len(digests) == 4
+
+
+def test_same_bits_on_other_machines(bits, fit_bits, clustered, known, tmp_path):
+    """Two worker processes: rounds that the engine runs, vertex ranges written at the same time."""
+    with (
+        LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0"
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        options = {**COMMON, "checkpoint_every": 5, "client": client}
+        for optimizer in ("adam", "sgd"):
+            expected = bits({}, optimizer=optimizer)
+            got = [
+                fit_bits(clustered, partitions=count, optimizer=optimizer, **options) for count in (1, 3, 16)
+            ]
+            assert got == [expected] * 3
+
+
+def test_memory_changes_sizes_not_bits(fit, clustered):
+    """300 neighbours, so that six thousand rows do feel the budget."""
+    options = {"n_neighbors": 300, "n_epochs": 5, "max_cell_rows": 1024}
+    runs = [fit(clustered, memory=memory, **options) for memory in ("620MB", "8GB")]
+    low, high = (run.report["sizes"] for run in runs)
+    assert low["partition_rows"] < high["partition_rows"]
+    assert low["window_rows"] < high["window_rows"]
+    assert low["edge_bytes"] < high["edge_bytes"]
+    assert sha(runs[0].embedding) == sha(runs[1].embedding)
+
+
+def test_source_chunks_change_blocks_not_bits(fit, clustered, write):
+    chunkings = [(250, 16), (700, 16), (6000, 16)]
+    sources = [write(clustered, f"{rows}.zarr", chunks=(rows, columns)) for rows, columns in chunkings]
+    runs = [fit(source, **COMMON) for source in sources]
+    assert len({run.report["sizes"]["row_block"] for run in runs}) == 3
+    assert len({sha(run.embedding) for run in runs}) == 1

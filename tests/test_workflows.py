@@ -1,0 +1,51 @@
+"""The batch jobs pass their arguments on to `daskumap fit`, and its exit code back."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+WORKFLOWS = Path(__file__).parents[1] / "workflows"
+
+
+@pytest.fixture
+def run(tmp_path: Path):
+    """Run a workflow with a `daskumap` that writes down its arguments and exits with 4."""
+    command = tmp_path / "bin" / "daskumap"
+    command.parent.mkdir()
+    command.write_text(f'#!/usr/bin/env bash\nprintf "%s\\n" "$@" > "{tmp_path}/arguments"\nexit 4\n')
+    command.chmod(0o755)
+
+    def call(name: str, *arguments: str, **environment: str) -> tuple[int, list[str]]:
+        path = f"{command.parent}{os.pathsep}{os.environ['PATH']}"
+        done = subprocess.run(
+            ["bash", str(WORKFLOWS / name), *arguments],
+            env={**os.environ, **environment, "PATH": path},
+            capture_output=True,
+        )
+        seen = tmp_path / "arguments"
+        return done.returncode, seen.read_text().splitlines() if seen.exists() else []
+
+    return call
+
+
+def test_nightly(run, tmp_path: Path) -> None:
+    code, arguments = run("nightly.sh", "data zarr/X", str(tmp_path / "maps"), "--seed", "42")
+    assert code == 4
+    assert arguments[:2] == ["fit", "data zarr/X"]
+    assert Path(arguments[2]).parent == tmp_path / "maps"
+    assert Path(arguments[2]).suffix == ".zarr"
+    assert arguments[3:] == ["--seed", "42"]
+
+
+def test_nightly_without_arguments_calls_nothing(run) -> None:
+    assert run("nightly.sh", "data.zarr/X") == (2, [])
+
+
+def test_slurm_stays_below_the_memory_of_the_job(run) -> None:
+    code, arguments = run(
+        "slurm_fit.sbatch", "data.zarr/X", "run.zarr", SLURM_CPUS_PER_TASK="16", SLURM_MEM_PER_NODE="65536"
+    )
+    assert code == 4
+    assert arguments == ["fit", "data.zarr/X", "run.zarr", "--threads", "16", "--memory", "58982MiB"]
