@@ -30,7 +30,12 @@ def __getattr__(name: str) -> Any:
 
     if name not in _MODULES:
         raise AttributeError(f"module 'daskumap' has no attribute {name!r}")
-    return getattr(import_module(_MODULES[name]), name)
+    if name == "DaskumapError":
+        return import_module(_MODULES[name]).DaskumapError
+    # All at once: `daskumap.plan` is a package too, and its import would hide the function.
+    loaded = {known: getattr(import_module(module), known) for known, module in _MODULES.items()}
+    globals().update(loaded)
+    return loaded[name]
 
 
 def __dir__() -> list[str]:

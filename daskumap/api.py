@@ -173,7 +173,7 @@ def fit(
         engine.close()
     result = Run(store, path)
     if temporary is not None:
-        weakref.finalize(result, temporary.cleanup)
+        weakref.finalize(store.group.store, temporary.cleanup)  # an array that was taken keeps it too
     return result
 
 

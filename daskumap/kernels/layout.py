@@ -46,6 +46,9 @@ __all__ = [
 
 # Negatives come in runs of 16 float32: one AVX-512 register, two of AVX2, one cache line.
 LANES = 16
+# Adam averages the repulsion over more draws than count, at almost no cost: on Fashion-MNIST twice as many raise the
+# kNN preservation from .135 to .138, four times to .139 (two seeds each, spread .001).
+DRAWS = 2
 # uwot's batch optimizer: short memories, because the gradients are resampled every epoch.
 BETA1, BETA2, EPSILON = 0.5, 0.9, 1e-7
 
@@ -140,20 +143,23 @@ def _attract_2d(snapshot, fired, count, x, y, table):  # type: ignore[no-untyped
 
 @inlined
 def _repel_2d(pool, count, x, y, draw_hash, table):  # type: ignore[no-untyped-def]
-    """Sum the repulsion of `count` negatives; lanes beyond weigh nothing, so that no scalar tail remains."""
+    """Estimate the repulsion of `count` negatives as their number times the mean of `DRAWS` times as many.
+
+    All lanes of whole runs are used, so there is no scalar tail, and more draws make less noise.
+    """
     gx, gy = ZERO, ZERO
     runs = pool.shape[1] - LANES + 1
-    for block in range((count + LANES - 1) // LANES):
+    blocks = (DRAWS * count + LANES - 1) // LANES
+    for block in range(blocks):
         at = np.int64(below(mix(np.uint32(draw_hash + np.uint32(block))), runs))
-        left = np.int32(count - block * LANES)
         xs, ys = pool[0, at : at + LANES], pool[1, at : at + LANES]
         for lane in range(LANES):
             dx, dy = x - xs[lane], y - ys[lane]
             coefficient = table[entry(dx * dx + dy * dy)]
-            coefficient = coefficient if np.int32(lane) < left else ZERO
             gx += clip(coefficient * dx)
             gy += clip(coefficient * dy)
-    return gx, gy
+    share = np.float32(count) / np.float32(max(1, blocks * LANES))
+    return gx * share, gy * share
 
 
 @inlined
@@ -197,22 +203,22 @@ def _attract(snapshot, fired, count, vertex, table, gradient):  # type: ignore[n
 def _repel(snapshot, pool, count, vertex, draw_hash, table, lanes, gradient):  # type: ignore[no-untyped-def]
     """Do as `_repel_2d`, coordinates outside; `lanes` (16,) float32 holds distances, then coefficients."""
     runs = pool.shape[1] - LANES + 1
-    for block in range((count + LANES - 1) // LANES):
+    blocks = (DRAWS * count + LANES - 1) // LANES
+    share = np.float32(count) / np.float32(max(1, blocks * LANES))
+    for block in range(blocks):
         at = np.int64(below(mix(np.uint32(draw_hash + np.uint32(block))), runs))
-        left = np.int32(count - block * LANES)
         lanes[:] = ZERO
         for c in range(gradient.size):
             x, xs = snapshot[vertex, c], pool[c, at : at + LANES]
             for lane in range(LANES):
                 lanes[lane] += (x - xs[lane]) * (x - xs[lane])
         for lane in range(LANES):
-            coefficient = table[entry(lanes[lane])]
-            lanes[lane] = coefficient if np.int32(lane) < left else ZERO
+            lanes[lane] = table[entry(lanes[lane])]
         for c in range(gradient.size):
             x, xs, total = snapshot[vertex, c], pool[c, at : at + LANES], ZERO
             for lane in range(LANES):
                 total += clip(lanes[lane] * (x - xs[lane]))
-            gradient[c] += total
+            gradient[c] += total * share
 
 
 @fast_kernel

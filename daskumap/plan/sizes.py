@@ -124,7 +124,7 @@ def make_sizes(
 
     >>> s = make_sizes(70_000, 784, 15, 2, Resources(4 * 10**9, 1, 2))
     >>> s.cells, s.row_blocks, s.partitions
-    (69, 5, 4)
+    (100, 10, 5)
     """
     wanted = cell_rows(rows, columns, matrix_product)
     limit = max_cell_rows or 12 * wanted

@@ -103,7 +103,13 @@ def spectral_start(job: Job) -> Array:
     for start, stop in map(s.partition, range(s.partitions)):
         spectral.coarsen(groups, start, *read_edges(job, start, stop), coarse)
     positions = spectral.embed(coarse, np.bincount(groups, minlength=size), d)[groups].astype(np.float32)
-    for _ in range(0 if exact else SMOOTHING):
+    return positions if exact else smoothed(job, positions)
+
+
+def smoothed(job: Job, positions: Array) -> Array:
+    """Return the positions after a few passes of averaging over the graph: steps towards its smooth eigenvectors."""
+    s = job.sizes
+    for _ in range(SMOOTHING):
         out = np.empty_like(positions)
         for start, stop in map(s.partition, range(s.partitions)):
             spectral.smooth(positions, start, *read_edges(job, start, stop), out[start:stop])

@@ -147,7 +147,8 @@ def create_array(
     return group.create_array(
         name,
         shape=shape,
-        chunks=tuple(max(1, c) for c in chunks),
+        # Chunks are stored whole: one that is larger than the array would be mostly padding.
+        chunks=tuple(max(1, min(pair)) for pair in zip(chunks, shape, strict=True)),
         dtype=dtype,
         compressors=[Crc32cCodec()],
         fill_value=np.nan if np.dtype(dtype).kind == "f" else 0,

@@ -12,6 +12,7 @@ Array = NDArray[Any]
 
 MASK32, MASK64 = 2**32 - 1, 2**64 - 1
 LANES = 16
+DRAWS = 2
 PHASE, DRAW, POOL = 1, 2, 3
 
 
@@ -83,11 +84,12 @@ def adam_epoch(
         here = snapshot[first + row]
         fired = _fired(first, row, edges, key, epoch)
         gradient[row] = 2 * attraction(here - snapshot[fired], a, b).sum(0)
-        draw, left = vertex_hash(stream_seed(key, DRAW, epoch), first + row), len(fired) * negatives
-        for block in range(-(-left // LANES)):
+        draw, count = vertex_hash(stream_seed(key, DRAW, epoch), first + row), len(fired) * negatives
+        blocks = -(-DRAWS * count // LANES)
+        for block in range(blocks):
             at = (mix(draw + block) * (pool.shape[1] - LANES + 1)) >> 32
-            drawn = pool[:, at : at + min(LANES, left - block * LANES)].T
-            gradient[row] += repulsion(here - drawn, a, b, gamma).sum(0)
+            pushes = repulsion(here - pool[:, at : at + LANES].T, a, b, gamma)
+            gradient[row] += pushes.sum(0) * count / (blocks * LANES)
     mean, variance = 0.5 * mean + 0.5 * gradient, 0.9 * variance + 0.1 * gradient**2
     unbiased = mean / (1 - 0.5 ** (epoch + 1)), variance / (1 - 0.9 ** (epoch + 1))
     alpha = learning_rate * (1 - epoch / n_epochs)
