@@ -53,7 +53,7 @@ def _k_means(rows: Array, n_cells: int, seed: int) -> Array:
     if n_cells >= len(rows):
         return np.unique(rows, axis=0)
     model = KMeans(
-        n_cells, init="random", n_init=1, max_iter=15, algorithm="lloyd", random_state=seed % 2**32
+        n_cells, init="random", n_init=1, max_iter=10, algorithm="lloyd", random_state=seed % 2**32
     )
     with warnings.catch_warnings():
         # Fewer distinct rows than cells: np.unique handles it.
@@ -93,12 +93,11 @@ def principal_axes(sample: Array, n_components: int) -> tuple[Array, Array, Arra
     The limits are the range of the sample's coordinates without the outer 0.1 %: a single far row must not
     squeeze the start of all others into a point. An axis' sign is fixed by its largest entry.
     """
-    rows = np.asarray(sample, np.float64)
-    mean = rows.mean(axis=0)
-    rows = rows - mean
+    mean = sample.mean(axis=0, dtype=np.float64)
+    rows = (sample - mean).astype(np.float32)
     wide = rows.shape[1] > rows.shape[0]
     gram = rows @ rows.T if wide else rows.T @ rows
-    vectors = np.linalg.eigh(gram)[1][:, ::-1][:, :n_components]
+    vectors = np.linalg.eigh(gram.astype(np.float64))[1][:, ::-1][:, :n_components]
     axes = rows.T @ vectors if wide else vectors
     norms = np.linalg.norm(axes, axis=0)
     axes = axes / np.where(norms > 0, norms, 1.0)

@@ -31,7 +31,6 @@ from daskumap.stages.common import (
     source_of,
     tail_type,
 )
-from daskumap.stages.partition import read_sample_rows
 from daskumap.stages.publish import forget_positions, positions_of
 from daskumap.stages.symmetrize import read_edges
 from daskumap.store.exchange import RunReader, RunWriter
@@ -125,7 +124,7 @@ def distances_task(job: Job, number: int) -> Receipt:
     """Measure the distances in the data of the probes' neighbours on the map; 0 where one is missing."""
     run, metric = run_of(job), metric_of(job)
     probes, ids, known = (
-        read_sample_rows(job, probe_places(job)),
+        run_of(job).read("cells/probes"),
         run.read("report/map_ids"),
         wanted_rows(job),
     )
@@ -161,7 +160,7 @@ def plan_ranks(job: Job) -> Stage:
 def ranks_task(job: Job, number: int) -> Receipt:
     """Count the rows of one block that are closer to each probe than its neighbours on the map are."""
     start, stop = job.sizes.block(number)
-    probes, metric = read_sample_rows(job, probe_places(job)), metric_of(job)
+    probes, metric = run_of(job).read("cells/probes"), metric_of(job)
     thresholds = run_of(job).read("report/map_distances")
     X = read_rows(job, start, stop)
     counts = knn.count_closer(probes, X, thresholds, metric, probe_rows(job), start)

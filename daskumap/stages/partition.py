@@ -79,6 +79,7 @@ def cells_task(job: Job, number: int) -> Receipt:
         run.put("cells/micro", micro)
     mean, axes, limits = cells.principal_axes(flat, job.params.n_components)
     run.put("cells/mean", mean)
+    run.put("cells/probes", sample[probe_places(job)])
     run.put("cells/axes", axes)
     run.put("cells/limits", limits)
     return {"rows": len(sample), "cells": run.array("cells/centroids").shape[0]}
@@ -137,7 +138,7 @@ def assign_task(job: Job, number: int) -> Receipt:
     nearest = np.pad(nearest, ((0, 0), (0, m - nearest.shape[1])), constant_values=-1)
     places = probe_places(job)
     ids, distances = knn.nearest(
-        read_sample_rows(job, places), X, job.neighbors, metric, sample_rows(job)[places], start
+        run.read("cells/probes"), X, job.neighbors, metric, sample_rows(job)[places], start
     )
     found = np.where(ids[..., None] >= 0, nearest[np.maximum(ids - start, 0)], -2)
     counts = [np.bincount(level[level >= 0], minlength=len(centroids)) for level in nearest.T]
@@ -152,11 +153,6 @@ def assign_task(job: Job, number: int) -> Receipt:
     run.array("assign/probe_distances")[number] = distances
     run.array("assign/probe_cells")[number] = found
     return {"rows": stop - start}
-
-
-def read_sample_rows(job: Job, places: Array) -> Array:
-    """Return some of the sampled rows."""
-    return read_sample(job)[places]
 
 
 def plan_order(job: Job) -> Stage:
