@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from daskumap.kernels.jit import kernel
+
 Array = np.ndarray[Any, Any]
 
 
@@ -133,6 +135,36 @@ def overlap_recall(probe_cells: Array, neighbor_cells: Array, neighbor_ids: Arra
             out[m - 1] = shared[there].mean()
             error[m - 1] = share.std() / np.sqrt(len(share))
     return out, error
+
+
+@kernel
+def _widen(nearest, span, out):  # type: ignore[no-untyped-def]
+    for i in range(nearest.shape[0]):
+        found = 0
+        for j in range(nearest.shape[1]):
+            cell = nearest[i, j] // span if nearest[i, j] >= 0 else -1
+            known = cell < 0
+            for t in range(found):
+                known = known or out[i, t] == cell
+            if not known:
+                out[i, found] = cell
+                found += 1
+
+
+def widen(nearest: Array, span: int) -> Array:
+    """Return the nearest wide cells, each `span` consecutive cells, nearest first, each once, -1 for none left.
+
+    Parameters
+    ----------
+    nearest
+        (..., m) int32: nearest cells, -1 for none. Neighbouring numbers are neighbouring cells.
+    """
+    if span == 1:
+        return nearest
+    flat = np.ascontiguousarray(nearest.reshape(-1, nearest.shape[-1]))
+    out = np.full_like(flat, -1)
+    _widen(flat, span, out)
+    return out.reshape(nearest.shape)
 
 
 def plan_slices(members: Array, max_rows: int, group_rows: int) -> tuple[Array, Array]:

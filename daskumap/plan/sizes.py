@@ -11,6 +11,8 @@ from typing import Any
 RESERVED = 500_000_000
 # Blocks of this size keep a core busy for a tenth of a second and more; larger ones gain nothing (measured).
 BLOCK_BYTES = 48_000_000
+# A wide cell's rows, where NN-descent has to take over from brute force: fewer would have to overlap more.
+WIDE_BYTES = 160_000_000
 # A round trip over several workers takes 20 ms and more; one core moves this many rows meanwhile (measured).
 SHARED_LAYOUT_ROWS = 250_000
 
@@ -43,6 +45,7 @@ class Sizes:
     probe_rows: int
     cells: int
     max_cell_rows: int
+    wide_rows: int
     vertex_chunk: int
 
     row_block: int
@@ -152,6 +155,7 @@ def make_sizes(
         probe_rows=min(rows, max(256, min(512, rows // 256)) if matrix_product else 128),
         cells=cells,
         max_cell_rows=limit,
+        wide_rows=min(rows, max_cell_rows or 250_000, max(4096, WIDE_BYTES // (4 * columns))),
         vertex_chunk=vertex_chunk,
         row_block=_row_block(
             rows, row_bytes, min(BLOCK_BYTES, budget // 6), resources.slots, source_chunk_rows

@@ -18,24 +18,34 @@ from daskumap.plan.job import Job
 from daskumap.plan.progress import tell
 from daskumap.plan.stage import Output, Receipt, Stage
 from daskumap.stages.common import Array, fact, key_of, metric_of, run_of
-from daskumap.stages.partition import overlap_of
+from daskumap.stages.partition import overlap_of, span_of
 from daskumap.store.exchange import RunReader, RunWriter
+
+
+# A wide cell that turned out this small is searched by brute force all the same.
+BRUTE_ROWS = 4_096
+# What NN-descent holds a row beside the vectors: 30 candidates, old and new, and the trees (measured).
+DESCENT_BYTES = 900
 
 
 def plan_neighbors(job: Job) -> Stage:
     """Plan one task a group of cells."""
     s, k, m = job.sizes, job.neighbors, overlap_of(job)
     row = s.columns * np.dtype(metric_of(job).dtype).itemsize
-    window = max(s.window_rows, min(s.max_cell_rows, s.rows))
-    space = s.columns * 4 * (2 if metric_of(job).space else 3)
+    largest = min(s.max_cell_rows, s.rows)
+    cell = largest * (s.columns * 4 * (2 if metric_of(job).space else 3) + k * 24) + 16_000_000
+    if metric_of(job).space and fact(job, "partition.order", "span", 0) != 1:  # before the run, either may come
+        largest = max(largest, s.wide_rows)
+        cell = max(cell, s.wide_rows * (s.columns * 4 * 3 + k * 24 + DESCENT_BYTES))
+    window = max(s.window_rows, largest)
     return Stage(
         name="neighbors",
         task=neighbors_task,
         tasks=_groups(job),
         memory={
             "input window": min(window, s.rows * m) * (row + 16),
-            "cell": min(s.max_cell_rows, s.rows) * (space + k * 24) + 16_000_000,
-            "lists": (s.group_rows + min(s.max_cell_rows, s.rows)) * (k * 12 + 8) * 2,
+            "cell": cell,
+            "lists": (s.group_rows + largest) * (k * 12 + 8) * 2,
             "offsets": s.row_blocks * s.cells * 8,
         },
         read_bytes=s.rows * m * (row + 8),
@@ -56,9 +66,10 @@ def neighbors_task(job: Job, number: int) -> Receipt:
     run, s, k, metric = run_of(job), job.sizes, job.neighbors, metric_of(job)
     first, last = run.read("order/group_starts", number, number + 2)
     reader = RunReader(run, "shuffle", s.row_blocks, ("rows", "vertices"))
-    found = []
+    found, wide = [], span_of(job) > 1
     for cell, X, vertices in read_cells(reader, int(first), int(last), s.window_rows):
-        indices, distances = knn.cell_neighbors(X, k, metric, key_of(job, "cells", cell))
+        search = knn.nn_descent if wide and len(X) > BRUTE_ROWS else knn.cell_neighbors
+        indices, distances = search(X, k, metric, key_of(job, "cells", cell))
         found.append((vertices, np.where(indices >= 0, vertices[np.maximum(indices, 0)], -1), distances))
         tell((cell - first + 1) / (last - first))
     vertices, ids, distances = (np.concatenate(column) for column in zip(*found, strict=True))

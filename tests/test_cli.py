@@ -1,0 +1,201 @@
+"""The command line: what it prints, where, and with which exit code."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import zarr
+from conftest import sha
+
+import daskumap
+from daskumap.cli.main import build_parser, main
+
+QUICK = ["--scheduler", "sequential", "--n-epochs", "10", "--seed", "1", "--n-neighbors", "10"]
+
+
+@pytest.fixture
+def source(small, write):
+    return str(write(small))
+
+
+@pytest.fixture
+def place(tmp_path):
+    return str(tmp_path / "run.zarr")
+
+
+def test_fit_then_status_and_report(source, place, fit, small, capsys):
+    assert main(["fit", source, place, *QUICK, "--min-dist", "0.05", "--set", "target_recall=0.9"]) == 0
+    said = capsys.readouterr()
+    assert f"embedding            {place}/embedding" in said.out
+    assert "trustworthiness" in said.out
+    assert "layout: 1 task(s)" in said.err
+    run = daskumap.open(place)
+    options = {"n_neighbors": 10, "min_dist": 0.05, "target_recall": 0.9, "n_epochs": 10}
+    assert options.items() <= run.params.items()
+    assert sha(run.embedding) == sha(fit(small, **options).embedding)
+
+    assert main(["status", place]) == 0
+    assert "finished" in capsys.readouterr().out
+    assert main(["status", place, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"finished": True, "tasks": run.status()}
+    assert main(["report", place]) == 0
+    assert capsys.readouterr().out == f"{run}\n"
+    assert main(["report", place, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == run.report
+
+
+def test_quiet_says_nothing(source, place, capsys):
+    assert main(["fit", source, place, *QUICK, "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_plan_prints_what_the_library_plans(source, capsys):
+    assert (
+        main(["plan", source, "--memory", "2GB", "--threads", "2", "--workers", "3", "--metric", "cosine"])
+        == 0
+    )
+    from daskumap.api import plan
+
+    expected = plan(source, memory="2GB", threads=2, workers=3, metric="cosine", random_state=0)
+    assert capsys.readouterr().out == f"{expected}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["fit", "{source}", "{place}", "--n-neighbors", "1"], 2, "n_neighbors is 1; it must be"),
+        (["fit", "{source}", "{place}", "--set", "nothing"], 2, r"--set nothing has no '='"),
+        (["fit", "{source}", "{place}", "--set", "speed=3"], 2, "Unknown parameter 'speed'"),
+        (
+            ["fit", "{source}", "{place}", "--scheduler", "none.json"],
+            2,
+            "There is no scheduler file none.json",
+        ),
+        (["plan", "no.zarr"], 3, "There is nothing at"),
+        (["plan", "{source}", "--memory", "1MB"], 4, "Stage 'scan' needs"),
+        (["status", "{place}"], 5, "There is no run store at"),
+        (["report", "{source}"], 5, "There is no run store at|not a run store"),
+    ],
+)
+def test_exit_codes(source, place, capsys, arguments, code, message):
+    import re
+
+    assert main([argument.format(source=source, place=place) for argument in arguments]) == code
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("daskumap: ")
+    assert re.search(message, said.err)
+    assert "Traceback" not in said.err
+
+
+def test_exit_codes_of_a_run_of_another_kind(source, place, capsys):
+    assert main(["fit", source, place, *QUICK, "--quiet"]) == 0
+    assert main(["fit", source, place, *QUICK, "--quiet", "--min-dist", "0.3"]) == 6
+    assert "min_dist was 0.1 and is now 0.3" in capsys.readouterr().err
+
+
+def test_a_task_that_fails_has_a_code(source, place, capsys, monkeypatch):
+    from daskumap.errors import TaskError
+
+    def fail(*args, **options):
+        raise TaskError("Stage 'scan', task 3 failed 3 times")
+
+    monkeypatch.setattr("daskumap.api.fit", fail)
+    monkeypatch.setitem(vars(daskumap), "fit", fail)
+    assert main(["fit", source, place]) == 7
+    assert capsys.readouterr().err == "daskumap: Stage 'scan', task 3 failed 3 times\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("a=1.5", 1.5),
+        ("b=3", 3),
+        ("c=null", None),
+        ("d=[1, 2]", [1, 2]),
+        ("e=word", "word"),
+        ("f=x=y", "x=y"),
+    ],
+)
+def test_set(text, value, source, monkeypatch):
+    given = {}
+
+    def plan(data, **params):
+        given.update(params)
+
+    daskumap.fit  # noqa: B018 - so that the names are loaded
+    monkeypatch.setitem(vars(daskumap), "plan", plan)
+    assert main(["plan", source, "--set", text, "--n-epochs", "7"]) == 0
+    assert given == {text[0]: value, "n_epochs": 7, "workers": 1}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["fit"], ["nonsense"], ["fit", "a", "b", "--init", "magic"], ["fit", "a", "b", "--nope"]],
+)
+def test_wrong_usage(arguments, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main(arguments)
+    assert exit_.value.code == 2
+    assert "usage: daskumap" in capsys.readouterr().err
+
+
+def test_each_command_has_help(capsys):
+    (commands,) = (action for action in build_parser()._actions if action.choices)
+    assert {"plan", "fit", "status", "report", "demo"} <= set(commands.choices)
+    for command in commands.choices:
+        with pytest.raises(SystemExit) as exit_:
+            main([command, "--help"])
+        assert exit_.value.code == 0
+        assert f"usage: daskumap {command}" in capsys.readouterr().out
+
+
+def run(code, *arguments):
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=120
+    )
+
+
+HEAVY = ("numpy", "scipy", "zarr", "dask", "distributed", "numba", "sklearn", "pandas", "rich")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import daskumap, sys",
+        "import daskumap, sys; dir(daskumap); daskumap.__version__; daskumap.DaskumapError",
+        "import sys; from daskumap.cli.main import main\ntry: main(['--help'])\nexcept SystemExit: pass",
+        "import sys; from daskumap.cli.main import main\ntry: main(['fit', '--help'])\nexcept SystemExit: pass",
+        "import sys; from daskumap.cli.main import main\ntry: main(['--version'])\nexcept SystemExit: pass",
+    ],
+)
+def test_nothing_heavy_is_imported_before_it_is_needed(code):
+    report = f"print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)"
+    done = run(f"{code}\n{report}")
+    assert done.stderr.strip() == "[]"
+
+
+def test_the_command_in_a_process_of_its_own(source, place):
+    """As installed: the exit code reaches the shell, errors go to stderr in one line."""
+    done = run("from daskumap.cli.main import main; import sys; sys.exit(main())", "plan", "no.zarr")
+    assert done.returncode == 3
+    assert done.stdout == ""
+    assert done.stderr.startswith("daskumap: There is nothing at")
+    assert done.stderr.count("\n") == 1
+
+
+def test_demo(tmp_path, capsys, monkeypatch, pictures):
+    real = daskumap.fit
+    monkeypatch.setitem(
+        vars(daskumap),
+        "fit",
+        lambda *args, **options: real(*args, client="sequential", n_epochs=20, **options),
+    )
+    folder = tmp_path / "demo"
+    assert main(["demo", str(folder)]) == 0
+    assert "trustworthiness" in capsys.readouterr().out
+    assert (folder / "digits.png").read_bytes().startswith(b"\x89PNG")
+    np.testing.assert_array_equal(zarr.open_array(str(folder / "digits.zarr"))[:], pictures)
+    assert daskumap.open(folder / "run.zarr").finished
