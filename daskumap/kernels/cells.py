@@ -152,7 +152,7 @@ def _widen(nearest, span, out):  # type: ignore[no-untyped-def]
 
 
 def widen(nearest: Array, span: int) -> Array:
-    """Return the nearest wide cells, each `span` consecutive cells, nearest first, each once, -1 for none left.
+    """Return the nearest wide cells of `span` consecutive cells: nearest first, each once, -1 for none left.
 
     Parameters
     ----------

@@ -46,8 +46,8 @@ __all__ = [
 
 # Negatives come in runs of 16 float32: one AVX-512 register, two of AVX2, one cache line.
 LANES = 16
-# Adam averages the repulsion over more draws than count, at almost no cost: on Fashion-MNIST twice as many raise the
-# kNN preservation from .135 to .138, four times to .139 (two seeds each, spread .001).
+# Adam averages the repulsion over more draws than count, at almost no cost: on Fashion-MNIST twice as many
+# raise the kNN preservation from .135 to .138, four times to .139 (two seeds each, spread .001).
 DRAWS = 2
 # uwot's batch optimizer: short memories, because the gradients are resampled every epoch.
 BETA1, BETA2, EPSILON = 0.5, 0.9, 1e-7

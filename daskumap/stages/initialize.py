@@ -107,7 +107,7 @@ def spectral_start(job: Job) -> Array:
 
 
 def smoothed(job: Job, positions: Array) -> Array:
-    """Return the positions after a few passes of averaging over the graph: steps towards its smooth eigenvectors."""
+    """Return the positions after a few passes of averaging: steps towards the graph's smooth eigenvectors."""
     s = job.sizes
     for _ in range(SMOOTHING):
         out = np.empty_like(positions)

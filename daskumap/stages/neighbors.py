@@ -21,7 +21,6 @@ from daskumap.stages.common import Array, fact, key_of, metric_of, run_of
 from daskumap.stages.partition import overlap_of, span_of
 from daskumap.store.exchange import RunReader, RunWriter
 
-
 # A wide cell that turned out this small is searched by brute force all the same.
 BRUTE_ROWS = 4_096
 # What NN-descent holds a row beside the vectors: 30 candidates, old and new, and the trees (measured).
@@ -34,7 +33,8 @@ def plan_neighbors(job: Job) -> Stage:
     row = s.columns * np.dtype(metric_of(job).dtype).itemsize
     largest = min(s.max_cell_rows, s.rows)
     cell = largest * (s.columns * 4 * (2 if metric_of(job).space else 3) + k * 24) + 16_000_000
-    if metric_of(job).space and fact(job, "partition.order", "span", 0) != 1:  # before the run, either may come
+    # Before the run either kind of cell may come.
+    if metric_of(job).space and fact(job, "partition.order", "span", 0) != 1:
         largest = max(largest, s.wide_rows)
         cell = max(cell, s.wide_rows * (s.columns * 4 * 3 + k * 24 + DESCENT_BYTES))
     window = max(s.window_rows, largest)
