@@ -20,7 +20,8 @@ from daskumap.plan.job import Job
 from daskumap.plan.sizes import Resources, Sizes, as_dict, make_sizes
 from daskumap.report.tables import assemble, render
 from daskumap.stages.common import plan_with
-from daskumap.store.run import RunStore
+from daskumap.store.lock import RunLock
+from daskumap.store.run import RunStore, is_occupied
 from daskumap.store.source import Source, needs_ingest, open_source
 
 Array = np.ndarray[Any, Any]
@@ -162,9 +163,15 @@ def fit(
     engine = _engine(client, memory, threads)
     path, temporary = _place(run)
     try:
-        job, store = _start(source, data, path, checked, engine.resources, partitions)
-        make_plan(job).check(_free_disk(path) if not store.records("report.summary") else None)
-        run_pipeline(job, engine, choose_progress(progress))
+        planned = _plan(source, data, checked, engine.resources, partitions)
+        if not is_occupied(path):
+            planned.check(_free_disk(path))
+        store = RunStore.open_or_create(path, _about(planned, source))
+        if not Run(store, path).finished:
+            with RunLock(store) as lock:
+                job = _job(store, path, source, data, checked, engine.resources)
+                make_plan(job).check()
+                run_pipeline(job, engine, choose_progress(progress), lock.check)
     except BaseException:
         if temporary is not None:
             temporary.cleanup()
@@ -198,8 +205,7 @@ def plan(
     source = open_source(data)
     checked = _checked_params(source, params)
     resources = Resources(parse_memory(memory) or available_memory(), workers, threads or available_cores())
-    spec = plan_with(source) if needs_ingest(data) else source.spec()
-    result = make_plan(Job("", "", spec, checked, _sizes(source, checked, resources, partitions), resources))
+    result = _plan(source, data, checked, resources, partitions)
     result.check()
     return result
 
@@ -292,25 +298,35 @@ def _place(run: str | Path | None) -> tuple[str, tempfile.TemporaryDirectory[str
     return str(Path(folder.name) / "run.zarr"), folder
 
 
-def _start(
-    source: Source, data: Any, path: str, params: Params, resources: Resources, partitions: int | None
-) -> tuple[Job, RunStore]:
-    """Make the run store, or open it if this run is there already; bring data from memory into it."""
-    sizes = _sizes(source, params, resources, partitions)
-    about = {
+def _plan(
+    source: Source, data: Any, params: Params, resources: Resources, partitions: int | None
+) -> Plan:
+    spec = plan_with(source) if needs_ingest(data) else source.spec()
+    return make_plan(Job("", "", spec, params, _sizes(source, params, resources, partitions), resources))
+
+
+def _about(planned: Plan, source: Source) -> dict[str, Any]:
+    """Return what a run store says of its run."""
+    return {
         "id": uuid.uuid4().hex,
-        "params": params.fingerprint(),
+        "params": planned.job.params.fingerprint(),
         "source": source.identity(),
-        "sizes": as_dict(sizes),
+        "spec": planned.job.source,
+        "sizes": as_dict(planned.job.sizes),
     }
-    store = RunStore.open_or_create(path, about)
+
+
+def _job(
+    store: RunStore, path: str, source: Source, data: Any, params: Params, resources: Resources
+) -> Job:
+    """Return the job of a run store; brings what is only in memory into the store."""
+    known = store.about
     if isinstance(params.init, np.ndarray):
         if "input/init" not in store.group:
             store.put("input/init", params.init.astype(np.float32))
         params = dataclasses.replace(params, init=np.zeros((0, 0), np.float32))
     spec = _bring(source, data, store) if needs_ingest(data) else source.spec()
-    known = store.about
-    return Job(path, known["id"], spec, params, Sizes(**known["sizes"]), resources), store
+    return Job(path, known["id"], spec, params, Sizes(**known["sizes"]), resources)
 
 
 def _bring(source: Source, data: Any, store: RunStore) -> dict[str, Any]:
@@ -325,7 +341,10 @@ def _bring(source: Source, data: Any, store: RunStore) -> dict[str, Any]:
 
 
 def _free_disk(path: str) -> int | None:
-    """Return the bytes free where the run store is, None where that has no meaning."""
-    return None if "://" in path else shutil.disk_usage(Path(path)).free
-
-
+    """Return the bytes free where the run store will be, None where that has no meaning."""
+    if "://" in path:
+        return None
+    folder = Path(path)
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free

@@ -155,14 +155,17 @@ def make_plan(job: Job) -> Plan:
     return Plan(job, tuple(planner(job) for planner in STAGES))
 
 
-def run_pipeline(job: Job, engine: Engine, progress: Progress) -> None:
-    """Run every stage that is not finished yet, in order."""
+def run_pipeline(job: Job, engine: Engine, progress: Progress, check: Callable[[], None]) -> None:
+    """Run every stage that is not finished yet, in order; `check` raises if this driver must not write."""
     for planner in STAGES:
-        run_stage(planner(job), job, engine, progress)
+        run_stage(planner(job), job, engine, progress, check)
 
 
-def run_stage(stage: Stage, job: Job, engine: Engine, progress: Progress) -> None:
+def run_stage(
+    stage: Stage, job: Job, engine: Engine, progress: Progress, check: Callable[[], None]
+) -> None:
     """Run the tasks of a stage that have no record yet; record each when its data is written."""
+    check()
     run = run_of(job)
     for output in stage.outputs:
         run.create(output)
@@ -173,6 +176,7 @@ def run_stage(stage: Stage, job: Job, engine: Engine, progress: Progress) -> Non
     progress.start(stage.name, stage.tasks, len(receipts))
     started = time.perf_counter()
     for number, receipt in _run_all(stage, job, engine, todo, progress, len(receipts)):
+        check()
         run.record(stage.name, number, receipt)
         receipts[number] = receipt
     if stage.finish is not None:

@@ -8,6 +8,8 @@ with NaN, so that a missing chunk cannot pass for data.
 from __future__ import annotations
 
 import json
+import logging
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,8 @@ from zarr.core.sync import sync
 
 from daskumap.errors import RunMismatchError, StoreError
 from daskumap.plan.stage import Output
+
+log = logging.getLogger(__name__)
 
 SCHEMA = 1
 KEY = "daskumap"
@@ -65,10 +69,10 @@ class RunStore:
         RunMismatchError
             If a run with another input or other parameters is there; the message lists what differs.
         """
-        if not _occupied(url):
-            group = zarr.open_group(str(url), mode="w-", zarr_format=3)
-            group.attrs[KEY] = {"schema": SCHEMA, **about}
-            return cls(group)
+        if not is_occupied(url):
+            # One write makes the group and says what it is: a run that dies here leaves nothing half-made.
+            attributes = {KEY: {"schema": SCHEMA, **about}}
+            return cls(zarr.create_group(str(url), zarr_format=3, attributes=attributes))
         run = cls.open(url)
         differences = list(_differences(run.about, about))
         if differences:
@@ -107,21 +111,33 @@ class RunStore:
 
     def record(self, stage: str, task: int, receipt: dict[str, Any]) -> None:
         """Write down that a task is done, atomically. Call it after the task's data is written."""
-        text = json.dumps(receipt, sort_keys=True).encode()
-        buffer = default_buffer_prototype().buffer.from_bytes(text)
-        sync(self.group.store.set(self._key(f"ledger/{stage}/{task:08d}.json"), buffer))
+        self.save_json(f"ledger/{stage}/{task:08d}", receipt)
 
     def records(self, stage: str) -> dict[int, dict[str, Any]]:
         """Return the receipts of a stage's finished tasks by task number."""
         found = {}
-        for name in sync(_list(self.group.store, self._key(f"ledger/{stage}"))):
-            if name.endswith(".json"):
-                found[int(name.removesuffix(".json"))] = self._load(f"ledger/{stage}/{name}")
+        for name in self.names(f"ledger/{stage}"):
+            receipt = self._load(f"ledger/{stage}/{name}")
+            if receipt is not None:
+                found[int(name.removesuffix(".json"))] = receipt
         return dict(sorted(found.items()))
 
+    def names(self, folder: str) -> list[str]:
+        """Return the names of the documents in a folder, sorted."""
+        return sorted(name for name in sync(_list(self.group.store, self._key(folder))) if name.endswith(".json"))
+
+    def delete(self, name: str) -> None:
+        """Delete a file that may be there."""
+        sync(self.group.store.delete(self._key(name)))
+
     def save_json(self, name: str, value: Any) -> None:
-        """Write a small document beside the arrays, atomically."""
-        self.save_bytes(f"{name}.json", json.dumps(value, indent=1, sort_keys=True).encode())
+        """Write a small document beside the arrays, atomically, with a checksum."""
+        self.save_bytes(f"{name}.json", _sealed(value))
+
+    def create_json(self, name: str, value: Any) -> None:
+        """Write a document unless there is one: of several who try, the first one's stays."""
+        buffer = default_buffer_prototype().buffer.from_bytes(_sealed(value))
+        sync(self.group.store.set_if_not_exists(self._key(f"{name}.json"), buffer))
 
     def save_bytes(self, name: str, value: bytes) -> None:
         """Write a small file beside the arrays, atomically."""
@@ -133,8 +149,19 @@ class RunStore:
         return self._load(f"{name}.json")
 
     def _load(self, name: str) -> Any:
+        """Return a document's content; None where there is none, or where its checksum says it is damaged."""
         buffer = sync(self.group.store.get(self._key(name), default_buffer_prototype()))
-        return None if buffer is None else json.loads(buffer.to_bytes())
+        if buffer is None:
+            return None
+        try:
+            document = json.loads(buffer.to_bytes())
+            intact = document["crc32"] == zlib.crc32(_text(document["content"]))
+        except (ValueError, KeyError, TypeError):
+            intact = False
+        if not intact:
+            log.warning("%s in %s is damaged and counts as missing.", name, self.group.store_path)
+            return None
+        return document["content"]
 
     def _key(self, name: str) -> str:
         return f"{self.group.path}/{name}" if self.group.path else name
@@ -157,11 +184,20 @@ def create_array(
     )
 
 
+def _text(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True).encode()
+
+
+def _sealed(value: Any) -> bytes:
+    """Return a document with its checksum, as text."""
+    return json.dumps({"content": value, "crc32": zlib.crc32(_text(value))}, indent=1, sort_keys=True).encode()
+
+
 async def _list(store: Any, prefix: str) -> list[str]:
     return [name async for name in store.list_dir(prefix)]
 
 
-def _occupied(url: str | Path) -> bool:
+def is_occupied(url: str | Path) -> bool:
     """Return whether anything is at `url`, a run store or not."""
     path = Path(str(url))
     if "://" not in str(url):
