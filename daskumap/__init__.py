@@ -8,12 +8,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from daskumap.api import Run, fit, open, plan
+    from daskumap.api import Run, fit, open, plan, resume, verify
     from daskumap.errors import DaskumapError
     from daskumap.pipeline import Plan
 
 __version__ = "0.1.0"
-__all__ = ["DaskumapError", "Plan", "Run", "__version__", "fit", "open", "plan"]
+__all__ = ["DaskumapError", "Plan", "Run", "__version__", "fit", "open", "plan", "resume", "verify"]
 
 _MODULES = {
     "DaskumapError": "daskumap.errors",
@@ -22,6 +22,8 @@ _MODULES = {
     "fit": "daskumap.api",
     "open": "daskumap.api",
     "plan": "daskumap.api",
+    "resume": "daskumap.api",
+    "verify": "daskumap.api",
 }
 
 

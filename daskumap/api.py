@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import shutil
 import tempfile
 import uuid
@@ -15,16 +16,17 @@ import numpy as np
 from daskumap.errors import ParameterError, SourceError, StoreError
 from daskumap.kernels import metrics
 from daskumap.params import Params, make_params
-from daskumap.pipeline import STEPS, Plan, Progress, make_plan, run_pipeline
+from daskumap.pipeline import STEPS, Plan, Progress, find_damage, make_plan, run_pipeline
 from daskumap.plan.job import Job
 from daskumap.plan.sizes import Resources, Sizes, as_dict, make_sizes
 from daskumap.report.tables import assemble, render
 from daskumap.stages.common import plan_with
 from daskumap.store.lock import RunLock
-from daskumap.store.run import RunStore, is_occupied
-from daskumap.store.source import Source, needs_ingest, open_source
+from daskumap.store.run import RunStore, check_same, is_occupied
+from daskumap.store.source import Source, needs_ingest, open_source, open_spec
 
 Array = np.ndarray[Any, Any]
+log = logging.getLogger(__name__)
 
 
 class Run:
@@ -156,8 +158,6 @@ def fit(
     SourceError, ParameterError, PlanError, RunMismatchError, TaskError
         Each says what was seen, what is allowed and what to do.
     """
-    from daskumap.report.progress import choose_progress
-
     source = open_source(data)
     checked = _checked_params(source, _with_known_seed(run, params))
     engine = _engine(client, memory, threads)
@@ -167,11 +167,7 @@ def fit(
         if not is_occupied(path):
             planned.check(_free_disk(path))
         store = RunStore.open_or_create(path, _about(planned, source))
-        if not Run(store, path).finished:
-            with RunLock(store) as lock:
-                job = _job(store, path, source, data, checked, engine.resources)
-                make_plan(job).check()
-                run_pipeline(job, engine, choose_progress(progress), lock.check)
+        _drive(store, _job(store, path, source, data, checked, engine.resources), engine, progress)
     except BaseException:
         if temporary is not None:
             temporary.cleanup()
@@ -182,6 +178,96 @@ def fit(
     if temporary is not None:
         weakref.finalize(store.group.store, temporary.cleanup)  # an array that was taken keeps it too
     return result
+
+
+def resume(
+    run: str | Path,
+    *,
+    client: Any = None,
+    memory: str | int | None = None,
+    threads: int | None = None,
+    progress: bool | Progress = True,
+) -> Run:
+    """Go on with an unfinished run, from what its run store says of it. Arguments as in `fit`.
+
+    Raises
+    ------
+    StoreError
+        If there is no run, or one that only `fit` can continue: with a function as metric, or with data from
+        memory that were not all brought into the store.
+    """
+    path, _ = _place(run)
+    store = RunStore.open(path)
+    known = store.about
+    spec = store.load_json("input/source") or known["spec"]
+    params = _known_params(store, path)
+    if "path" not in spec:
+        raise StoreError(f"{path} stopped before its input was copied. Call daskumap.fit again to go on.")
+    source = open_spec(spec)
+    if spec == known["spec"]:
+        check_same(path, {"source": known["source"]}, {"source": source.identity()})
+    engine = _engine(client, memory, threads)
+    try:
+        job = Job(path, known["id"], spec, params, Sizes(**known["sizes"]), engine.resources)
+        _drive(store, job, engine, progress)
+    finally:
+        engine.close()
+    return Run(store, path)
+
+
+def verify(run: str | Path, *, repair: bool = False) -> dict[str, list[str]]:
+    """Read all that a run store holds against its checksums.
+
+    Parameters
+    ----------
+    repair
+        Mark what made the damaged parts as not done; `resume` then makes them again, to the same bits.
+
+    Returns
+    -------
+    dict
+        What is damaged, by stage; empty if all is well.
+    """
+    path, _ = _place(run)
+    store = RunStore.open(path, mode="r+" if repair else "r")
+    known = store.about
+    spec = store.load_json("input/source") or known["spec"]
+    job = Job(path, known["id"], spec, _known_params(store, path), Sizes(**known["sizes"]), Resources(1))
+    damage = find_damage(job, read=True)
+    if repair and damage:
+        with RunLock(store):
+            for stage in damage:
+                store.forget(stage)
+            store.forget("report.summary")
+    return damage
+
+
+def _known_params(store: RunStore, path: str) -> Params:
+    """Return the parameters that a run store recorded, which must be plain values or in the store."""
+    values = dict(store.about["params"])
+    lost = str(values["metric"]).startswith("callable:") or "array(" in str(values["metric_kwds"])
+    given = str(values["init"]).startswith("array(")
+    if lost or (given and "input/init" not in store.group):
+        raise StoreError(
+            f"{path} was started with a function or an array that it does not hold. Call daskumap.fit again "
+            "with the same arguments to go on."
+        )
+    if not given:
+        return make_params(values)
+    return dataclasses.replace(make_params({**values, "init": "pca"}), init=np.zeros((0, 0), np.float32))
+
+
+def _drive(store: RunStore, job: Job, engine: Any, progress: Any) -> None:
+    """Run what is left of a run, alone."""
+    from daskumap.report.progress import choose_progress
+
+    if not Run(store, job.url).finished:
+        with RunLock(store) as lock:
+            make_plan(job).check()
+            for stage, damage in find_damage(job, read=False).items():
+                log.warning("Stage '%s' runs again: %s.", stage, "; ".join(damage))
+                store.forget(stage)
+            run_pipeline(job, engine, choose_progress(progress), lock.check)
 
 
 def plan(

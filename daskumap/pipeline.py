@@ -155,6 +155,25 @@ def make_plan(job: Job) -> Plan:
     return Plan(job, tuple(planner(job) for planner in STAGES))
 
 
+def find_damage(job: Job, read: bool) -> dict[str, list[str]]:
+    """Return what is damaged in a run store, by the stage that can make it again.
+
+    Chunks of finished stages are counted, and with `read` all that is there is read against its checksums.
+    """
+    run, found = run_of(job), {}
+    for stage in make_plan(job).stages:
+        done = len(run.records(stage.name))
+        if not done:
+            break
+        names = [output.name for output in stage.outputs] + ([stage.exchange] if stage.exchange else [])
+        # Slots of the layout that a later segment has yet to write are no damage, nor are stages half done.
+        whole = done == stage.tasks and (stage.tasks > 1 or not stage.ordered)
+        wrong = [text for name in names for text in run.damage(name, read) if whole or "missing" not in text]
+        if wrong:
+            found[stage.name] = wrong
+    return found
+
+
 def run_pipeline(job: Job, engine: Engine, progress: Progress, check: Callable[[], None]) -> None:
     """Run every stage that is not finished yet, in order; `check` raises if this driver must not write."""
     for planner in STAGES:

@@ -1,9 +1,10 @@
-"""`daskumap plan | fit | status | report | demo`: thin; each calls what a script would."""
+"""`daskumap plan | fit | resume | verify | status | report | demo`: thin; each calls what a script would."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from daskumap.errors import (
     TaskError,
 )
 
-# What a scheduler of batch jobs sees. 0 is success, 1 an error without a code of its own.
+# What a scheduler of batch jobs sees. 0 is success, 1 an error without a code of its own, 130 and 143 are
+# SIGINT and SIGTERM.
 EXIT_CODES: tuple[tuple[type[DaskumapError], int], ...] = (
     (ParameterError, 2),
     (SourceError, 3),
@@ -33,6 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     options = vars(build_parser().parse_args(arguments))
     command = options.pop("command")
+    before = {number: signal.signal(number, _stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         command(options)
     except DaskumapError as error:
@@ -40,7 +43,21 @@ def main(arguments: list[str] | None = None) -> int:
         return next((code for kind, code in EXIT_CODES if isinstance(error, kind)), 1)
     except BrokenPipeError:
         return 0
+    except KeyboardInterrupt as stop:
+        number = stop.args[0] if stop.args else signal.SIGINT
+        sys.stderr.write("daskumap: stopped. Finished tasks are kept; `daskumap resume` goes on from here.\n")
+        return 128 + int(number)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
     return 0
+
+
+def _stop(number: int, frame: object) -> None:
+    """Stop in an orderly way at the first signal, at once at the second."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    raise KeyboardInterrupt(number)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -61,6 +78,19 @@ def build_parser() -> argparse.ArgumentParser:
     )
     fit.add_argument("--quiet", action="store_true", help="no progress, no report")
     fit.set_defaults(command=run_fit)
+
+    resume = commands.add_parser("resume", help="go on with an unfinished run, from what its run store says")
+    resume.add_argument("run", help="path or URL of a run store")
+    resume.add_argument("--memory", help="what a worker may use, such as 4GB")
+    resume.add_argument("--threads", type=int, help="threads of the embedded worker")
+    resume.add_argument("--scheduler", metavar="WHERE", help="as in fit")
+    resume.add_argument("--quiet", action="store_true", help="no progress, no report")
+    resume.set_defaults(command=run_resume)
+
+    verify = commands.add_parser("verify", help="read a run store against its checksums")
+    verify.add_argument("run", help="path or URL of a run store")
+    verify.add_argument("--repair", action="store_true", help="mark what is damaged as not done")
+    verify.set_defaults(command=run_verify)
 
     plan = commands.add_parser("plan", help="say what a fit would do; starts nothing")
     _add_input(plan)
@@ -136,6 +166,28 @@ def run_fit(options: dict[str, Any]) -> None:
         sys.stdout.write(
             f"{result}\n\nembedding            {run}/embedding\npicture              {run}/embedding.png\n"
         )
+
+
+def run_resume(options: dict[str, Any]) -> None:
+    """Go on with a run and show the report."""
+    import daskumap
+
+    run, quiet, scheduler = (options.pop(name) for name in ("run", "quiet", "scheduler"))
+    result = daskumap.resume(run, client=scheduler, progress=not quiet, **options)
+    if not quiet:
+        sys.stdout.write(f"{result}\n\nembedding            {run}/embedding\n")
+
+
+def run_verify(options: dict[str, Any]) -> None:
+    """Check a run store; damage that is not repaired is an error."""
+    import daskumap
+
+    damage = daskumap.verify(options["run"], repair=options["repair"])
+    for stage, texts in damage.items():
+        sys.stdout.write("".join(f"{stage}: {text}\n" for text in texts))
+    if damage and not options["repair"]:
+        raise StoreError(f"{options['run']} is damaged. `daskumap verify --repair`, then `resume`, mends it.")
+    sys.stdout.write("All is well.\n" if not damage else "Marked; `daskumap resume` makes it again.\n")
 
 
 def run_plan(options: dict[str, Any]) -> None:

@@ -48,9 +48,9 @@ def _uniform(key, first, count, columns):  # type: ignore[no-untyped-def]
     return out
 
 
-def mix_rows(start: int, stop: int) -> "np.ndarray[Any, Any]":
-    """Return a hash of each row number from start to stop - 1, (r,) int64, not negative (SplitMix64)."""
-    x = np.arange(start, stop, dtype=np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+def mix_rows(rows: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
+    """Return a hash of each row number, int64 of the same shape, not negative (SplitMix64)."""
+    x = rows.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return (x >> np.uint64(1)).astype(np.int64)

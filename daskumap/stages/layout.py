@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from daskumap.errors import StoreError
 from daskumap.kernels.layout import Edges, State, adam_epoch, edge_rates, forces, negative_pool, sgd_epoch
 from daskumap.plan.job import Job
 from daskumap.plan.progress import tell
@@ -203,6 +204,10 @@ def load_state(job: Job, start: int, stop: int, segment: int) -> tuple[Array, St
     positions, mean, variance = (
         run.read(f"{SLOTS[(segment - 1) % 2]}/{part}", start, stop) for part in PARTS
     )
+    if not np.isfinite(positions).all():  # a missing chunk reads as NaN, and no layout makes one
+        raise StoreError(
+            f"The layout's checkpoint before segment {segment} is damaged. Run `daskumap verify --repair`."
+        )
     return positions, State(mean, variance)
 
 

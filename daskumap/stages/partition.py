@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 
 # Micro-cells of the spectral start: a dense eigenproblem of this size takes about two seconds.
 MICRO_CELLS = 2_000
+# The probes are a sample: two standard errors below the mean still have to reach the target.
+SAFETY = 2.0
 # Above this overlap, NN-descent in wide cells costs less than brute force in small ones.
 MAX_BRUTE_OVERLAP = 4
 # Wide cells differ in size: this much above the mean still stays whole.
@@ -224,20 +226,20 @@ def choose_cells(job: Job, probe_cells: Array, found: Array, probe_ids: Array) -
     def measure(span: int) -> tuple[Array, Array]:
         here, there = cells.widen(probe_cells, span), cells.widen(found, span)
         here, there = np.where(here < 0, -1, here), np.where(there < 0, -2, there)
-        return cells.overlap_recall(here, there, probe_ids)
+        recall, error = cells.overlap_recall(here, there, probe_ids)
+        return recall, recall - SAFETY * error
 
-    # The probes are a sample: a standard error below the mean still has to reach the target.
-    recall, error = measure(1)
-    reached = np.flatnonzero(recall - error >= job.params.target_recall)
+    recall, sure = measure(1)
+    reached = np.flatnonzero(sure >= job.params.target_recall)
     most = min(job.params.max_overlap, _cells(job))
     best = 1, int(reached[0]) + 1 if len(reached) else most, recall
     if metric_of(job).space is None or (len(reached) and best[1] <= MAX_BRUTE_OVERLAP):
         return best
     for overlap, span in wide_spans(job):
-        recall, error = measure(span)
+        recall, sure = measure(span)
         if recall[overlap - 1] > best[2][best[1] - 1]:
             best = span, overlap, recall
-        if recall[overlap - 1] - error[overlap - 1] >= job.params.target_recall:
+        if sure[overlap - 1] >= job.params.target_recall:
             return span, overlap, recall
     return best
 
@@ -331,7 +333,7 @@ def shuffle_task(job: Job, number: int) -> Receipt:
     slice_starts = run.read("order/slice_starts")
     joined = cells.widen(nearest, span_of(job))[:, : overlap_of(job)]
     pieces = np.diff(slice_starts)[joined]
-    slices = slice_starts[joined] + mix_rows(start, stop)[:, None] % pieces
+    slices = slice_starts[joined] + mix_rows(np.arange(start, stop))[:, None] % pieces
     slices = np.where(joined >= 0, slices, -1).T.ravel()
     order = np.argsort(slices, kind="stable")[np.count_nonzero(slices < 0) :]
     slices = slices[slices >= 0]

@@ -1,8 +1,8 @@
 """One driver at a time: a lock in the run store with a heartbeat, made by exclusive creation.
 
-Not flock: it does not work on object stores, nor between the hosts of many network file systems. Each lock has a
-generation; who finds a dead one makes the next generation, which only one can, and a holder that wakes up late finds
-it and stops.
+Not flock: it does not work on object stores, nor between the hosts of many network file systems. Each lock
+has a generation; who finds a dead one makes the next generation, which only one can, and a holder that wakes
+up late finds it and stops.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ class RunLock:
         """Raise if somebody took the lock over, believing this process dead."""
         if self._lost:
             raise StoreError(
-                f"{self.store.group.store_path} was taken over by another process, since this one said nothing for "
-                f"{DEAD_AFTER_SECONDS:.0f} s. Let that one finish, or stop it and fit again."
+                f"{self.store.group.store_path} was taken over by another process, since this one said "
+                f"nothing for {DEAD_AFTER_SECONDS:.0f} s. Let that one finish, or stop it and fit again."
             )
 
     def _beat(self) -> None:
@@ -99,9 +99,9 @@ class RunLock:
         if silent > DEAD_AFTER_SECONDS or _is_dead(about["host"], about["pid"]):
             return
         raise StoreError(
-            f"{self.store.group.store_path} is in use by process {about['pid']} on {about['host']}, which was alive "
-            f"{max(0.0, silent):.0f} s ago. Wait for it, or stop it; the lock of a dead process is taken over after "
-            f"{DEAD_AFTER_SECONDS:.0f} s."
+            f"{self.store.group.store_path} is in use by process {about['pid']} on {about['host']}, which "
+            f"was alive {max(0.0, silent):.0f} s ago. Wait for it, or stop it; the lock of a dead process is "
+            f"taken over after {DEAD_AFTER_SECONDS:.0f} s."
         )
 
 

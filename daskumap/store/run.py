@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import logging
 import zlib
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,8 @@ log = logging.getLogger(__name__)
 
 SCHEMA = 1
 KEY = "daskumap"
+# What must be the same for a run to go on.
+COMPARED = ("params", "source")
 
 
 class RunStore:
@@ -74,12 +75,8 @@ class RunStore:
             attributes = {KEY: {"schema": SCHEMA, **about}}
             return cls(zarr.create_group(str(url), zarr_format=3, attributes=attributes))
         run = cls.open(url)
-        differences = list(_differences(run.about, about))
-        if differences:
-            raise RunMismatchError(
-                f"{url} holds another run: {'; '.join(differences)}. Give the same input and parameters to "
-                "continue it, or name another store."
-            )
+        known = run.about
+        check_same(url, {part: known[part] for part in COMPARED}, {part: about[part] for part in COMPARED})
         return run
 
     @property
@@ -122,9 +119,15 @@ class RunStore:
                 found[int(name.removesuffix(".json"))] = receipt
         return dict(sorted(found.items()))
 
+    def forget(self, stage: str) -> None:
+        """Delete the records of a stage's tasks, so that they run again."""
+        for name in self.names(f"ledger/{stage}"):
+            self.delete(f"ledger/{stage}/{name}")
+
     def names(self, folder: str) -> list[str]:
         """Return the names of the documents in a folder, sorted."""
-        return sorted(name for name in sync(_list(self.group.store, self._key(folder))) if name.endswith(".json"))
+        found = sync(_list(self.group.store, self._key(folder)))
+        return sorted(name for name in found if name.endswith(".json"))
 
     def delete(self, name: str) -> None:
         """Delete a file that may be there."""
@@ -147,6 +150,18 @@ class RunStore:
     def load_json(self, name: str) -> Any:
         """Read what `save_json` wrote; None if it was not written."""
         return self._load(f"{name}.json")
+
+    def damage(self, name: str, read: bool) -> list[str]:
+        """Return what is wrong with an array, or with all arrays of a group: chunks missing or unreadable.
+
+        With `read` every chunk is read and its checksum compared; without, chunks are only counted.
+        """
+        if name not in self.group:
+            return [f"{name} is missing"]
+        node = self.group[name]
+        nodes = [node] if isinstance(node, zarr.Array) else [member for _, member in node.members(None)]
+        arrays = [node for node in nodes if isinstance(node, zarr.Array)]
+        return [text for array in arrays for text in _array_damage(array, read)]
 
     def _load(self, name: str) -> Any:
         """Return a document's content; None where there is none, or where its checksum says it is damaged."""
@@ -184,13 +199,26 @@ def create_array(
     )
 
 
+def _array_damage(array: zarr.Array[Any], read: bool) -> list[str]:
+    missing = array.nchunks - array.nchunks_initialized if array.size else 0
+    found = [f"{array.path}: {missing} of {array.nchunks} chunks are missing"] if missing else []
+    step = array.chunks[0]
+    for start in range(0, array.shape[0] if read else 0, step):
+        try:
+            array[start : start + step]
+        except Exception as error:  # whatever a codec raises on bytes that are not its own
+            found.append(f"{array.path}, rows {start} to {min(start + step, array.shape[0]) - 1}: {error}")
+    return found
+
+
 def _text(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True).encode()
 
 
 def _sealed(value: Any) -> bytes:
     """Return a document with its checksum, as text."""
-    return json.dumps({"content": value, "crc32": zlib.crc32(_text(value))}, indent=1, sort_keys=True).encode()
+    document = {"content": value, "crc32": zlib.crc32(_text(value))}
+    return json.dumps(document, indent=1, sort_keys=True).encode()
 
 
 async def _list(store: Any, prefix: str) -> list[str]:
@@ -211,9 +239,22 @@ def is_occupied(url: str | Path) -> bool:
     return True
 
 
-def _differences(old: dict[str, Any], new: dict[str, Any]) -> Iterable[str]:
-    for part in ("params", "source"):
-        before, after = old.get(part, {}), json.loads(json.dumps(new[part]))
+def check_same(url: str | Path, known: dict[str, Any], now: dict[str, Any]) -> None:
+    """Refuse to go on with a run that was started with something else.
+
+    Raises
+    ------
+    RunMismatchError
+        Listing each difference.
+    """
+    differences = []
+    for part, before in known.items():
+        after = json.loads(json.dumps(now[part]))
         for name in sorted(before.keys() | after.keys()):
             if before.get(name) != after.get(name):
-                yield f"{name} was {before.get(name)!r} and is now {after.get(name)!r}"
+                differences.append(f"{name} was {before.get(name)!r} and is now {after.get(name)!r}")
+    if differences:
+        raise RunMismatchError(
+            f"{url} holds another run: {'; '.join(differences)}. Give the same input and parameters to "
+            "continue it, or name another store."
+        )
