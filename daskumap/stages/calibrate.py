@@ -43,7 +43,7 @@ def calibrate_task(job: Job, number: int) -> Receipt:
     run, s = run_of(job), job.sizes
     start, stop = s.partition(number)
     distances = run.read("knn/distances", start, stop)
-    mean = float(run.load_json("knn/mean_distance"))
+    mean = float(run.load_json("facts/mean_distance"))
     rho, sigma = calibrate(distances, job.params.n_neighbors, float(job.params.local_connectivity), mean)
     run.array("calibration/rho")[start:stop] = rho
     run.array("calibration/sigma")[start:stop] = sigma

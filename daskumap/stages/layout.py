@@ -256,7 +256,7 @@ def forget_edges() -> None:
 def load_edges(job: Job, start: int, stop: int) -> Edges:
     """Read the edges of a range of vertices, without those that would never fire."""
     indptr, tails, weights = read_edges(job, start, stop)
-    rates = edge_rates(weights, float(run_of(job).load_json("graph/largest_weight") or 1.0), job.n_epochs)
+    rates = edge_rates(weights, float(run_of(job).load_json("facts/largest_weight") or 1.0), job.n_epochs)
     keep = rates > 0
     kept = np.concatenate([[0], np.cumsum(keep)])[indptr]
     return Edges(kept, np.ascontiguousarray(tails[keep]), np.ascontiguousarray(rates[keep]))

@@ -158,4 +158,4 @@ def save_mean_distance(job: Job, receipts: dict[int, Receipt]) -> None:
     """Keep the mean distance over all rows, each row itself counted at 0, as umap-learn does."""
     edges = sum(receipt["edges"] for receipt in receipts.values()) + job.sizes.rows
     total = math.fsum(value for receipt in receipts.values() for value in receipt["sums"])
-    run_of(job).save_json("knn/mean_distance", total / edges)
+    run_of(job).save_json("facts/mean_distance", total / edges)

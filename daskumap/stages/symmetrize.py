@@ -69,7 +69,7 @@ def symmetrize_task(job: Job, number: int) -> Receipt:
 def save_largest_weight(job: Job, receipts: dict[int, Receipt]) -> None:
     """Keep the largest weight of the graph, to which the sampling of edges is relative."""
     run_of(job).save_json(
-        "graph/largest_weight", max(receipt["largest_weight"] for receipt in receipts.values())
+        "facts/largest_weight", max(receipt["largest_weight"] for receipt in receipts.values())
     )
 
 

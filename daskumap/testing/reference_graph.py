@@ -80,7 +80,8 @@ def dense(indices: Array, weights: Array, vertices: int) -> Array:
 def fuzzy_union(p: Array, mix: float) -> Array:
     """Return the symmetric weights of a dense matrix of memberships."""
     q = p.T
-    return mix * (p + q - p * q) + (1 - mix) * p * q
+    joined: Array = mix * (p + q - p * q) + (1 - mix) * p * q
+    return joined
 
 
 def sort_by_tail(indices: Array, weights: Array, first: int, unit: int, ranges: int) -> tuple[Array, ...]:
