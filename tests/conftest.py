@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 from pathlib import Path
 
+import dask
 import numpy as np
 import pytest
 import zarr
@@ -51,10 +52,12 @@ def client_1x2():
 
 
 def _client(threads):
-    cluster = LocalCluster(
-        n_workers=1, threads_per_worker=threads, processes=False, memory_limit="4GB",
-        dashboard_address="127.0.0.1:0",
-    )  # fmt: skip
+    # Without a time to live: a machine that pauses must not lose its worker.
+    with dask.config.set({"distributed.scheduler.worker-ttl": None}):
+        cluster = LocalCluster(
+            n_workers=1, threads_per_worker=threads, processes=False, memory_limit="4GB",
+            dashboard_address="127.0.0.1:0", worker_dashboard_address="127.0.0.1:0",
+        )  # fmt: skip
     with cluster, Client(cluster, set_as_default=False) as client:
         yield client
 

@@ -53,11 +53,13 @@ def fail_at_three(job, number):
     return {}
 
 
-def blas_threads(job, number):
-    import numpy as np
+def most_threads():
+    return max(pool["num_threads"] for pool in threadpool_info())
 
-    _ = np.ones((50, 50)) @ np.ones((50, 50))
-    return {"threads": max(pool["num_threads"] for pool in threadpool_info())}
+
+def blas_threads(job, number):
+    time.sleep(0.02)  # so that both threads are in a task
+    return {"threads": most_threads()}
 
 
 def run(engine, job, task, todo, **options):
@@ -86,15 +88,17 @@ def test_errors_in_our_words_arrive_as_they_are(engine, job):
 
 
 def test_one_blas_thread_inside_tasks(engine, job):
+    """Also after another thread of this process has set a limit; and the user's limit is back afterwards."""
     with threadpool_limits(2):
-        assert max(pool["num_threads"] for pool in threadpool_info()) == 2
+        assert most_threads() == 2
         assert {receipt["threads"] for _, receipt in run(engine, job, blas_threads, list(range(6)))} == {1}
-        assert max(pool["num_threads"] for pool in threadpool_info()) == 2
+        assert most_threads() == 2
 
 
 @pytest.mark.parametrize(
-    ("stage", "task"), [("scan", 0), ("partition.order", 0), ("neighbors", 1), ("calibrate", 0), ("layout", 2), ("report.ranks", 0)]
-)  # fmt: skip
+    ("stage", "task"),
+    [("scan", 0), ("partition.order", 0), ("neighbors", 1), ("layout", 2), ("report.ranks", 0)],
+)
 def test_a_task_that_fails_twice_is_tried_again(fit, fit_bits, data, client_1x2, tmp_path, stage, task):
     faults = {(stage, task): [Fault("once"), Fault("twice")]}
     engine = FailingEngine(DaskEngine(client_1x2), tmp_path / "witnesses", faults)
@@ -107,9 +111,7 @@ def test_a_task_that_fails_twice_is_tried_again(fit, fit_bits, data, client_1x2,
 def test_a_task_that_always_fails(fit, data, client_1x2, tmp_path):
     faults = {("layout", 2): [OSError("disk is gone")] * 9}
     engine = FailingEngine(DaskEngine(client_1x2), tmp_path / "witnesses", faults)
-    with pytest.raises(
-        TaskError, match=r"Stage 'layout', task 2 failed 3 times, at last with OSError: disk is gone"
-    ):
+    with pytest.raises(TaskError, match="Stage 'layout', task 2 failed 3 times, .* OSError: disk is gone"):
         fit(data, tmp_path / "run.zarr", client=engine, **OPTIONS)
     # What was finished is kept, and nothing after it was begun.
     status = daskumap.open(tmp_path / "run.zarr").status()

@@ -101,21 +101,37 @@ _limited: Any = None
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """Keep BLAS and OpenMP to one thread: tasks are what runs in parallel, and bits depend on the split."""
+    """Keep BLAS and OpenMP to one thread: tasks are what runs in parallel, and bits depend on the split.
+
+    OpenMP has a limit for each thread, OpenBLAS one for the process.
+    """
     from threadpoolctl import threadpool_limits
 
     global _limited, _users
     with _limits:
         if _users == 0:
-            _limited = threadpool_limits(1)
+            _free_openblas()
+            _limited = threadpool_limits(1, user_api="blas")
         _users += 1
     try:
-        yield
+        with threadpool_limits(1, user_api="openmp"):
+            yield
     finally:
         with _limits:
             _users -= 1
             if _users == 0:
+                _free_openblas()
                 _limited.restore_original_limits()
+                _free_openblas()
+
+
+def _free_openblas() -> None:
+    """Let this thread set OpenBLAS' limit: from 3.7 on, threadpoolctl ignores all but the first that did."""
+    import threadpoolctl
+
+    clear = getattr(threadpoolctl.OpenBLASController, "clear_controlling_thread", None)
+    if clear is not None:
+        clear(force=True)
 
 
 _users = 0

@@ -209,6 +209,8 @@ def embedded_cluster(threads: int, memory: int | None) -> LocalCluster:
             "distributed.worker.memory.pause": False,
             "distributed.worker.memory.terminate": False,
             "distributed.scheduler.allowed-failures": ALLOWED_FAILURES,
+            # A laptop that was asleep for five minutes has not lost its worker.
+            "distributed.scheduler.worker-ttl": None,
         }
     ):
         return LocalCluster(

@@ -1,0 +1,218 @@
+"""Nothing is lost, and nothing damaged passes for whole: resume, the lock, signals, verify."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import zarr
+
+import daskumap
+from daskumap.cli.main import main
+from daskumap.errors import RunMismatchError, StoreError
+from daskumap.pipeline import STEPS
+from daskumap.store import lock
+from daskumap.store.lock import RunLock
+from daskumap.store.run import RunStore
+from conftest import sha
+
+OPTIONS = {"n_epochs": 20, "checkpoint_every": 5}
+
+
+@pytest.fixture
+def place(tmp_path):
+    return tmp_path / "run.zarr"
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory, small):
+    path = tmp_path_factory.mktemp("source") / "data.zarr"
+    zarr.create_array(str(path), data=small, chunks=(128, 8))
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, source):
+    """A finished run, to be copied before it is damaged, and the digest of its map."""
+    path = tmp_path_factory.mktemp("finished") / "run.zarr"
+    run = daskumap.fit(source, path, client="sequential", progress=False, random_state=1, **OPTIONS)
+    return path, sha(run.embedding)
+
+
+@pytest.mark.parametrize("stage", STEPS)
+def test_resume_makes_a_stage_again_and_nothing_else(finished, place, stage):
+    shutil.copytree(finished[0], place)
+    store = RunStore.open(place)
+    before = {step: store.records(step) for step in STEPS}
+    store.forget(stage)
+    store.forget("report.summary")
+    run = daskumap.resume(place, client="sequential", progress=False)
+    assert sha(run.embedding) == finished[1]
+    after = {step: run.store.records(step) for step in STEPS}
+    again = {step for step in STEPS if after[step] != before[step]}  # seconds differ where a task ran
+    assert again == {stage, "report.summary"}
+
+
+def test_resume_needs_nothing_but_the_store(fit, small, place):
+    start = np.asarray(small[:, :2], np.float32)
+    whole = sha(fit(small, place, init=start, **OPTIONS).embedding)
+    store = RunStore.open(place)
+    for stage in ("layout", "publish", "report.summary"):
+        store.forget(stage)
+    assert sha(daskumap.resume(place, client="sequential", progress=False).embedding) == whole
+
+
+def test_resume_refuses_what_the_store_does_not_hold(fit, small, place):
+    fit(small, place, metric=_metric, **OPTIONS)
+    with pytest.raises(StoreError, match="started with a function or an array that it does not hold"):
+        daskumap.resume(place, client="sequential")
+
+
+def _metric(x, y):
+    total = 0.0
+    for i in range(x.shape[0]):
+        total += abs(x[i] - y[i])
+    return total
+
+
+def test_resume_refuses_an_input_that_changed(source, small, place, tmp_path):
+    copy = tmp_path / "data.zarr"
+    shutil.copytree(source, copy)
+    daskumap.fit(copy, place, client="sequential", progress=False, random_state=1, **OPTIONS)
+    RunStore.open(place).forget("report.summary")
+    zarr.open_array(str(copy), mode="r+")[0] = 7.0
+    with pytest.raises(RunMismatchError, match=r"holds another run: rows was '\w+' and is now '\w+'"):
+        daskumap.resume(place, client="sequential")
+
+
+def _damage(path, kind):
+    content = path.read_bytes()
+    if kind == "flipped":
+        path.write_bytes(content[:9] + bytes([content[9] ^ 16]) + content[10:])
+    elif kind == "truncated":
+        path.write_bytes(content[: len(content) // 2])
+    else:
+        path.unlink()
+
+
+@pytest.mark.parametrize("kind", ["flipped", "truncated", "deleted"])
+@pytest.mark.parametrize(
+    ("stage", "chunk"),
+    [
+        ("scan", "scan/sample/00000000/rows/c/0/0"),
+        ("partition.cells", "cells/centroids/c/0/0"),
+        ("partition.assign", "assign/cells/c/0/0"),
+        ("partition.shuffle", "shuffle/00000000/rows/c/0/0"),
+        ("neighbors", "found/00000000/ids/c/0/0"),
+        ("neighbors.merge", "knn/distances/c/0/0"),
+        ("calibrate", "calibration/sigma/c/0"),
+        ("symmetrize", "graph/00000000/weights/c/0"),
+        ("initialize", "initial/c/0/0"),
+        ("layout", "layout/odd/positions/c/0/0"),
+        ("publish", "embedding/c/0/0"),
+    ],
+)
+def test_damage_is_named_and_mended(finished, place, capsys, stage, chunk, kind):
+    shutil.copytree(finished[0], place)
+    assert daskumap.verify(place) == {}
+    _damage(place / chunk, kind)
+    assert list(daskumap.verify(place)) == [stage]
+    assert main(["verify", str(place)]) == 5
+    assert f"{stage}: {chunk.rpartition('/c/')[0]}" in capsys.readouterr().out
+    assert list(daskumap.verify(place, repair=True)) == [stage]
+    assert sha(daskumap.resume(place, client="sequential", progress=False).embedding) == finished[1]
+    assert daskumap.verify(place) == {}
+
+
+@pytest.mark.parametrize("kind", ["flipped", "truncated", "deleted"])
+@pytest.mark.parametrize("stage", ["scan", "partition.order", "layout", "publish"])
+def test_a_damaged_record_counts_as_none(finished, place, stage, kind):
+    shutil.copytree(finished[0], place)
+    RunStore.open(place).forget("report.summary")
+    _damage(place / "ledger" / stage / "00000000.json", kind)
+    run = daskumap.resume(place, client="sequential", progress=False)
+    assert sha(run.embedding) == finished[1]
+    assert len(run.store.records(stage)) == len(RunStore.open(finished[0]).records(stage))
+
+
+def test_a_missing_chunk_is_found_without_being_asked(finished, place, caplog):
+    shutil.copytree(finished[0], place)
+    RunStore.open(place).forget("publish")
+    RunStore.open(place).forget("report.summary")
+    (place / "rows/vertex/c/0").unlink()
+    run = daskumap.resume(place, client="sequential", progress=False)
+    assert sha(run.embedding) == finished[1]
+    assert "'partition.shuffle' runs again: rows/vertex: 1 of" in caplog.text
+
+
+def test_a_second_driver_is_refused(finished, place):
+    shutil.copytree(finished[0], place)
+    store = RunStore.open(place)
+    store.forget("report.summary")
+    with RunLock(store), pytest.raises(StoreError, match=rf"in use by process {os.getpid()} on \S+, which was"):
+        daskumap.resume(place, client="sequential")
+    assert daskumap.resume(place, client="sequential", progress=False).finished
+
+
+@pytest.mark.parametrize(("pid", "age"), [(2**22 + 1, 0.0), (os.getpid(), 61.0)], ids=["dead", "silent"])
+def test_a_dead_holder_is_followed(finished, place, pid, age):
+    shutil.copytree(finished[0], place)
+    store = RunStore.open(place)
+    about = {"id": "x", "host": os.uname().nodename, "pid": pid, "time": time.time() - age}
+    store.save_json("lock/00000004", about)
+    with RunLock(store) as held:
+        assert held.generation == 5
+        assert store.names("lock") == ["00000005.json"]
+    assert store.names("lock") == []
+
+
+def test_a_holder_that_was_followed_stops(finished, place, monkeypatch):
+    monkeypatch.setattr(lock, "HEARTBEAT_SECONDS", 0.05)
+    shutil.copytree(finished[0], place)
+    store = RunStore.open(place)
+    with RunLock(store) as held:
+        held.check()
+        store.save_json("lock/00000001", {"id": "other"})
+        held._thread.join(10)
+        with pytest.raises(StoreError, match="taken over by another process"):
+            held.check()
+    assert store.names("lock") == ["00000000.json", "00000001.json"]
+
+
+def _start(source, place):
+    command = [sys.executable, "-m", "daskumap.cli.main", "fit", str(source), str(place), "--seed", "1"]
+    more = ["--scheduler", "sequential", "--set", "n_epochs=20000", "--set", "checkpoint_every=200"]
+    return subprocess.Popen([*command, *more], stderr=subprocess.PIPE, text=True)
+
+
+def _until(path, process):
+    for _ in range(1200):
+        if path.exists() or process.poll() is not None:
+            break
+        time.sleep(0.1)
+    assert path.exists()
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)], ids=["term", "int", "kill"]
+)
+def test_a_run_that_was_stopped_goes_on(source, tmp_path, place, number, code):
+    """Stopped in the middle of the layout, at any checkpoint but the last: the same map as without."""
+    process = _start(source, place)
+    _until(place / "ledger/layout/00000001.json", process)
+    process.send_signal(number)
+    error = process.communicate(timeout=60)[1]
+    assert process.returncode == code
+    assert ("daskumap resume" in error) == (number != signal.SIGKILL)
+    records = {path.name: json.loads(path.read_text()) for path in (place / "ledger/layout").iterdir()}
+    assert 2 <= len(records) < 100
+    run = daskumap.resume(place, client="sequential", progress=False)
+    options = {"n_epochs": 20_000, "checkpoint_every": 200, "random_state": 1, "progress": False}
+    assert sha(run.embedding) == sha(daskumap.fit(source, tmp_path / "b.zarr", client="sequential", **options).embedding)
+    for name, record in records.items():
+        assert json.loads((place / "ledger/layout" / name).read_text()) == record  # not done again
