@@ -90,7 +90,8 @@ class Plan:
     def peak_bytes(self, stage: Stage) -> int:
         """Return the projected peak of one worker process in a stage."""
         at_once = min(stage.tasks, self.job.resources.threads) if not stage.ordered else 1
-        return RESERVED + self.job.sizes.cache_bytes + stage.shared + at_once * stage.task_bytes
+        held = reserved_bytes(self.job) + self.job.sizes.cache_bytes + stage.shared
+        return held + at_once * stage.task_bytes
 
     def check(self, free_disk: int | None = None) -> None:
         """Refuse a plan that cannot fit.
@@ -134,8 +135,14 @@ class Plan:
         return "\n".join(lines)
 
 
+def reserved_bytes(job: Job) -> int:
+    """Return what a worker takes before it holds any data."""
+    return RESERVED + (neighbors.DESCENT_RESERVED if neighbors.uses_descent(job) else 0)
+
+
 def _terms(stage: Stage, job: Job) -> str:
-    terms = {"reserved": RESERVED, "cache": job.sizes.cache_bytes, "shared": stage.shared, **stage.memory}
+    held = {"reserved": reserved_bytes(job), "cache": job.sizes.cache_bytes, "shared": stage.shared}
+    terms = {**held, **stage.memory}
     parts = ", ".join(f"{name} {size / 1e6:,.0f} MB" for name, size in terms.items() if size)
     return f"{parts}; {min(stage.tasks, job.resources.threads)} task(s) at once"
 
