@@ -111,7 +111,7 @@ def test_a_task_that_fails_twice_is_tried_again(fit, fit_bits, data, client_1x2,
 def test_a_task_that_always_fails(fit, data, client_1x2, tmp_path):
     faults = {("layout", 2): [OSError("disk is gone")] * 9}
     engine = FailingEngine(DaskEngine(client_1x2), tmp_path / "witnesses", faults)
-    with pytest.raises(TaskError, match="Stage 'layout', task 2 failed 3 times, .* OSError: disk is gone"):
+    with pytest.raises(TaskError, match=r"Stage 'layout', task 2 failed 3 times, .* OSError: disk is gone"):
         fit(data, tmp_path / "run.zarr", client=engine, **OPTIONS)
     # What was finished is kept, and nothing after it was begun.
     status = daskumap.open(tmp_path / "run.zarr").status()
