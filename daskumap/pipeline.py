@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from daskumap.engine.base import Engine
-from daskumap.errors import PlanError
+from daskumap.errors import PlanError, SourceError
 from daskumap.plan.job import Job
 from daskumap.plan.sizes import RESERVED
 from daskumap.plan.stage import Receipt, Stage
@@ -205,8 +205,12 @@ def run_stage(
         check()
         run.record(stage.name, number, receipt)
         receipts[number] = receipt
-    if stage.finish is not None:
-        stage.finish(job, receipts)
+    try:
+        if stage.finish is not None:
+            stage.finish(job, receipts)
+    except SourceError:
+        run.discard()  # all that is there came of rows that have to be mended first
+        raise
     if todo:
         _keep_times(stage, job, receipts, time.perf_counter() - started)
     progress.finish()

@@ -415,7 +415,6 @@ def test_another_source_at_a_place_that_was_used(fit, small, write):
     assert sha(fit(path, **QUICK).embedding) == sha(fit(other, **QUICK).embedding)
 
 
-@pytest.mark.xfail(reason="the scan's records and the ingested copy outlive the refusal", strict=True)
 def test_rows_that_were_mended_are_looked_at_again(fit, small, write, tmp_path):
     path = write(with_bad_rows(small, [123], np.nan))
     with pytest.raises(SourceError, match="rows 123"):
@@ -425,7 +424,6 @@ def test_rows_that_were_mended_are_looked_at_again(fit, small, write, tmp_path):
     assert sha(run.embedding) == sha(fit(small, **QUICK).embedding)
 
 
-@pytest.mark.xfail(reason="the run store is made before the plan is checked", strict=True)
 def test_a_plan_that_was_refused_leaves_the_place_free(fit, small, tmp_path):
     with pytest.raises(daskumap.DaskumapError, match="Raise memory"):
         fit(small, tmp_path / "run.zarr", memory="510MB", **QUICK)

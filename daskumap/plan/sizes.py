@@ -155,7 +155,7 @@ def make_sizes(
         probe_rows=min(rows, max(256, min(512, rows // 256)) if matrix_product else 128),
         cells=cells,
         max_cell_rows=limit,
-        wide_rows=min(rows, max_cell_rows or 250_000, max(4096, WIDE_BYTES // (4 * columns))),
+        wide_rows=min(rows, max_cell_rows or 100_000, max(4096, WIDE_BYTES // (4 * columns))),
         vertex_chunk=vertex_chunk,
         row_block=_row_block(
             rows, row_bytes, min(BLOCK_BYTES, budget // 6), resources.slots, source_chunk_rows

@@ -119,6 +119,10 @@ class RunStore:
                 found[int(name.removesuffix(".json"))] = receipt
         return dict(sorted(found.items()))
 
+    def discard(self) -> None:
+        """Delete the run store and leave its place free."""
+        sync(self.group.store.delete_dir(self.group.path))
+
     def forget(self, stage: str) -> None:
         """Delete the records of a stage's tasks, so that they run again."""
         for name in self.names(f"ledger/{stage}"):
