@@ -397,7 +397,7 @@ def test_identity_sees_values_and_layout(tmp_path):
 @pytest.mark.parametrize("shards", [None, (6000, 256)])
 def test_projection_bounds_what_reading_takes(tmp_path, shards):
     store(
-        tmp_path / "x", np.random.default_rng(0).normal(size=(60000, 256)), chunks=(1000, 256), shards=shards
+        tmp_path / "x", np.random.default_rng(0).normal(size=(150000, 256)), chunks=(1000, 256), shards=shards
     )
     code = """
 import sys
@@ -409,8 +409,8 @@ source = open_source(sys.argv[1])
 source.read(0, 1)
 open("/proc/self/clear_refs", "w").write("5")
 before = status("VmRSS")
-source.read(0, 60000)
-print(status("VmHWM") - before, source.projected_read_bytes(60000))
+source.read(0, 150000)
+print(status("VmHWM") - before, source.projected_read_bytes(150000))
 """
     root = Path(source_module.__file__).parents[2]
     command = [sys.executable, "-c", code, str(tmp_path / "x")]
