@@ -148,8 +148,8 @@ class Source:
         60,000 x 256 float64, 500          61     115 to 137 129 to 155  173
         ================================== ====== ========== =========== =========
 
-        For blocks above 50 MB the bound was 1.0 to 2.0 times what was measured, once 2.3 times on a machine under
-        load, for 61 MB of float64.
+        For blocks above 50 MB the bound was 1.0 to 2.0 times what was measured; once 2.3 times, for 61 MB of
+        float64 on a machine under load.
         """
         out = rows * self.shape[1] * 4
         if not self._stored:
