@@ -160,9 +160,7 @@ def test_a_second_driver_is_refused(finished, place):
     assert daskumap.resume(place, client="sequential", progress=False).finished
 
 
-@pytest.mark.parametrize(
-    ("pid", "age"), [(2**22 + 1, 0.0), (os.getpid(), 61.0)], ids=["dead", "silent"]
-)
+@pytest.mark.parametrize(("pid", "age"), [(2**22 + 1, 0.0), (os.getpid(), 61.0)], ids=["dead", "silent"])
 def test_a_dead_holder_is_followed(finished, place, pid, age):
     shutil.copytree(finished[0], place)
     store = RunStore.open(place)
