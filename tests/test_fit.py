@@ -1,7 +1,6 @@
 """What a fit takes, refuses, returns, leaves behind and goes on with; what map and report are worth."""
 
 import gc
-import glob
 import shutil
 import tempfile
 from pathlib import Path
@@ -263,24 +262,30 @@ def test_kinds_of_seeds(fit, small):
 # Run stores.
 
 
-def test_a_temporary_store_goes_with_what_was_taken_of_it(fit, small):
-    before = set(glob.glob(f"{tempfile.gettempdir()}/daskumap-*"))
+@pytest.fixture
+def temporary(tmp_path, monkeypatch):
+    """A folder for temporary files of this test's own."""
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    return tmp_path / "tmp"
+
+
+def test_a_temporary_store_goes_with_what_was_taken_of_it(fit, small, temporary):
     run = fit(small, **QUICK)
-    embedding, folder = run.embedding, Path(run.path)
+    embedding = run.embedding
+    assert Path(run.path).parent.parent == temporary
     del run
     gc.collect()
     assert np.isfinite(embedding[:]).all()
     del embedding
     gc.collect()
-    assert not folder.exists()
-    assert set(glob.glob(f"{tempfile.gettempdir()}/daskumap-*")) <= before
+    assert not list(temporary.iterdir())
 
 
-def test_a_fit_that_fails_leaves_no_temporary_store(fit, small):
-    before = set(glob.glob(f"{tempfile.gettempdir()}/daskumap-*"))
+def test_a_fit_that_fails_leaves_no_temporary_store(fit, small, temporary):
     with pytest.raises(SourceError):
         fit(with_bad_rows(small, [1], np.nan))
-    assert set(glob.glob(f"{tempfile.gettempdir()}/daskumap-*")) <= before
+    assert not list(temporary.iterdir())
 
 
 def test_a_run_store_stays_and_opens(fit, small, tmp_path):
