@@ -102,7 +102,7 @@ def test_sizes_of_any_shape(rows, columns, memory, workers, threads, chunk, prod
         (one.partitions, one.partition),
         (one.layout_partitions, one.layout_partition),
     ):
-        assert count <= 10**5
+        assert count <= 2 * 10**5
         if count < 200:
             ranges = [part(number) for number in range(count)]
             assert ranges[0][0] == 0

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from typing import Any
 
@@ -256,19 +257,11 @@ def summary_task(job: Job, number: int) -> Receipt:
         **_graph_measures(job),
     }
     run.save_json("report/measures", measures)
-    embedding_png(embedding, picture := _Bytes())
-    run.save_bytes("embedding.png", bytes(picture))
+    embedding_png(embedding, picture := io.BytesIO())
+    run.save_bytes("embedding.png", picture.getvalue())
     forget_positions()
     forget_rows()
     return {"rows": s.rows}
-
-
-class _Bytes(bytearray):
-    """A growing buffer that a PNG is written to."""
-
-    def write(self, data: bytes) -> int:
-        self.extend(data)
-        return len(data)
 
 
 def _trustworthiness(ranks: Array, rows: int, k: int) -> float | None:
