@@ -72,11 +72,12 @@ def read_rows(job: Job, start: int, stop: int) -> Array:
     if not job.sizes.cache_bytes:
         return source_of(job).read(start, stop, np.dtype(metric_of(job).dtype))
     place = (job.id, start, stop)
-    if place not in _blocks:
+    block = _blocks.get(place)
+    if block is None:  # another run in this process may evict it at any time: return what is held here
         for other in [other for other in list(_blocks) if other[0] != job.id]:
             _blocks.pop(other, None)
-        _blocks[place] = source_of(job).read(start, stop, np.dtype(metric_of(job).dtype))
-    return _blocks[place]
+        block = _blocks[place] = source_of(job).read(start, stop, np.dtype(metric_of(job).dtype))
+    return block
 
 
 # Blocks of the source that this process holds, by run and rows; `Sizes.cache_bytes` says whether they fit.
