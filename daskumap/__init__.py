@@ -8,9 +8,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from daskumap.api import Run, fit, open, plan, resume, verify
+    from daskumap.api import fit, open, plan, resume, verify
     from daskumap.errors import DaskumapError
     from daskumap.pipeline import Plan
+    from daskumap.run import Run
 
 __version__ = "0.1.0"
 __all__ = ["DaskumapError", "Plan", "Run", "__version__", "fit", "open", "plan", "resume", "verify"]
@@ -18,7 +19,7 @@ __all__ = ["DaskumapError", "Plan", "Run", "__version__", "fit", "open", "plan",
 _MODULES = {
     "DaskumapError": "daskumap.errors",
     "Plan": "daskumap.pipeline",
-    "Run": "daskumap.api",
+    "Run": "daskumap.run",
     "fit": "daskumap.api",
     "open": "daskumap.api",
     "plan": "daskumap.api",
@@ -32,12 +33,8 @@ def __getattr__(name: str) -> Any:
 
     if name not in _MODULES:
         raise AttributeError(f"module 'daskumap' has no attribute {name!r}")
-    if name == "DaskumapError":
-        return import_module(_MODULES[name]).DaskumapError
-    # All at once: `daskumap.plan` is a package too, and its import would hide the function.
-    loaded = {known: getattr(import_module(module), known) for known, module in _MODULES.items()}
-    globals().update(loaded)
-    return loaded[name]
+    found = globals()[name] = getattr(import_module(_MODULES[name]), name)
+    return found
 
 
 def __dir__() -> list[str]:

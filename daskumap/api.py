@@ -2,109 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import errno
 import logging
 import shutil
 import tempfile
 import uuid
 import weakref
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from daskumap.errors import ParameterError, SourceError, StoreError
+from daskumap.engine.base import KEPT
+from daskumap.errors import NO_SPACE, ParameterError, RunMismatchError, SourceError, StoreError
 from daskumap.kernels import metrics
+from daskumap.kernels.speed import measure_speed
 from daskumap.params import Params, make_params
-from daskumap.pipeline import STEPS, Plan, Progress, find_damage, make_plan, run_pipeline
-from daskumap.plan.job import Job
-from daskumap.plan.sizes import Resources, Sizes, as_dict, make_sizes
-from daskumap.report.tables import assemble, render
+from daskumap.pipeline import Plan, Progress, find_damage, make_plan, run_pipeline
+from daskumap.planning.job import Job
+from daskumap.planning.sizes import Resources, Sizes, as_dict, make_sizes
+from daskumap.run import Run
 from daskumap.stages.common import plan_with
 from daskumap.store.lock import RunLock
 from daskumap.store.run import RunStore, check_same, is_occupied
 from daskumap.store.source import Source, needs_ingest, open_source, open_spec
+from daskumap.store.trouble import is_url, local_path, speaking
 
-Array = np.ndarray[Any, Any]
 log = logging.getLogger(__name__)
-
-
-class Run:
-    """A finished or unfinished run: a view of its run store."""
-
-    def __init__(self, store: RunStore, path: str) -> None:
-        self.store = store
-        self.path = path
-
-    @property
-    def finished(self) -> bool:
-        """Whether every stage is done."""
-        return bool(self.store.records("report.summary"))
-
-    @property
-    def embedding(self) -> Any:
-        """The map: a `zarr.Array` (n, n_components) float32 in the user's row order.
-
-        Rows without any neighbour are NaN.
-
-        Raises
-        ------
-        StoreError
-            While the run is unfinished.
-        """
-        if not self._done("publish"):
-            raise StoreError(
-                f"The run in {self.path} has no embedding yet. Fit again on the same run store to go on."
-            )
-        return self.store.array("embedding")
-
-    @property
-    def report(self) -> dict[str, Any]:
-        """What was measured: quality, graph, seconds and peak memory by stage."""
-        return assemble(self.store)
-
-    @property
-    def params(self) -> dict[str, Any]:
-        """The parameters of the run."""
-        return dict(self.store.about["params"])
-
-    def knn(self) -> tuple[Array, Array]:
-        """Return the neighbours of all rows in the user's row order, in memory.
-
-        Returns
-        -------
-        indices, distances
-            (n, n_neighbors - 1) int64 and float32, ascending, without the row itself; -1 and inf where
-            missing.
-        """
-        vertex = self.store.read("rows/vertex")
-        row = np.empty_like(vertex)
-        row[vertex] = np.arange(len(vertex))
-        indices = self.store.read("knn/indices")[vertex]
-        rows = np.where(indices >= 0, row[np.maximum(indices, 0)], -1)
-        return rows, self.store.read("knn/distances")[vertex]
-
-    def save_picture(self, path: str | Path) -> None:
-        """Write the picture of the map to a PNG file."""
-        from daskumap.report.picture import embedding_png
-
-        embedding_png(self.embedding, path)
-
-    def status(self) -> dict[str, int]:
-        """Return the number of finished tasks by stage."""
-        return {name: len(self.store.records(name)) for name in STEPS}
-
-    def _done(self, stage: str) -> bool:
-        times = self.store.load_json("report/stages") or {}
-        return stage in times
-
-    def __repr__(self) -> str:
-        sizes = self.store.about["sizes"]
-        state = "finished" if self.finished else "unfinished"
-        return f"<daskumap.Run {self.path}: {sizes['rows']:,} x {sizes['columns']:,}, {state}>"
-
-    def __str__(self) -> str:
-        return render(self.report) if self.finished else repr(self)
 
 
 def fit(
@@ -116,6 +44,7 @@ def fit(
     threads: int | None = None,
     partitions: int | None = None,
     progress: bool | Progress = True,
+    restart: bool = False,
     **params: Any,
 ) -> Run:
     """Embed the rows of an array, which may be larger than memory.
@@ -140,13 +69,17 @@ def fit(
         Vertex partitions of the layout. None: one a worker, where there are 250,000 rows for each.
     progress
         Show how far the run is on standard error.
+    restart
+        Delete the run store that is there, if any, and start over. Refused where another process works on it,
+        and where something else than a run store lies.
     **params
         umap-learn's `n_neighbors`, `n_components`, `metric`, `metric_kwds`, `n_epochs`, `learning_rate`,
         `init` ("pca", "spectral", "random" or an array), `min_dist`, `spread`, `a`, `b`, `set_op_mix_ratio`,
         `local_connectivity`, `repulsion_strength`, `negative_sample_rate`, `disconnection_distance`,
         `random_state`; and `optimizer` ("adam", "sgd"), `reconcile_every`, `target_recall`, `max_overlap`,
         `max_cell_rows`, `checkpoint_every`. With `reconcile_every` above 1 the result depends on
-        `partitions`.
+        `partitions`. And umap-learn's `unique`: exact duplicates of a row cost no neighbours; the map is that
+        of the distinct rows, and each duplicate gets the position of its first occurrence.
 
     Returns
     -------
@@ -159,15 +92,22 @@ def fit(
         Each says what was seen, what is allowed and what to do.
     """
     source = open_source(data)
-    checked = _checked_params(source, _with_known_seed(run, params))
-    engine = _engine(client, memory, threads)
+    checked = _checked_params(source, params if restart else _with_known_seed(run, params))
     path, temporary = _place(run)
+    _refuse_inside(path, source, data, restart)
+    engine = _engine(client, memory, threads)
     try:
         planned = _plan(source, data, checked, engine.resources, partitions)
-        if not is_occupied(path):
-            planned.check(_free_disk(path))
-        store = RunStore.open_or_create(path, _about(planned, source))
-        _drive(store, _job(store, path, source, data, checked, engine.resources), engine, progress)
+        with _counting_bytes(path, planned):
+            if restart and is_occupied(path):
+                _start_over(path, planned)
+            if not is_occupied(path):
+                planned.check(_free_disk(path))
+            store = RunStore.open_or_create(path, _about(planned, source))
+            if needs_ingest(data):
+                _check_digest(store, data, path)
+            job = partial(_job, store, path, source, data, checked, engine.resources)
+            _drive(store, job, engine, progress)
     except BaseException:
         if temporary is not None:
             temporary.cleanup()
@@ -209,7 +149,8 @@ def resume(
     engine = _engine(client, memory, threads)
     try:
         job = Job(path, known["id"], spec, params, Sizes(**known["sizes"]), engine.resources)
-        _drive(store, job, engine, progress)
+        with _counting_bytes(path, make_plan(job)):
+            _drive(store, lambda: job, engine, progress)
     finally:
         engine.close()
     return Run(store, path)
@@ -257,17 +198,61 @@ def _known_params(store: RunStore, path: str) -> Params:
     return dataclasses.replace(make_params({**values, "init": "pca"}), init=np.zeros((0, 0), np.float32))
 
 
-def _drive(store: RunStore, job: Job, engine: Any, progress: Any) -> None:
+def _drive(store: RunStore, make_job: Callable[[], Job], engine: Any, progress: Any) -> None:
     """Run what is left of a run, alone."""
     from daskumap.report.progress import choose_progress
 
-    if not Run(store, job.url).finished:
-        with RunLock(store) as lock:
-            make_plan(job).check()
-            for stage, damage in find_damage(job, read=False).items():
-                log.warning("Stage '%s' runs again: %s.", stage, "; ".join(damage))
-                store.forget(stage)
-            run_pipeline(job, engine, choose_progress(progress), lock.check)
+    if Run(store, store.url).finished:
+        return
+    with RunLock(store) as lock:
+        store.check_identity()
+        store.sweep()
+        job = make_job()
+        make_plan(job).check()
+        for stage, damage in find_damage(job, read=False).items():
+            log.warning("Stage '%s' runs again: %s.", stage, "; ".join(damage))
+            store.forget(stage)
+        run_pipeline(job, engine, choose_progress(progress), lock.check)
+        store.sweep()  # after workers that died in this attempt
+
+
+def _start_over(path: str, planned: Plan) -> None:
+    """Delete the run store at `path`, if this is one and nobody works on it."""
+    store = RunStore.open_to_delete(path)
+    planned.check()  # before anything is lost
+    with RunLock(store):
+        store.discard()
+
+
+@contextlib.contextmanager
+def _counting_bytes(path: str, planned: Plan) -> Iterator[None]:
+    """Say how much a run needs where the disk is full."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_SPACE or isinstance(error, StoreError):
+            raise
+        raise StoreError(
+            error.errno,
+            f"There is no space left for {path} ({errno.errorcode[error.errno]}); the whole run needs "
+            f"{max(1, round(planned.disk_bytes / 1e6)):,} MB. Free that much. {KEPT}",
+        ) from error
+
+
+def _refuse_inside(path: str, source: Source, data: Any, restart: bool) -> None:
+    """Refuse a run store that would lie in the input, and an input that lies where a run store would."""
+    if needs_ingest(data):
+        return
+    given = source.spec()["path"]
+    here, there = (str(Path(text).resolve()) if "://" not in text else text for text in (path, given))
+    if here == there or here.startswith(there.rstrip("/") + "/"):
+        raise ParameterError(
+            f"The run store {path} lies in the input {given}, which is never written. Name a place beside it."
+        )
+    if restart and there.startswith(here.rstrip("/") + "/"):
+        raise ParameterError(
+            f"The input {given} lies in the run store {path}, which restart would delete. Name another place."
+        )
 
 
 def plan(
@@ -277,9 +262,18 @@ def plan(
     workers: int = 1,
     threads: int | None = None,
     partitions: int | None = None,
+    calibrate: bool = True,
     **params: Any,
 ) -> Plan:
     """Plan a fit from metadata; starts nothing. Arguments as in `fit`; `print` the result.
+
+    Parameters
+    ----------
+    workers, threads
+        Worker processes, and threads of each.
+    calibrate
+        Time this machine's cores for a second or two, so that the estimates of time hold for workers like it;
+        else they are those of the reference machine.
 
     Raises
     ------
@@ -293,7 +287,7 @@ def plan(
     resources = Resources(parse_memory(memory) or available_memory(), workers, threads or available_cores())
     result = _plan(source, data, checked, resources, partitions)
     result.check()
-    return result
+    return dataclasses.replace(result, speed=measure_speed()) if calibrate else result
 
 
 def open(path: str | Path) -> Run:
@@ -304,7 +298,8 @@ def open(path: str | Path) -> Run:
     StoreError
         If there is none.
     """
-    return Run(RunStore.open(path, mode="r"), str(path))
+    place, _ = _place(path)
+    return Run(RunStore.open(place, mode="r"), str(path))
 
 
 def _engine(client: Any, memory: str | int | None, threads: int | None) -> Any:
@@ -379,7 +374,7 @@ def _sizes(source: Source, params: Params, resources: Resources, partitions: int
 def _place(run: str | Path | None) -> tuple[str, tempfile.TemporaryDirectory[str] | None]:
     if run is not None:
         text = str(run)
-        return (text if "://" in text else str(Path(text).expanduser().absolute())), None
+        return (text.rstrip("/") if is_url(text) else str(local_path(text))), None
     folder = tempfile.TemporaryDirectory(prefix="daskumap-")
     return str(Path(folder.name) / "run.zarr"), folder
 
@@ -411,19 +406,37 @@ def _job(
         if "input/init" not in store.group:
             store.put("input/init", params.init.astype(np.float32))
         params = dataclasses.replace(params, init=np.zeros((0, 0), np.float32))
-    spec = _bring(source, data, store) if needs_ingest(data) else source.spec()
+    spec = _bring(data, store) if needs_ingest(data) else source.spec()
     return Job(path, known["id"], spec, params, Sizes(**known["sizes"]), resources)
 
 
-def _bring(source: Source, data: Any, store: RunStore) -> dict[str, Any]:
+def _bring(data: Any, store: RunStore) -> dict[str, Any]:
     """Copy an array that workers cannot open into the run store, once."""
-    from daskumap.store.ingest import ingest_dask, ingest_numpy
+    from daskumap.store.ingest import ingest
 
     if store.load_json("input/source") is None:
-        lazy = type(getattr(data, "data", data)).__module__.startswith("dask")
-        ingested = (ingest_dask if lazy else ingest_numpy)(data, store.group, "input/rows")
+        ingested, digest = ingest(data, store.group, "input/rows")
+        store.save_json("input/digest", digest)
         store.save_json("input/source", ingested.spec())
     return dict(store.load_json("input/source"))
+
+
+def _check_digest(store: RunStore, data: Any, path: str) -> None:
+    """Refuse an array in memory that is not the one that was brought into the run store.
+
+    Raises
+    ------
+    RunMismatchError
+        If any value differs.
+    """
+    from daskumap.store.ingest import digest_of
+
+    known = store.load_json("input/digest")
+    if known is not None and known != digest_of(data):
+        raise RunMismatchError(
+            f"{path} holds a run of another input: its values differ. Give the same input to continue it, "
+            "name another store, or start over there with restart (--restart)."
+        )
 
 
 def _free_disk(path: str) -> int | None:
@@ -431,6 +444,7 @@ def _free_disk(path: str) -> int | None:
     if "://" in path:
         return None
     folder = Path(path)
-    while not folder.exists():
-        folder = folder.parent
+    with speaking(path):
+        while not folder.exists():
+            folder = folder.parent
     return shutil.disk_usage(folder).free

@@ -4,6 +4,11 @@ Each is a `DaskumapError` and also the builtin that a caller would catch. A mess
 is allowed and what to do.
 """
 
+import errno
+
+# What a full disk says, or the end of one's share of it.
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+
 
 class DaskumapError(Exception):
     """Base of every error that daskumap raises on purpose."""

@@ -54,6 +54,7 @@ class Params:
     max_overlap: int = 6
     max_cell_rows: int | None = None
     checkpoint_every: int = 50
+    unique: bool = False
 
     def epochs(self, rows: int) -> int:
         """Return the number of epochs: as given, else 500 up to 10,000 rows and 200 above."""
@@ -165,6 +166,8 @@ def _check_rest(params: Params) -> None:
         raise ParameterError(
             f"metric is a {type(params.metric).__name__}; it must be a name or a function of two rows."
         )
+    if not isinstance(params.unique, bool):
+        raise ParameterError(f"unique is {params.unique!r}; it must be True or False.")
     if params.metric_kwds is not None and not isinstance(params.metric_kwds, dict):
         raise ParameterError(
             f"metric_kwds is a {type(params.metric_kwds).__name__}; it must be a dict of keyword arguments."

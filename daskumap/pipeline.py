@@ -9,19 +9,21 @@ from typing import Any, Protocol
 
 from daskumap.engine.base import Engine
 from daskumap.errors import PlanError, SourceError
-from daskumap.plan.job import Job
-from daskumap.plan.sizes import RESERVED
-from daskumap.plan.stage import Receipt, Stage
+from daskumap.planning.job import Job
+from daskumap.planning.sizes import RESERVED
+from daskumap.planning.stage import Receipt, Stage
 from daskumap.stages import (
     calibrate,
     initialize,
     judge,
     layout,
     neighbors,
+    order,
     partition,
     publish,
     scan,
     symmetrize,
+    unique,
 )
 from daskumap.stages.common import run_of
 
@@ -37,7 +39,7 @@ STAGES: tuple[Callable[[Job], Stage], ...] = (
     scan.plan_scan,  # one streaming pass: shape, NaN and inf, the sample
     partition.plan_cells,  # k-means cells of the sample
     partition.plan_assign,  # each row's nearest cells; exact neighbours of the probe rows
-    partition.plan_order,  # the overlap that reaches the target recall; rows renumbered cell-major
+    order.plan_order,  # the overlap that reaches the target recall; rows renumbered cell-major
     partition.plan_shuffle,  # each row into its cells
     neighbors.plan_neighbors,  # one kNN graph per cell
     neighbors.plan_merge,  # merged nearest k per vertex       knn/indices, knn/distances
@@ -53,6 +55,29 @@ STAGES: tuple[Callable[[Job], Stage], ...] = (
     judge.plan_loss,
     judge.plan_summary,
 )
+
+# What `unique` adds, after the scan.
+UNIQUE_STEPS = ("unique.twins", "unique.rows")
+UNIQUE_STAGES: tuple[Callable[[Job], Stage], ...] = (
+    unique.plan_twins,  # equal hashes, bucket by bucket
+    unique.plan_rows,  # the first row equal to each             rows/first
+)
+
+
+def steps_of(unique: bool) -> tuple[str, ...]:
+    """Return the names of a run's stages, in order."""
+    return (STEPS[0], *UNIQUE_STEPS, *STEPS[1:]) if unique else STEPS
+
+
+def planners_of(job: Job) -> tuple[Callable[[Job], Stage], ...]:
+    """Return what plans the stages of a run, in order."""
+    return (STAGES[0], *UNIQUE_STAGES, *STAGES[1:]) if job.params.unique else STAGES
+
+
+# What a task costs beside its work, and how fast a worker reads and writes a run store on a local disk
+# (measured: 5 to 20 ms; 1.3 to 1.6 GB/s).
+TASK_SECONDS = 0.01
+STORE_BYTES_A_SECOND = 1.4e9
 
 
 class Progress(Protocol):
@@ -77,10 +102,14 @@ class Plan:
     stages
         In order. Numbers that only the data can tell (how many cells a row joins, how they are grouped) are
         expected values; memory is an upper bound whatever they turn out to be.
+    speed
+        Of matrix products and of other kernels on a core of the workers, as multiples of the reference
+        (`kernels.speed`). Estimates of time rest on it.
     """
 
     job: Job
     stages: tuple[Stage, ...]
+    speed: tuple[float, float] = (1.0, 1.0)
 
     @property
     def disk_bytes(self) -> int:
@@ -92,6 +121,17 @@ class Plan:
         at_once = min(stage.tasks, self.job.resources.threads) if not stage.ordered else 1
         held = reserved_bytes(self.job) + self.job.sizes.cache_bytes + stage.shared
         return held + at_once * stage.task_bytes
+
+    def seconds(self, stage: Stage) -> float:
+        """Return the expected wall time of a stage: within a factor of two where little else runs."""
+        r = self.job.resources
+        # A segment of the layout is one task, which uses all threads of its worker.
+        at_once = r.slots if stage.ordered else min(stage.tasks, r.slots)
+        if stage.ordered:
+            at_once = min(at_once, r.threads * self.job.sizes.layout_partitions)
+        waiting = TASK_SECONDS * stage.tasks / min(stage.tasks, r.slots)
+        moved = (stage.read_bytes + stage.written_bytes) / STORE_BYTES_A_SECOND / r.workers
+        return stage.work / self.speed[0 if stage.products else 1] / at_once + waiting + moved
 
     def check(self, free_disk: int | None = None) -> None:
         """Refuse a plan that cannot fit.
@@ -123,15 +163,17 @@ class Plan:
             f"about {s.cells:,} cells, {s.row_blocks:,} row blocks of {s.row_block:,}, "
             f"{s.partitions:,} vertex partitions",
             "",
-            f"{'stage':<20}{'tasks':>7}{'MB a task':>11}{'MB a worker':>13}{'MB read':>11}{'MB written':>12}",
+            f"{'stage':<20}{'tasks':>7}{'MB a task':>11}{'MB a worker':>13}{'MB read':>11}{'MB written':>12}"
+            f"{'seconds':>10}",
         ]
         lines += [
             f"{stage.name:<20}{stage.tasks:>7,}{stage.task_bytes / 1e6:>11,.0f}"
             f"{self.peak_bytes(stage) / 1e6:>13,.0f}{stage.read_bytes / 1e6:>11,.0f}"
-            f"{stage.written_bytes / 1e6:>12,.0f}"
+            f"{stage.written_bytes / 1e6:>12,.0f}{self.seconds(stage):>10,.1f}"
             for stage in self.stages
         ]
-        lines.append(f"{'disk':<20}{'':>7}{'':>11}{'':>13}{'':>11}{self.disk_bytes / 1e6:>12,.0f}")
+        total = sum(map(self.seconds, self.stages))
+        lines.append(f"{'total':<20}{'':>42}{self.disk_bytes / 1e6:>12,.0f}{total:>10,.1f}")
         return "\n".join(lines)
 
 
@@ -159,7 +201,7 @@ def _remedy(stage: Stage, job: Job, needed: int) -> str:
 
 def make_plan(job: Job) -> Plan:
     """Plan all stages; starts nothing."""
-    return Plan(job, tuple(planner(job) for planner in STAGES))
+    return Plan(job, tuple(planner(job) for planner in planners_of(job)))
 
 
 def find_damage(job: Job, read: bool) -> dict[str, list[str]]:
@@ -173,8 +215,11 @@ def find_damage(job: Job, read: bool) -> dict[str, list[str]]:
         if not done:
             break
         names = [output.name for output in stage.outputs] + ([stage.exchange] if stage.exchange else [])
-        # Slots of the layout that a later segment has yet to write are no damage, nor are stages half done.
-        whole = done == stage.tasks and (stage.tasks > 1 or not stage.ordered)
+        # What a stage that is half done has not written is no damage, nor is the slot of the layout that its
+        # second segment has yet to write.
+        if stage.ordered and done == 1:
+            names = [name for name in names if not name.startswith(layout.SLOTS[1])]
+        whole = done == stage.tasks or stage.ordered
         wrong = [text for name in names for text in run.damage(name, read) if whole or "missing" not in text]
         if wrong:
             found[stage.name] = wrong
@@ -183,7 +228,7 @@ def find_damage(job: Job, read: bool) -> dict[str, list[str]]:
 
 def run_pipeline(job: Job, engine: Engine, progress: Progress, check: Callable[[], None]) -> None:
     """Run every stage that is not finished yet, in order; `check` raises if this driver must not write."""
-    for planner in STAGES:
+    for planner in planners_of(job):
         run_stage(planner(job), job, engine, progress, check)
 
 
@@ -196,7 +241,7 @@ def run_stage(
     for output in stage.outputs:
         run.create(output)
     if stage.exchange:
-        run.group.require_group(stage.exchange)
+        run.create_group(stage.exchange)
     receipts = run.records(stage.name)
     todo = [number for number in range(stage.tasks) if number not in receipts]
     progress.start(stage.name, stage.tasks, len(receipts))

@@ -2,6 +2,8 @@
 
 import dataclasses
 import hashlib
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import dask
@@ -12,7 +14,7 @@ from distributed import Client, LocalCluster
 
 import daskumap
 from daskumap.engine.base import SequentialEngine
-from daskumap.plan.sizes import make_sizes
+from daskumap.planning.sizes import make_sizes
 from daskumap.testing.datasets import digits, uneven_clusters
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
@@ -81,6 +83,23 @@ def fit(request, monkeypatch):
         return daskumap.fit(data, run, **options)
 
     return fit_
+
+
+@pytest.fixture(scope="session")
+def fit_apart(tmp_path_factory):
+    """As `fit`, in a process without what other tests left in memory: what it takes is what a fit takes."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+
+        def fit_(data, **options):
+            place = tmp_path_factory.mktemp("apart") / "run.zarr"
+            process.submit(_fit_quietly, data, place, options).result()
+            return daskumap.open(place)
+
+        yield fit_
+
+
+def _fit_quietly(data, place, options):
+    daskumap.fit(data, place, client="sequential", progress=False, random_state=1, **options)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Engines: retries and failures, progress, addresses, one BLAS thread inside tasks."""
 
+import dataclasses
 import json
 import time
 
@@ -15,9 +16,10 @@ from daskumap.engine.cluster import DaskEngine
 from daskumap.errors import ParameterError, SourceError, TaskError
 from daskumap.params import make_params
 from daskumap.pipeline import STEPS
-from daskumap.plan.job import Job
-from daskumap.plan.sizes import Resources, make_sizes
-from daskumap.plan.stage import Stage
+from daskumap.planning.held import held
+from daskumap.planning.job import Job
+from daskumap.planning.sizes import Resources, make_sizes
+from daskumap.planning.stage import Stage
 from daskumap.testing.faults import FailingEngine, Fault
 
 OPTIONS = {"n_epochs": 20, "checkpoint_every": 5, "max_cell_rows": 512}
@@ -51,6 +53,25 @@ def fail_at_three(job, number):
     if number == 3:
         raise SourceError("row 7 is broken")
     return {}
+
+
+def hold(job, number):
+    return {"token": held(job, "token", object)}  # not JSON, but no receipt of these goes to a store
+
+
+def test_what_a_stage_holds_is_freed_by_the_next(sequential, job):
+    """One object for all tasks of a stage, another for the next stage's, and for another run's."""
+
+    def tokens(name, job):
+        receipts = dict(sequential.run(Stage(name, hold, 3, {}), job, [0, 1, 2], print))
+        return {receipt["token"] for receipt in receipts.values()}
+
+    first = tokens("hold", job)
+    assert len(first) == 1
+    assert tokens("hold", job) == first
+    other = tokens("hold", dataclasses.replace(job, id="other"))
+    seen = [first, other, tokens("rest", job), tokens("hold", job)]
+    assert len(set.union(*seen)) == 4
 
 
 def most_threads():
@@ -173,7 +194,7 @@ def test_progress(fit, data, client):
 
 def test_progress_of_a_run_that_goes_on(fit, data, sequential, tmp_path):
     engine = FailingEngine(sequential, tmp_path / "witnesses", {("layout", 3): [Fault()]})
-    with pytest.raises(Fault):
+    with pytest.raises(TaskError, match="Stage 'layout', task 3 failed with Fault"):
         fit(data, tmp_path / "run.zarr", client=engine, **OPTIONS)
     progress = Recorder()
     fit(data, tmp_path / "run.zarr", progress=progress, **OPTIONS)

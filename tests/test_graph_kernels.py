@@ -64,6 +64,31 @@ def graph(ids, distances, cuts, k=None, connectivity=1.0, mix=1.0):
     return out
 
 
+@pytest.mark.parametrize("mix", [1.0, 0.3])
+def test_a_vertex_with_1e5_incoming_edges(mix):
+    """A hub's row is as long as it has edges; those of its block do not suffer."""
+    n, k, block = 100_001, 5, 512
+    rng = np.random.default_rng(0)
+    ids = (np.arange(n)[:, None] + np.arange(1, k + 1)) % n
+    ids[1:, -1] = 0  # all point at vertex 0
+    weights = rng.uniform(0.01, 1.0, ids.shape).astype(np.float32)
+    ids[-k + 1 :, : k - 1], weights[-k + 1 :, : k - 1] = -1, 0.0  # those that would point at it twice
+    tails, heads, values, ends = sort_by_tail(ids, weights, 0, block, -(-n // block))
+    here = slice(0, ends[1])
+    indptr, to, joined = fuzzy_union(
+        ids[:block], weights[:block], 0, tails[here], heads[here], values[here], mix
+    )
+    there = weights > 0
+    p = csr_matrix((weights[there].astype("f8"), (np.nonzero(there)[0], ids[there])), (n, n))
+    both = p.multiply(p.T)
+    expected = (mix * (p + p.T - both) + (1 - mix) * both).tocsr()[:block]
+    expected.eliminate_zeros()
+    found = csr_matrix((joined, to, indptr), (block, n))
+    assert indptr[1] == n - 1
+    assert abs(found - expected).max() < 1e-6
+    assert found.nnz == expected.nnz
+
+
 @pytest.mark.parametrize("connectivity", CONNECTIVITY)
 @pytest.mark.parametrize("missing", [0.0, 0.5])
 def test_calibration_is_the_reference(connectivity, missing):

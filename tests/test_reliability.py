@@ -172,6 +172,34 @@ def test_a_dead_holder_is_followed(finished, place, pid, age):
     assert store.names("lock") == []
 
 
+class LateLock(RunLock):
+    """Looks for others, and is then so slow that another takes the place meanwhile."""
+
+    def __init__(self, store, first):
+        super().__init__(store)
+        self.first, self.looks = first, 0
+
+    def _generations(self):
+        self.looks += 1
+        return self.first if self.looks == 1 else super()._generations()
+
+    def _refuse_if_alive(self, generation):
+        if self.looks > 1:  # at first it saw the lock of one that died
+            super()._refuse_if_alive(generation)
+
+
+@pytest.mark.parametrize("seen", [[], [0]], ids=["nobody", "one that died"])
+def test_a_late_look_does_not_displace(finished, place, seen):
+    """With the lock of a dead one still in its list, the late one makes the next generation: it has to go."""
+    shutil.copytree(finished[0], place)
+    store = RunStore.open(place)
+    with RunLock(store) as held:
+        with pytest.raises(StoreError, match=f"in use by process {os.getpid()} "), LateLock(store, seen):
+            pass
+        held.check()
+        assert store.names("lock") == ["00000000.json"]
+
+
 def test_a_holder_that_was_followed_stops(finished, place, monkeypatch):
     monkeypatch.setattr(lock, "HEARTBEAT_SECONDS", 0.05)
     shutil.copytree(finished[0], place)

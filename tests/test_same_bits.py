@@ -1,6 +1,9 @@
 """One seed gives one embedding: any engine, partitions, chunks, blocks, memory and task order."""
 
+import os
 import random
+import subprocess
+import sys
 
 import dask.array
 import numpy as np
@@ -9,6 +12,7 @@ from conftest import sha
 from distributed import Client, LocalCluster
 
 from daskumap.engine.base import SequentialEngine
+from daskumap.planning import sizes
 from daskumap.testing.faults import ShufflingEngine
 
 COMMON = {"n_epochs": 20, "checkpoint_every": 12, "max_cell_rows": 1024, "negative_sample_rate": 3}
@@ -115,10 +119,19 @@ def test_same_bits_on_other_machines(bits, fit_bits, clustered):
             assert got == bits({}, optimizer=optimizer)
 
 
+def test_same_bits_from_checkpoints_in_many_chunks(bits, fit, clustered, monkeypatch):
+    expected = bits({})
+    monkeypatch.setattr(sizes, "STATE_ROWS", 900)
+    for partitions, chunk in ((1, 858), (3, 667)):
+        run = fit(clustered, partitions=partitions, **COMMON)
+        assert run.store.array("layout/even/positions").chunks[0] == chunk
+        assert sha(run.embedding) == expected
+
+
 def test_memory_changes_sizes_not_bits(fit, clustered):
     """200 neighbours, so that six thousand rows do feel the budget."""
     options = {"n_neighbors": 200, "n_epochs": 5, "max_cell_rows": 1024}
-    runs = [fit(clustered, memory=memory, **options) for memory in ("620MB", "8GB")]
+    runs = [fit(clustered, memory=memory, **options) for memory in ("540MB", "8GB")]
     low, high = (run.report["sizes"] for run in runs)
     assert low["partition_rows"] < high["partition_rows"]
     assert low["window_rows"] < high["window_rows"]
@@ -132,3 +145,32 @@ def test_source_chunks_change_blocks_not_bits(fit, clustered, write):
     runs = [fit(source, **COMMON) for source in sources]
     assert len({run.report["sizes"]["row_block"] for run in runs}) == 3
     assert len({sha(run.embedding) for run in runs}) == 1
+
+
+FIRST = """if True:
+    import daskumap
+    from daskumap.testing.datasets import uneven_clusters
+    X = uneven_clusters(6000, 16, 12, seed=3).rows()
+    options = dict(client="sequential", progress=False, random_state=1, n_epochs=1, max_cell_rows=512)
+    for _ in range(2):
+        print(daskumap.fit(X, **options).store.read("cells/centroids").tobytes().hex())
+"""
+
+
+@pytest.mark.skipif(os.cpu_count() == 1, reason="needs two cores, for two threads to differ")
+def test_the_first_fit_of_a_process_is_like_the_next():
+    """Libraries whose threads decide bits are loaded before threads are limited, not by the task."""
+    environment = {name: value for name, value in os.environ.items() if not name.endswith("NUM_THREADS")}
+    done = subprocess.run(
+        [sys.executable, "-c", FIRST], capture_output=True, text=True, check=True, env=environment
+    )
+    first, second = done.stdout.split()
+    assert first == second
+
+
+def test_a_last_block_of_one_row(fit_bits, write):
+    """BLAS multiplies a single row by other code than many."""
+    for rows in (21, 23, 31):
+        X = np.random.default_rng(rows).normal(size=(rows, 3)).astype("f4")
+        source = write(X, f"{rows}.zarr", chunks=(2, 2))
+        assert fit_bits(source, n_epochs=2) == fit_bits(X, n_epochs=2)

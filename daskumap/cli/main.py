@@ -77,6 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="Dask scheduler's address or file, or 'sequential'; default: embedded",
     )
     fit.add_argument("--quiet", action="store_true", help="no progress, no report")
+    fit.add_argument("--restart", action="store_true", help="delete the run that is there, and start over")
     fit.set_defaults(command=run_fit)
 
     resume = commands.add_parser("resume", help="go on with an unfinished run, from what its run store says")
@@ -124,6 +125,9 @@ def _add_input(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--n-epochs", type=int, help="200 by default, 500 up to 10,000 rows")
     parser.add_argument("--init", choices=("pca", "spectral", "random"), help="pca by default")
     parser.add_argument("--optimizer", choices=("adam", "sgd"), help="adam by default")
+    parser.add_argument(
+        "--unique", action="store_const", const=True, help="exact duplicates get the position of the first"
+    )
     parser.add_argument("--seed", type=int, dest="random_state", help="the same seed gives the same bits")
     parser.add_argument(
         "--set",

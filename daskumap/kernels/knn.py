@@ -14,7 +14,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from daskumap.kernels import products
+from daskumap.kernels import join, products
 from daskumap.kernels.jit import kernel
 from daskumap.kernels.metrics import Metric, distance_function, to_space
 from daskumap.kernels.scores import LARGEST, STRIP, finished, insert, squared_distance, unfinished
@@ -25,9 +25,6 @@ Lists = tuple[NDArray[np.int32], NDArray[np.float32]]
 # Pairs of 4,096 rows take about a second under a cheap metric; NN-descent compiles for 20 s and saves little
 # below.
 MAX_PAIRWISE_ROWS = 4096
-# From here on half the products are worth a transpose: 12,000 x 128 takes 283 ms instead of 366, 3,000 x 64
-# 19 instead of 16 (measured).
-MIN_COLUMNS_FOR_SYMMETRY = 96
 
 _serial = threading.Lock()
 
@@ -66,10 +63,18 @@ def brute_force(X: Array, n_neighbors: int, metric: Metric) -> Lists:
     rows = _cast(X, metric)
     if metric.space is None:
         return _by_pairs(rows, rows, n_neighbors, metric, np.arange(len(rows), dtype=np.int32))
-    points = to_space(rows, metric)
-    if points.shape[1] >= MIN_COLUMNS_FOR_SYMMETRY:
-        return products.search_self(points, n_neighbors, metric.finish)
-    return products.search(points, points, n_neighbors, metric.finish, np.arange(len(rows), dtype=np.int32))
+    return products.nearest_others(to_space(rows, metric), n_neighbors, metric.finish)
+
+
+def wide_neighbors(X: Array, cells: NDArray[np.int32], k: int, metric: Metric, max_rows: int) -> Lists:
+    """Find most of the nearest neighbours in a cell of many small ones, by matrix products and joins.
+
+    Parameters
+    ----------
+    cells, max_rows
+        As in `join.wide_neighbors`; the other arguments and the result are those of `cell_neighbors`.
+    """
+    return join.wide_neighbors(to_space(_cast(X, metric), metric), cells, k, metric.finish, max_rows)
 
 
 def nn_descent(X: Array, k: int, metric: Metric, seed: int) -> Lists:

@@ -39,6 +39,7 @@ def render(report: dict[str, Any]) -> str:
     if m:
         lines += [
             f"rows                 {m['rows']:,}",
+            *([f"duplicates           {m['duplicate_rows']:,}"] if "duplicate_rows" in m else []),
             f"kNN recall           {m['recall']:.4f}   (overlap {m['overlap']}, "
             f"{m['probe_rows']} probe rows)",
             f"trustworthiness      {_number(m['trustworthiness'])}",

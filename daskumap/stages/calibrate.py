@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from daskumap.kernels.calibrate import calibrate, memberships
 from daskumap.kernels.graph import sort_by_tail
-from daskumap.plan.job import Job
-from daskumap.plan.stage import Output, Receipt, Stage
+from daskumap.planning.job import Job
+from daskumap.planning.stage import Output, Receipt, Stage
 from daskumap.stages.common import Array, run_of
 from daskumap.store.exchange import RunWriter
 
@@ -34,7 +34,7 @@ def plan_calibrate(job: Job) -> Stage:
         read_bytes=s.rows * k * 12,
         exchange="reverse",
         exchange_bytes=s.rows * k * 20,
-        work=500.0 * s.rows * k,
+        work=0.23e-6 * s.rows * k,
     )
 
 

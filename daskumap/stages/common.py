@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from daskumap.kernels import metrics
 from daskumap.kernels.random import stream_key, uniform
-from daskumap.plan.job import Job
+from daskumap.planning.job import Job
 from daskumap.store.run import RunStore
 from daskumap.store.source import Source, open_spec
 
@@ -43,14 +43,17 @@ def run_of(job: Job) -> RunStore:
 
 
 @lru_cache(maxsize=64)
-def _fact(run: RunStore, stage: str, name: str) -> int:
-    return int(run.records(stage)[0][name])
+def _fact(run: RunStore, stage: str, name: str) -> Any:
+    return run.records(stage)[0][name]
 
 
-def fact(job: Job, stage: str, name: str, expected: int) -> int:
+Number = TypeVar("Number", int, float)
+
+
+def fact(job: Job, stage: str, name: str, expected: Number) -> Number:
     """Return a number that a one-task stage found, or what to expect of it while it has not run."""
     try:
-        return _fact(run_of(job), stage, name) if job.url else expected
+        return type(expected)(_fact(run_of(job), stage, name)) if job.url else expected
     except KeyError:
         return expected
 
@@ -105,12 +108,67 @@ def sample_rows(job: Job) -> Array:
     return np.minimum(ids, rows - 1)  # type: ignore[no-any-return]
 
 
-def probe_places(job: Job) -> Array:
-    """Return the places of the probe rows in the sample, evenly spread, (probe_rows,) int64 ascending."""
-    count = job.sizes.probe_rows
-    return ((np.arange(count) + 0.5) * (job.sizes.sample_rows / count)).astype(np.int64)
+def probe_places(job: Job, sampled: int) -> Array:
+    """Return the places of the probe rows in a sample of so many rows, evenly spread, (p,) ascending."""
+    count = min(job.sizes.probe_rows, sampled)
+    return ((np.arange(count) + 0.5) * (sampled / count)).astype(np.int64)
+
+
+def probe_rows(job: Job) -> Array:
+    """Return the row ids of the probes, (p,) int64 ascending; with `unique` no two are equal rows."""
+    if job.params.unique:
+        return run_of(job).read("cells/probe_rows")
+    return sample_rows(job)[probe_places(job, job.sizes.sample_rows)]
+
+
+def probe_count(job: Job) -> int:
+    """Return the number of probes: as chosen, or before the run the most there may be."""
+    return fact(job, "partition.cells", "probes", job.sizes.probe_rows)
+
+
+def distinct_of(job: Job) -> int:
+    """Return the number of rows on the map, twins not counted; before the run all."""
+    rows = job.sizes.rows
+    return fact(job, "partition.order", "distinct", rows) if job.params.unique else rows
+
+
+def distinct_places(job: Job, start: int, stop: int) -> Array:
+    """Return the places, in a range of rows, of the rows that are the first of their kind, ascending."""
+    rows = np.arange(start, stop)
+    if not job.params.unique:
+        return rows - start
+    return np.flatnonzero(run_of(job).read("rows/first", start, stop) == rows)
+
+
+def read_distinct(job: Job, start: int, stop: int) -> tuple[Array, Array]:
+    """Return the rows of a range without twins, not to be changed, and their places in the range."""
+    X, places = read_rows(job, start, stop), distinct_places(job, start, stop)
+    return (X if len(places) == len(X) else X[places]), places
+
+
+def places_of(rows: Array, ids: Array) -> Array:
+    """Return the place of each id among ascending row ids, -1 where it is not there."""
+    if not len(rows):
+        return np.full(len(ids), -1)
+    place = np.minimum(np.searchsorted(rows, ids), len(rows) - 1)
+    return np.where(rows[place] == ids, place, -1)
+
+
+def take_rows(job: Job, name: str, rows: Array) -> Array:
+    """Return the values of scattered rows from an array in row order, block by block."""
+    run, s = run_of(job), job.sizes
+    out = np.empty(len(rows), np.int64)
+    for block in np.unique(rows // s.row_block):
+        here = rows // s.row_block == block
+        out[here] = run.read(name, *s.block(int(block)))[rows[here] - block * s.row_block]
+    return out
 
 
 def tail_type(job: Job) -> str:
     """Return the type of vertex ids in graphs: int32 while they fit, half the memory and traffic."""
     return "int32" if job.sizes.rows < 2**31 else "int64"
+
+
+def row_bytes(job: Job) -> int:
+    """Return the bytes of a row as the metric sees it."""
+    return job.sizes.columns * np.dtype(metric_of(job).dtype).itemsize

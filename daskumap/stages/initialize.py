@@ -11,9 +11,9 @@ import numpy as np
 
 from daskumap.kernels import spectral
 from daskumap.kernels.random import uniform
-from daskumap.plan.job import Job
-from daskumap.plan.stage import Output, Receipt, Stage
-from daskumap.stages.common import Array, key_of, run_of
+from daskumap.planning.job import Job
+from daskumap.planning.stage import Output, Receipt, Stage
+from daskumap.stages.common import Array, distinct_of, key_of, run_of
 from daskumap.stages.partition import EXACT_ROWS, MICRO_CELLS
 from daskumap.stages.symmetrize import read_edges
 
@@ -42,7 +42,7 @@ def plan_initialize(job: Job) -> Stage:
         memory=memory,
         outputs=(Output("initial", (s.rows, d), (s.vertex_chunk, d), "float32"),),
         read_bytes=s.rows * (d * 4 + 8),
-        work=100.0 * s.rows,
+        work=0.12e-6 * s.rows,
     )
 
 
@@ -60,7 +60,8 @@ def initialize_task(job: Job, number: int) -> Receipt:
     else:
         positions = np.zeros((job.sizes.rows, job.params.n_components), np.float32)
         add_noise(job, positions, EXTENT)
-    rescale(positions)
+    rescale(positions[: distinct_of(job)])
+    positions[distinct_of(job) :] = 0  # twins: nothing reads them
     add_noise(job, positions, NOISE)
     run_of(job).array("initial")[:] = positions
     return {"rows": len(positions)}
@@ -97,12 +98,15 @@ def spectral_start(job: Job) -> Array:
     """Return the Laplacian's eigenvectors, projected on micro-cells and smoothed over the graph."""
     s, d = job.sizes, job.params.n_components
     exact = s.rows <= EXACT_ROWS
+    distinct = distinct_of(job)  # twins have no edges: they are in some group, but do not count
     groups = np.arange(s.rows, dtype=np.int32) if exact else by_vertex(job, "assign/micro")
+    np.minimum(groups, distinct - 1, out=groups)
     size = int(groups.max()) + 1
+    sizes = np.bincount(groups[:distinct], minlength=size)
     coarse = np.zeros((size, size))
     for start, stop in map(s.partition, range(s.partitions)):
         spectral.coarsen(groups, start, *read_edges(job, start, stop), coarse)
-    positions = spectral.embed(coarse, np.bincount(groups, minlength=size), d)[groups].astype(np.float32)
+    positions = spectral.embed(coarse, sizes, d)[groups].astype(np.float32)
     return positions if exact else smoothed(job, positions)
 
 

@@ -18,21 +18,28 @@ import numpy as np
 
 from daskumap.kernels import graph, knn, quality
 from daskumap.kernels.layout import layout_loss, negative_pool
-from daskumap.plan.job import Job
-from daskumap.plan.stage import Output, Receipt, Stage
+from daskumap.planning.held import held
+from daskumap.planning.job import Job
+from daskumap.planning.stage import Output, Receipt, Stage
 from daskumap.stages.common import (
     Array,
+    distinct_of,
+    distinct_places,
     forget_rows,
     key_of,
     metric_of,
-    probe_places,
+    places_of,
+    probe_count,
+    probe_rows,
+    read_distinct,
     read_rows,
     run_of,
-    sample_rows,
     source_of,
     tail_type,
+    take_rows,
 )
-from daskumap.stages.publish import forget_positions, positions_of
+from daskumap.stages.layout import final_bytes, final_positions
+from daskumap.stages.partition import FLOPS
 from daskumap.stages.symmetrize import read_edges
 from daskumap.store.exchange import RunReader, RunWriter
 
@@ -42,31 +49,50 @@ LOSS_PAIRS = 16
 PICTURE_BYTES = 60_000_000
 
 
-def probe_rows(job: Job) -> Array:
-    """Return the row ids of the probes, ascending."""
-    return sample_rows(job)[probe_places(job)]
+def map_of(job: Job) -> Any:
+    """Return the embedding as it is measured: anything that slices, twins left out."""
+    return DistinctMap(job) if job.params.unique else run_of(job).array("embedding")
+
+
+class DistinctMap:
+    """The embedding with twins as NaN: it slices, and measures leave them out as they do rows off the map."""
+
+    def __init__(self, job: Job) -> None:
+        self.job, self.array = job, run_of(job).array("embedding")
+        self.shape = self.array.shape
+
+    def __getitem__(self, rows: slice) -> Array:
+        """Return a range of rows."""
+        start, stop, _ = rows.indices(self.shape[0])
+        out = np.full((stop - start, self.shape[1]), np.nan, np.float32)
+        places = distinct_places(self.job, start, stop)
+        out[places] = np.asarray(self.array[start:stop])[places]
+        return out
 
 
 def plan_map_neighbors(job: Job) -> Stage:
     """Plan the one task that searches the map."""
-    s, d = job.sizes, job.params.n_components
+    s, d, p = job.sizes, job.params.n_components, probe_count(job)
     return Stage(
         name="report.neighbors",
         task=map_neighbors_task,
         tasks=1,
-        memory={"row blocks": (1 << 20) * d * 8 + s.probe_rows * job.neighbors * 32},
+        memory={
+            "row blocks": (1 << 20) * d * 8 + s.probe_rows * job.neighbors * 32,
+            **({"distinct rows": quality.READ_ROWS * (d * 4 + 24)} if job.params.unique else {}),
+        },
         outputs=(
-            Output("report/map_ids", (s.probe_rows, job.neighbors), (s.probe_rows, job.neighbors), "int64"),
+            Output("report/map_ids", (p, job.neighbors), (p, job.neighbors), "int64"),
         ),
         read_bytes=s.rows * d * 4,
-        work=2.0 * s.rows * s.probe_rows,
+        work=1.1e-9 * s.rows * s.probe_rows,
     )
 
 
 def map_neighbors_task(job: Job, number: int) -> Receipt:
     """Find the probes' nearest rows on the map."""
     run = run_of(job)
-    ids, _ = quality.embedding_neighbors(run.array("embedding"), probe_rows(job), job.neighbors)
+    ids, _ = quality.embedding_neighbors(map_of(job), probe_rows(job), job.neighbors)
     run.array("report/map_ids")[:] = ids
     return {"rows": len(ids)}
 
@@ -86,7 +112,7 @@ def plan_rows(job: Job) -> Stage:
         read_bytes=s.rows * s.columns * source_of(job).dtype.itemsize,
         exchange="report/rows",
         exchange_bytes=wanted,
-        work=2.0 * s.rows * s.columns,
+        work=6e-9 * s.rows * s.columns,
     )
 
 
@@ -110,13 +136,13 @@ def rows_task(job: Job, number: int) -> Receipt:
 
 def plan_distances(job: Job) -> Stage:
     """Plan the one task that measures the map's neighbours in the data."""
-    s, k = job.sizes, job.neighbors
+    s, k, p = job.sizes, job.neighbors, probe_count(job)
     return Stage(
         name="report.distances",
         task=distances_task,
         tasks=1,
         memory={"probes and their neighbours": s.probe_rows * (k + 2) * s.columns * 4},
-        outputs=(Output("report/map_distances", (s.probe_rows, k), (s.probe_rows, k), "float32"),),
+        outputs=(Output("report/map_distances", (p, k), (p, k), "float32"),),
         read_bytes=s.probe_rows * k * s.columns * 4,
     )
 
@@ -129,7 +155,7 @@ def distances_task(job: Job, number: int) -> Receipt:
         run.read("report/map_ids"),
         wanted_rows(job),
     )
-    (rows,) = RunReader(run, "report/rows", job.sizes.row_blocks, ("rows",)).read(0, 1)
+    (rows,) = RunReader(run, "report/rows", job.sizes.row_blocks, ("rows",), 0, 1).read(0, 1)
     out = np.zeros(ids.shape, np.float32)
     for i, there in enumerate(ids >= 0):
         near = rows[np.searchsorted(known, ids[i, there])]
@@ -141,7 +167,7 @@ def distances_task(job: Job, number: int) -> Receipt:
 
 def plan_ranks(job: Job) -> Stage:
     """Plan one task a row block."""
-    s, k = job.sizes, job.neighbors
+    s, k, p = job.sizes, job.neighbors, probe_count(job)
     return Stage(
         name="report.ranks",
         task=ranks_task,
@@ -151,10 +177,12 @@ def plan_ranks(job: Job) -> Stage:
             "transformed rows": s.row_block * s.columns * 4,
             "probes": s.probe_rows * (s.columns * 8 + k * 12),
             "scores": 16_000_000,
+            **({"distinct rows": s.row_block * (s.columns * 4 + 24)} if job.params.unique else {}),
         },
-        outputs=(Output("report/closer", (s.row_blocks, s.probe_rows, k), (1, s.probe_rows, k), "int64"),),
+        outputs=(Output("report/closer", (s.row_blocks, p, k), (1, p, k), "int64"),),
         read_bytes=s.rows * s.columns * source_of(job).dtype.itemsize,
-        work=2.0 * s.rows * s.probe_rows * s.columns,
+        work=s.rows * s.probe_rows * (8e-9 + 2.0 * s.columns / FLOPS),
+        products=True,
     )
 
 
@@ -163,8 +191,9 @@ def ranks_task(job: Job, number: int) -> Receipt:
     start, stop = job.sizes.block(number)
     probes, metric = run_of(job).read("cells/probes"), metric_of(job)
     thresholds = run_of(job).read("report/map_distances")
-    X = read_rows(job, start, stop)
-    counts = knn.count_closer(probes, X, thresholds, metric, probe_rows(job), start)
+    X, places = read_distinct(job, start, stop)
+    own = places_of(places + start, probe_rows(job))
+    counts = knn.count_closer(probes, X, thresholds, metric, own, 0)
     run_of(job).array("report/closer")[number] = counts
     return {"rows": stop - start}
 
@@ -176,10 +205,14 @@ def plan_loss(job: Job) -> Stage:
         name="report.loss",
         task=loss_task,
         tasks=s.partitions,
-        memory={"edges": min(s.partition_rows, s.rows) * job.neighbors * 2 * 24, "pool": 65_536 * d * 4},
-        shared=s.rows * (d * 4 + 5),
+        memory={
+            # As read and joined, and while those that leave a cell are counted.
+            "edges": min(s.partition_rows, s.rows) * job.neighbors * 2 * 44,
+            "pool": 65_536 * d * 4,
+        },
+        shared=final_bytes(job),
         read_bytes=s.rows * job.neighbors * 16,
-        work=400.0 * s.rows * job.neighbors,
+        work=0.17e-6 * s.rows * job.neighbors,
     )
 
 
@@ -187,7 +220,11 @@ def loss_task(job: Job, number: int) -> Receipt:
     """Sum the loss over one partition's vertices, and count its edges that leave the vertex' own cell."""
     s = job.sizes
     start, stop = s.partition(number)
-    positions = np.nan_to_num(positions_of(job), nan=0.0)
+    distinct = distinct_of(job)  # the rest are twins, which are no vertices of the graph
+    if start >= distinct:
+        return {"rows": stop - start, "attractive": 0.0, "repulsive": 0.0, "cut_edges": 0, "edges": 0}
+    stop = min(stop, distinct)
+    positions = held(job, "positions", lambda: np.nan_to_num(final_positions(job), copy=False)[:distinct])
     indptr, tails, weights = read_edges(job, start, stop)
     key = key_of(job, "report")
     pool = negative_pool(positions, key, 0)
@@ -226,7 +263,7 @@ def plan_summary(job: Job) -> Stage:
             "counts": s.row_blocks * s.probe_rows * job.neighbors * 8,
         },
         read_bytes=s.rows * (d * 4 + job.neighbors * 16),
-        work=100.0 * s.rows * job.neighbors,
+        work=0.06e-6 * s.rows * job.neighbors,
     )
 
 
@@ -234,32 +271,32 @@ def summary_task(job: Job, number: int) -> Receipt:
     """Measure the map, draw it, and write both down."""
     from daskumap.report.picture import embedding_png
 
-    run, s, k = run_of(job), job.sizes, job.neighbors
+    run, s, k, distinct = run_of(job), job.sizes, job.neighbors, distinct_of(job)
     probes = probe_rows(job)
     map_ids = run.read("report/map_ids")
     exact = run.read("order/probe_ids")
     ranks = run.read("report/closer").sum(axis=0) + 1
-    ranks[map_ids < 0] = s.rows - 1  # a probe off the map is as wrong as can be
+    ranks[map_ids < 0] = distinct - 1  # a probe off the map is as wrong as can be
     losses = run.records("report.loss").values()
-    embedding = run.array("embedding")
     measures: dict[str, Any] = {
         "rows": s.rows,
         "n_neighbors": job.params.n_neighbors,
         "probe_rows": len(probes),
         "recall": quality.recall(_found(job, probes), exact),
-        "trustworthiness": _trustworthiness(ranks, s.rows, k),
+        "trustworthiness": _trustworthiness(ranks, distinct, k),
         "knn_preservation": quality.preservation(exact, map_ids),
-        "flyaway_ratio": quality.flyaway_ratio(embedding),
+        "flyaway_ratio": quality.flyaway_ratio(map_of(job)),
         "cut_edge_share": sum(loss["cut_edges"] for loss in losses)
         / max(1, sum(loss["edges"] for loss in losses)),
         "attractive_loss": math.fsum(loss["attractive"] for loss in losses),
         "repulsive_loss": math.fsum(loss["repulsive"] for loss in losses),
         **_graph_measures(job),
     }
+    if job.params.unique:
+        measures["duplicate_rows"] = s.rows - distinct
     run.save_json("report/measures", measures)
-    embedding_png(embedding, picture := io.BytesIO())
+    embedding_png(run.array("embedding"), picture := io.BytesIO())
     run.save_bytes("embedding.png", picture.getvalue())
-    forget_positions()
     forget_rows()
     return {"rows": s.rows}
 
@@ -272,23 +309,13 @@ def _trustworthiness(ranks: Array, rows: int, k: int) -> float | None:
 def _found(job: Job, probes: Array) -> Array:
     """Return the neighbours that the run found for the probes, as row ids."""
     run, s = run_of(job), job.sizes
-    vertices = _lookup(job, probes)
+    vertices = take_rows(job, "rows/vertex", probes)
     found = np.empty((len(probes), job.neighbors), np.int64)
     for chunk in np.unique(vertices // s.vertex_chunk):
         start = int(chunk) * s.vertex_chunk
         here = np.flatnonzero(vertices // s.vertex_chunk == chunk)
         found[here] = run.read("knn/indices", start, start + s.vertex_chunk)[vertices[here] - start]
     return to_rows(job, found)
-
-
-def _lookup(job: Job, rows: Array) -> Array:
-    """Return the vertex of each of some rows."""
-    run, s = run_of(job), job.sizes
-    out = np.empty(len(rows), np.int64)
-    for block in np.unique(rows // s.row_block):
-        here = rows // s.row_block == block
-        out[here] = run.read("rows/vertex", *s.block(int(block)))[rows[here] - block * s.row_block]
-    return out
 
 
 def to_rows(job: Job, vertices: Array) -> Array:
@@ -307,9 +334,9 @@ def to_rows(job: Job, vertices: Array) -> Array:
 
 
 def _graph_measures(job: Job) -> dict[str, Any]:
-    """Count edges, components and rows without neighbours."""
-    run, s = run_of(job), job.sizes
-    parents = np.arange(s.rows)
+    """Count edges, components and rows without neighbours; twins are none of these."""
+    run, s, distinct = run_of(job), job.sizes, distinct_of(job)
+    parents = np.arange(distinct)
     for start, stop in map(s.partition, range(s.partitions)):
         graph.unite(parents, start, *read_edges(job, start, stop)[:2])
     count, largest = graph.count_components(parents)
@@ -318,7 +345,7 @@ def _graph_measures(job: Job) -> dict[str, Any]:
     return {
         "components": count,
         "largest_component": largest,
-        "isolated_rows": sum(receipt["isolated"] for receipt in receipts),
+        "isolated_rows": sum(receipt["isolated"] for receipt in receipts) - (s.rows - distinct),
         "edges": sum(receipt["edges"] for receipt in receipts),
         "largest_degree": max(receipt["largest_degree"] for receipt in receipts),
         "overlap": order["overlap"],

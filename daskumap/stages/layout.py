@@ -26,14 +26,14 @@ import numpy as np
 
 from daskumap.errors import StoreError
 from daskumap.kernels.layout import Edges, State, adam_epoch, edge_rates, forces, negative_pool, sgd_epoch
-from daskumap.plan.job import Job
-from daskumap.plan.progress import tell
-from daskumap.plan.stage import Output, Receipt, Rounds, Stage
-from daskumap.stages.common import Array, key_of, run_of
+from daskumap.planning.held import held
+from daskumap.planning.job import Job
+from daskumap.planning.progress import tell
+from daskumap.planning.sizes import edge_read_bytes, position_bytes
+from daskumap.planning.stage import Output, Receipt, Rounds, Stage
+from daskumap.stages.common import Array, distinct_of, key_of, run_of
 from daskumap.stages.symmetrize import read_edges
 
-# Positions of a million vertices in 2-D are 8 MB: a request a chunk costs more than it below that.
-STATE_ROWS = 1 << 20
 SLOTS = ("layout/even", "layout/odd")
 PARTS = ("positions", "mean", "variance")
 EPOCHS: dict[str, Callable[..., None]] = {"adam": adam_epoch, "sgd": sgd_epoch}
@@ -47,9 +47,8 @@ def plan_layout(job: Job) -> Stage:
     s, d, k = job.sizes, job.params.n_components, job.neighbors
     edges = min(s.rows * k * 2 * 8, s.edge_bytes)
     segments = epoch_ranges(job)
-    chunk = state_chunk(job)
     state = tuple(
-        Output(f"{slot}/{part}", (s.rows, d), (chunk, d), "float32")
+        Output(f"{slot}/{part}", (s.rows, d), (s.state_chunk, d), "float32")
         for slot in SLOTS
         for part in PARTS
     )
@@ -57,23 +56,17 @@ def plan_layout(job: Job) -> Stage:
         name="layout",
         task=layout_task,
         tasks=len(segments),
-        memory={"edges read": min(_piece_rows(job), s.rows) * k * 2 * 28},
-        shared=s.rows * d * 4 * 5 + edges,
+        memory={"edges read": min(_piece_rows(job), s.rows) * edge_read_bytes(k)},
+        shared=position_bytes(s.rows, d) + edges,
         outputs=state,
         read_bytes=s.rows * k * 2 * 8 * len(segments),
-        work=job.n_epochs * s.rows * 60.0 * d,
+        work=165e-9 * job.n_epochs * s.rows * d / 2 * k / 14,
         ordered=True,
         rounds=Rounds(
             load_partition, step_partition, positions_of_partition, save_partition,
             tuple((first, last) for first, last in segments),
         ) if s.layout_partitions > 1 else None,
     )  # fmt: skip
-
-
-def state_chunk(job: Job) -> int:
-    """Return vertices a chunk of the state: few large chunks, and each layout partition owns its own."""
-    s = job.sizes
-    return s.layout_rows if s.layout_partitions > 1 else min(s.rows, max(s.vertex_chunk, STATE_ROWS))
 
 
 def epoch_ranges(job: Job) -> list[tuple[int, int]]:
@@ -111,7 +104,8 @@ class _Round:
         self.job, self.snapshot, self.epochs = job, snapshot, range(first, last)
         self.forces = _forces(*p.curve(), p.repulsion_strength, p.negative_sample_rate)
         self.key = key_of(job, "negatives")
-        self.pools = [negative_pool(snapshot, self.key, epoch) for epoch in self.epochs]
+        seen = snapshot[: distinct_of(job)]  # twins have no place of their own, and come last
+        self.pools = [negative_pool(seen, self.key, epoch) for epoch in self.epochs]
 
     def move(self, start: int, stop: int, out: Array, state: State) -> None:
         """Move the vertices start to stop - 1, from the snapshot to `out`."""
@@ -197,18 +191,26 @@ def save_partition(job: Job, partition: int, segment: int, state: PartitionState
 
 def load_state(job: Job, start: int, stop: int, segment: int) -> tuple[Array, State]:
     """Read the positions and moments of a range of vertices before a segment."""
-    run = run_of(job)
     if segment == 0:
         zeros = [np.zeros((stop - start, job.params.n_components), np.float32) for _ in range(2)]
-        return run.read("initial", start, stop), State(*zeros)
+        return run_of(job).read("initial", start, stop), State(*zeros)
     positions, mean, variance = (
-        run.read(f"{SLOTS[(segment - 1) % 2]}/{part}", start, stop) for part in PARTS
+        _read_state(job, f"{SLOTS[(segment - 1) % 2]}/{part}", start, stop) for part in PARTS
     )
     if not np.isfinite(positions).all():  # a missing chunk reads as NaN, and no layout makes one
         raise StoreError(
             f"The layout's checkpoint before segment {segment} is damaged. Run `daskumap verify --repair`."
         )
     return positions, State(mean, variance)
+
+
+def _read_state(job: Job, name: str, start: int, stop: int) -> Array:
+    """Read one part of the state, a chunk at a time: together they would be held as read and as decoded."""
+    out = np.empty((stop - start, job.params.n_components), np.float32)
+    for at in range(start, stop, job.sizes.state_chunk):
+        end = min(stop, at + job.sizes.state_chunk)
+        out[at - start : end - start] = run_of(job).read(name, at, end)
+    return out
 
 
 def save_state(job: Job, start: int, segment: int, positions: Array, state: State) -> None:
@@ -222,35 +224,31 @@ def final_positions(job: Job) -> Array:
 
     A row that nothing joins to the others has no place on the map; umap-learn gives NaN too.
     """
-    run = run_of(job)
-    positions = run.read(f"{SLOTS[(len(epoch_ranges(job)) - 1) % 2]}/positions")
-    positions[run.read("graph/degrees") == 0] = np.nan
+    positions = _read_state(job, f"{SLOTS[(len(epoch_ranges(job)) - 1) % 2]}/positions", 0, job.sizes.rows)
+    positions[run_of(job).read("graph/degrees") == 0] = np.nan
     return positions
 
 
-_edges: dict[tuple[str, str, int, int], Edges] = {}
+def final_bytes(job: Job) -> int:
+    """Return what reading the finished positions takes: with the degrees, or a chunk as read and decoded."""
+    s, d = job.sizes, job.params.n_components
+    return s.rows * d * 4 + max(s.rows * 5, s.state_chunk * d * 8)
+
+
 _lock = threading.Lock()
 
 
 def edges_of(job: Job, start: int, stop: int) -> Edges:
     """Return the edges of a range of vertices, from this process' memory while they fit, else from disk."""
-    place = (job.url, job.id, start, stop)
-    known = _edges.get(place)
-    if known is not None:
-        return known
-    edges = load_edges(job, start, stop)
-    with _lock:
-        for other in [other for other in _edges if other[:2] != place[:2]]:
-            del _edges[other]
-        if sum(array.nbytes for held in _edges.values() for array in held) < job.sizes.edge_bytes:
-            _edges[place] = edges
+    kept: dict[tuple[int, int], Edges] = held(job, "edges", dict)
+    edges = kept.get((start, stop))
+    if edges is None:
+        edges = load_edges(job, start, stop)
+        with _lock:
+            size = sum(array.nbytes for some in (*kept.values(), edges) for array in some)
+            if size <= job.sizes.edge_bytes:
+                kept[start, stop] = edges
     return edges
-
-
-def forget_edges() -> None:
-    """Free the edges that this process holds."""
-    with _lock:
-        _edges.clear()
 
 
 def load_edges(job: Job, start: int, stop: int) -> Edges:

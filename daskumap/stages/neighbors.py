@@ -9,57 +9,92 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
-from daskumap.kernels import knn
+from daskumap.kernels import join, knn
 from daskumap.kernels.lists import cut_off, merge_lists
-from daskumap.plan.job import Job
-from daskumap.plan.progress import tell
-from daskumap.plan.stage import Output, Receipt, Stage
-from daskumap.stages.common import Array, fact, key_of, metric_of, run_of
-from daskumap.stages.partition import overlap_of, span_of
+from daskumap.planning.job import Job
+from daskumap.planning.progress import tell
+from daskumap.planning.stage import Output, Receipt, Stage
+from daskumap.stages.common import Array, distinct_of, fact, key_of, metric_of, row_bytes, run_of
+from daskumap.stages.order import JOIN_NS, copies_of, distance_ns, overlap_of, wide_cells_of
 from daskumap.store.exchange import RunReader, RunWriter
 
-# A wide cell that turned out this small is searched by brute force all the same.
-BRUTE_ROWS = 4_096
 # pynndescent with what it compiled, which stays in the process (measured: 180 to 210 MB).
 DESCENT_RESERVED = 220_000_000
 # What NN-descent holds a row beside the vectors: 30 candidates, old and new, and the trees (measured).
 DESCENT_BYTES = 900
+# What it takes for a row, once compiled (measured: 55 us at D = 64, 80 us at D = 384).
+DESCENT_SECONDS = 65e-6
 
 
 def uses_descent(job: Job) -> bool:
-    """Return whether NN-descent takes part, as far as is known."""
-    return metric_of(job).space is None or span_of(job) > 1
+    """Return whether pynndescent takes part: where no matrix product gives the distances."""
+    return metric_of(job).space is None
 
 
 def plan_neighbors(job: Job) -> Stage:
     """Plan one task a group of cells."""
     s, k, m = job.sizes, job.neighbors, overlap_of(job)
-    row = s.columns * np.dtype(metric_of(job).dtype).itemsize
-    largest = min(s.max_cell_rows, s.rows)
-    cell = largest * (s.columns * 4 * (2 if metric_of(job).space else 3) + k * 24) + 16_000_000
-    # Before the run either kind of cell may come.
-    if metric_of(job).space and fact(job, "partition.order", "span", 0) != 1:
-        largest = max(largest, s.wide_rows)
-        cell = max(cell, s.wide_rows * (s.columns * 4 * 3 + k * 24 + DESCENT_BYTES))
+    row = row_bytes(job) + 8 + 4 * join.SEEDS
+    largest = largest_cell(job)
     window = max(s.window_rows, largest)
     return Stage(
         name="neighbors",
         task=neighbors_task,
         tasks=_groups(job),
         memory={
-            "input window": min(window, s.rows * m) * (row + 16),
-            "cell": cell,
-            "lists": (s.group_rows + largest) * (k * 12 + 8) * 2,
-            "offsets": s.row_blocks * s.cells * 8,
+            "input window": min(window, s.rows * m) * row,
+            "cell": largest * _cell_row_bytes(job) + 16_000_000,
+            "lists": (_group_rows(job) + largest) * (k * 12 + 8) * 2,
+            "offsets": s.row_blocks * (_cells_of_group(job) + 2) * 8,
         },
-        read_bytes=s.rows * m * (row + 8),
+        read_bytes=int(s.rows * copies_of(job) * row),
         exchange="found",
-        exchange_bytes=s.rows * m * (k * 12 + 8),
-        work=2.0 * s.rows * m * m * (s.rows / s.cells) * s.columns,
+        exchange_bytes=int(s.rows * copies_of(job) * (k * 12 + 8)),
+        work=_seconds(job),
+        products=not uses_descent(job),
     )
+
+
+def largest_cell(job: Job) -> int:
+    """Return the most rows that a task searches at a time; before the run either kind of cell may come."""
+    s = job.sizes
+    small = min(s.max_cell_rows, s.rows)
+    if uses_descent(job) or fact(job, "partition.order", "wide", -1) == 0:
+        return small
+    return max(small, s.wide_rows)
+
+
+def _cell_row_bytes(job: Job) -> int:
+    """Return what a search holds for each row: the rows in order, and moved or transformed; its lists."""
+    columns, k = job.sizes.columns, job.neighbors
+    if uses_descent(job):
+        return columns * 12 + k * 24 + DESCENT_BYTES
+    return columns * 8 + k * 24 + join.bytes_per_row(k)
+
+
+def _cells_of_group(job: Job) -> int:
+    """Return how many sliced cells a task searches at most, as far as is known."""
+    return job.sizes.cells if not wide_cells_of(job) else wide_cells_of(job)
+
+
+def _group_rows(job: Job) -> int:
+    """Return how many rows a task may search besides a cell that is larger."""
+    return min(job.sizes.group_rows, job.sizes.wide_rows) if wide_cells_of(job) else job.sizes.group_rows
+
+
+def _seconds(job: Job) -> float:
+    """Return the seconds of the search on one core; before the run, those of an overlap of 3."""
+    s, overlap = job.sizes, overlap_of(job) if job.url else min(3, job.params.max_overlap, job.sizes.cells)
+    if uses_descent(job):
+        return s.rows * copies_of(job) * DESCENT_SECONDS
+    seeds = join.SEEDS if wide_cells_of(job) else overlap
+    # Cells differ in size, so a row is compared with a fifth more than the mean.
+    compared = 1.2 * s.rows * seeds**2 * (s.rows / s.cells) * distance_ns(job)
+    return (compared + (JOIN_NS * s.rows * copies_of(job) if wide_cells_of(job) else 0.0)) * 1e-9
 
 
 def _groups(job: Job) -> int:
@@ -70,13 +105,13 @@ def _groups(job: Job) -> int:
 
 def neighbors_task(job: Job, number: int) -> Receipt:
     """Find the neighbours within each cell of a group."""
-    run, s, k, metric = run_of(job), job.sizes, job.neighbors, metric_of(job)
-    first, last = run.read("order/group_starts", number, number + 2)
-    reader = RunReader(run, "shuffle", s.row_blocks, ("rows", "vertices"))
-    found, wide = [], span_of(job) > 1
-    for cell, X, vertices in read_cells(reader, int(first), int(last), s.window_rows):
-        search = knn.nn_descent if wide and len(X) > BRUTE_ROWS else knn.cell_neighbors
-        indices, distances = search(X, k, metric, key_of(job, "cells", cell))
+    run, s, k = run_of(job), job.sizes, job.neighbors
+    first, last = (int(cell) for cell in run.read("order/group_starts", number, number + 2))
+    names = ("rows", "vertices", "cells") if wide_cells_of(job) else ("rows", "vertices")
+    reader = RunReader(run, "shuffle", s.row_blocks, names, first, last)
+    found = []
+    for cell, X, vertices, *small in read_cells(reader, first, last, s.window_rows):
+        indices, distances = _search(job, cell, X, *small)
         found.append((vertices, np.where(indices >= 0, vertices[np.maximum(indices, 0)], -1), distances))
         tell((cell - first + 1) / (last - first))
     vertices, ids, distances = (np.concatenate(column) for column in zip(*found, strict=True))
@@ -88,17 +123,24 @@ def neighbors_task(job: Job, number: int) -> Receipt:
         writer.write(name, values[order])
     edges = np.arange(s.vertex_chunks + 1) * s.vertex_chunk
     writer.close(np.searchsorted(vertices[order], edges))
-    return {"rows": len(order), "cells": int(last - first)}
+    return {"rows": len(order), "cells": last - first}
 
 
-def read_cells(
-    reader: RunReader, first: int, last: int, window_rows: int
-) -> Iterator[tuple[int, Array, Array]]:
-    """Yield (cell, rows, vertices) for the sliced cells first to last - 1, rows in vertex order.
+def _search(job: Job, cell: int, X: Array, small: Array | None = None) -> tuple[Array, Array]:
+    """Search one cell; `small` are the small cells of the rows of a wide one."""
+    k, metric = job.neighbors, metric_of(job)
+    if small is None:
+        return knn.cell_neighbors(X, k, metric, key_of(job, "cells", cell))
+    return knn.wide_neighbors(X, small, k, metric, job.sizes.max_cell_rows)
+
+
+def read_cells(reader: RunReader, first: int, last: int, window_rows: int) -> Iterator[tuple[Any, ...]]:
+    """Yield (cell, rows, vertices, ...) for the sliced cells first to last - 1, rows in vertex order.
 
     Whole windows are read at once: a request for each cell of each run would cost more than the search.
     """
-    sizes = np.sum([np.diff(table[first : last + 1]) for table in reader.offsets], axis=0)
+    tables = [table - table[0] for table in reader.offsets]
+    sizes = np.sum([np.diff(table) for table in tables], axis=0)
     start = first
     while start < last:
         stop = start + 1
@@ -106,15 +148,19 @@ def read_cells(
         while stop < last and rows + sizes[stop - first] <= window_rows:
             rows += int(sizes[stop - first])
             stop += 1
-        X, vertices = reader.read(start, stop)
+        columns = list(reader.read(start, stop))
+        numbers = np.arange(start, stop)
         cells = np.concatenate(
-            [np.repeat(np.arange(start, stop), np.diff(table[start : stop + 1])) for table in reader.offsets]
+            [np.repeat(numbers, np.diff(table[start - first : stop - first + 1])) for table in tables]
         )
-        order = np.lexsort((vertices, cells))
+        order = np.lexsort((columns[1], cells))
+        if stop == start + 1:  # a wide cell fills its window: no second copy of all of it
+            columns = [columns.pop(0)[order] for _ in range(len(columns))]
+            order = np.arange(len(order))
         ends = np.cumsum(sizes[start - first : stop - first])
         for cell, members in zip(range(start, stop), np.split(order, ends[:-1]), strict=True):
             if len(members):
-                yield cell, X[members], vertices[members]
+                yield cell, *(column[members] for column in columns)
         start = stop
 
 
@@ -130,14 +176,14 @@ def plan_merge(job: Job) -> Stage:
         memory={
             "found lists": largest * (k * 12 + 8) * min(m, 2),
             "merged lists": largest * k * 12 * 2,
-            "offsets": _groups(job) * s.vertex_chunks * 8,
+            "offsets": _groups(job) * (largest // s.vertex_chunk + 2) * 8,
         },
         outputs=(
             Output("knn/indices", (s.rows, k), chunks, "int64"),
             Output("knn/distances", (s.rows, k), chunks, "float32"),
         ),
-        read_bytes=s.rows * m * (k * 12 + 8),
-        work=20.0 * s.rows * m * k,
+        read_bytes=int(s.rows * copies_of(job) * (k * 12 + 8)),
+        work=0.06e-6 * s.rows * copies_of(job) * k,
         finish=save_mean_distance,
     )
 
@@ -148,8 +194,9 @@ def merge_task(job: Job, number: int) -> Receipt:
     start, stop = s.partition(number)
     ids = np.full((stop - start, k), -1, np.int64)
     distances = np.full((stop - start, k), np.inf, np.float32)
-    reader = RunReader(run, "found", _groups(job), ("vertices", "ids", "distances"))
-    for vertices, new_ids, new_distances in reader.slices(*s.chunks(start, stop)):
+    chunks = s.chunks(start, stop)
+    reader = RunReader(run, "found", _groups(job), ("vertices", "ids", "distances"), *chunks)
+    for vertices, new_ids, new_distances in reader.slices(*chunks):
         merge_lists(vertices - start, new_ids, new_distances, ids, distances)
     cut_off(ids, distances, job.params.cutoff())
     run.array("knn/indices")[start:stop] = ids
@@ -162,7 +209,7 @@ def merge_task(job: Job, number: int) -> Receipt:
 
 
 def save_mean_distance(job: Job, receipts: dict[int, Receipt]) -> None:
-    """Keep the mean distance over all rows, each row itself counted at 0, as umap-learn does."""
-    edges = sum(receipt["edges"] for receipt in receipts.values()) + job.sizes.rows
+    """Keep the mean distance over all rows but twins, each row itself counted at 0, as umap-learn does."""
+    edges = sum(receipt["edges"] for receipt in receipts.values()) + distinct_of(job)
     total = math.fsum(value for receipt in receipts.values() for value in receipt["sums"])
     run_of(job).save_json("facts/mean_distance", total / edges)

@@ -4,44 +4,41 @@ Four steps, each a stage of its own in the ledger:
 
 `cells`    k-means on the sample; the axes of the start.    writes cells/*
 `assign`   each row's nearest cells; exact neighbours of the probe rows, block by block.    writes assign/*
-`order`    the smallest overlap that reaches the target recall; the vertex numbers.    writes order/*
+`order`    which cells are searched, how many a row joins, the vertex numbers: in stages/order.py
 `shuffle`  each row into its cells.    writes rows/vertex and the exchange `shuffle`, one run a row block
 """
 
 from __future__ import annotations
 
-import logging
-
 import numpy as np
 
-from daskumap.kernels import cells, knn, metrics
-from daskumap.kernels.random import mix_rows
-from daskumap.plan.job import Job
-from daskumap.plan.stage import Output, Receipt, Stage
+from daskumap.kernels import cells, join, knn, metrics, spaces
+from daskumap.planning.job import Job
+from daskumap.planning.stage import Output, Receipt, Stage
 from daskumap.stages.common import (
     Array,
-    fact,
     key_of,
     metric_of,
+    places_of,
+    probe_count,
     probe_places,
+    probe_rows,
+    read_distinct,
     read_rows,
+    row_bytes,
     run_of,
     sample_rows,
     source_of,
+    take_rows,
 )
+from daskumap.stages.order import copies_of, overlap_of, small_cells, wide_cells_of
 from daskumap.stages.scan import read_sample
 from daskumap.store.exchange import RunWriter
 
-log = logging.getLogger(__name__)
-
 # Micro-cells of the spectral start: a dense eigenproblem of this size takes about two seconds.
 MICRO_CELLS = 2_000
-# The probes are a sample: two standard errors below the mean still have to reach the target.
-SAFETY = 2.0
-# Above this overlap, NN-descent in wide cells costs less than brute force in small ones.
-MAX_BRUTE_OVERLAP = 4
-# Wide cells differ in size: this much above the mean still stays whole.
-WIDE_SLACK = 1.25
+# What a core of the reference machine (`kernels.speed`) does in a second.
+FLOPS = 55e9
 # Up to this many rows each row is a micro-cell of its own, and the start is the exact one.
 EXACT_ROWS = 3_000
 
@@ -57,50 +54,75 @@ def plan_cells(job: Job) -> Stage:
         tasks=1,
         memory={
             "sample": block * 2,
-            "k-means": s.sample_rows * 16 + s.cells * s.columns * 16 + min(s.cells, 8192) * 8192 * 4,
-            "principal axes": s.sample_rows * s.columns * 16 + small * small * 24,
+            # One after the other: k-means with its tables of distances, then the centred sample.
+            "k-means, axes": max(
+                s.sample_rows * 16 + s.cells * (s.columns * 16 + 1024 * 8),
+                s.sample_rows * s.columns * 4 + small * small * 24,
+            ),
         },
         read_bytes=block,
         exchange="cells",
         exchange_bytes=s.cells * s.columns * 4,
-        work=60.0 * s.sample_rows * s.columns * s.cells + 2.0 * s.sample_rows * s.columns * small,
+        work=s.sample_rows * s.columns * (24.0 * min(s.cells, cells.FLAT_CELLS) + 2.0 * small) / FLOPS,
+        products=True,
     )
 
 
 def cells_task(job: Job, number: int) -> Receipt:
     """Find centroids or pivots, and the main axes of the sample."""
     run, s, metric = run_of(job), job.sizes, metric_of(job)
-    sample = read_sample(job)
+    sample, rows = _distinct_sample(job)
     flat = metrics.to_space(sample, metric) if metric.space else sample
     seed = key_of(job, "cells")
-    share = 3.0 / s.cells
+    wanted = _wanted_cells(job, len(sample))
+    share = 3.0 / wanted
     run.put(
         "cells/centroids",
-        cells.find_centroids(flat, s.cells, share, seed)
+        cells.find_centroids(flat, wanted, share, seed)
         if metric.space
-        else cells.find_pivots(sample, s.cells, seed),
+        else cells.find_pivots(sample, wanted, seed),
     )
     if job.start == "spectral" and s.rows > EXACT_ROWS:
         micro = cells.find_pivots(flat, min(MICRO_CELLS, len(flat)), seed + 1)
         run.put("cells/micro", micro)
     mean, axes, limits = cells.principal_axes(flat, job.params.n_components)
     run.put("cells/mean", mean)
-    run.put("cells/probes", sample[probe_places(job)])
+    probes = probe_places(job, len(sample))
+    run.put("cells/probes", sample[probes])
+    run.put("cells/probe_rows", rows[probes])
     run.put("cells/axes", axes)
     run.put("cells/limits", limits)
-    return {"rows": len(sample), "cells": run.array("cells/centroids").shape[0]}
+    return {"rows": len(sample), "cells": run.array("cells/centroids").shape[0], "probes": len(probes)}
+
+
+def _distinct_sample(job: Job) -> tuple[Array, Array]:
+    """Return the sampled rows and their ids; with `unique` each kind once, under the id of its first row."""
+    sample, rows = read_sample(job), sample_rows(job)
+    if not job.params.unique:
+        return sample, rows
+    rows, places = np.unique(take_rows(job, "rows/first", rows), return_index=True)
+    return sample[places], rows
+
+
+def _wanted_cells(job: Job, sampled: int) -> int:
+    """Return how many cells to make: with `unique` as many fewer as there are fewer rows."""
+    s = job.sizes
+    if not job.params.unique:
+        return s.cells
+    distinct = int(run_of(job).load_json("facts/distinct_rows"))
+    return min(sampled, -(-s.cells * distinct // s.rows))
 
 
 def plan_assign(job: Job) -> Stage:
     """Plan one task a row block."""
-    s, m, k = job.sizes, job.params.max_overlap, job.neighbors
-    cells_ = _cells(job)
+    s, m, k, p = job.sizes, job.params.max_overlap, job.neighbors, probe_count(job)
+    cells_ = small_cells(job)
     out = [
         Output("assign/cells", (s.rows, m), (s.row_block, m), "int32"),
         Output("assign/counts", (s.row_blocks, m, cells_), (1, m, cells_), "int64"),
-        Output("assign/probe_ids", (s.row_blocks, s.probe_rows, k), (1, s.probe_rows, k), "int64"),
-        Output("assign/probe_distances", (s.row_blocks, s.probe_rows, k), (1, s.probe_rows, k), "float32"),
-        Output("assign/probe_cells", (s.row_blocks, s.probe_rows, k, m), (1, s.probe_rows, k, m), "int32"),
+        Output("assign/probe_ids", (s.row_blocks, p, k), (1, p, k), "int64"),
+        Output("assign/probe_distances", (s.row_blocks, p, k), (1, p, k), "float32"),
+        Output("assign/probe_cells", (s.row_blocks, p, k, m), (1, p, k, m), "int32"),
     ]
     if job.start == "pca":
         d = job.params.n_components
@@ -118,16 +140,13 @@ def plan_assign(job: Job) -> Stage:
             "scores": 16_000_000,
             "probe rows and centroids": (s.probe_rows + 2 * cells_) * s.columns * 4,
             "output": s.row_block * m * 8 + s.probe_rows * k * (16 + 4 * m),
+            **({"distinct rows": s.row_block * (row_bytes(job) + 24)} if job.params.unique else {}),
         },
         outputs=tuple(out),
         read_bytes=s.rows * s.columns * source_of(job).dtype.itemsize,
-        work=2.0 * s.rows * s.columns * (cells_ + s.probe_rows),
+        work=2.0 * s.rows * s.columns * (cells_ + s.probe_rows) / FLOPS,
+        products=True,
     )
-
-
-def _cells(job: Job) -> int:
-    """Return the number of cells: as found, or before the run as planned."""
-    return fact(job, "partition.cells", "cells", job.sizes.cells)
 
 
 def _has_micro(job: Job) -> bool:
@@ -135,24 +154,31 @@ def _has_micro(job: Job) -> bool:
 
 
 def assign_task(job: Job, number: int) -> Receipt:
-    """Find the nearest cells of each row of a block, and the probes' nearest rows in it."""
+    """Find the nearest cells of each row of a block, and the probes' nearest rows in it; twins have none."""
     run, metric, m = run_of(job), metric_of(job), job.params.max_overlap
     start, stop = job.sizes.block(number)
-    X = read_rows(job, start, stop)
+    X, places = read_distinct(job, start, stop)
+    rows = places + start
     centroids = run.read("cells/centroids")
-    nearest = knn.assign_cells(X, centroids, min(m, len(centroids)), metric)
-    nearest = np.pad(nearest, ((0, 0), (0, m - nearest.shape[1])), constant_values=-1)
-    places = probe_places(job)
-    ids, distances = knn.nearest(
-        run.read("cells/probes"), X, job.neighbors, metric, sample_rows(job)[places], start
+    nearest = np.full((stop - start, m), -1, np.int32)
+    nearest[places, : len(centroids)] = knn.assign_cells(X, centroids, min(m, len(centroids)), metric)
+    local, distances = knn.nearest(
+        run.read("cells/probes"), X, job.neighbors, metric, places_of(rows, probe_rows(job)), 0
     )
+    ids = np.where(local >= 0, rows[local], -1) if len(rows) else local
     found = np.where(ids[..., None] >= 0, nearest[np.maximum(ids - start, 0)], -2)
     counts = [np.bincount(level[level >= 0], minlength=len(centroids)) for level in nearest.T]
     if job.start == "pca":
+        axes = np.zeros((stop - start, job.params.n_components), np.float32)
         flat = metrics.to_space(X, metric) if metric.space else X
-        run.array("assign/axes")[start:stop] = (flat - run.read("cells/mean")) @ run.read("cells/axes")
+        axes[places] = spaces.linear(
+            flat - run.read("cells/mean"), run.read("cells/axes")
+        )
+        run.array("assign/axes")[start:stop] = axes
     if _has_micro(job):
-        run.array("assign/micro")[start:stop] = knn.assign_cells(X, run.read("cells/micro"), 1, metric)[:, 0]
+        micro = np.zeros(stop - start, np.int32)
+        micro[places] = knn.assign_cells(X, run.read("cells/micro"), 1, metric)[:, 0]
+        run.array("assign/micro")[start:stop] = micro
     run.array("assign/cells")[start:stop] = nearest
     run.array("assign/counts")[number] = np.array(counts)
     run.array("assign/probe_ids")[number] = ids
@@ -161,164 +187,24 @@ def assign_task(job: Job, number: int) -> Receipt:
     return {"rows": stop - start}
 
 
-def plan_order(job: Job) -> Stage:
-    """Plan the one task that chooses the overlap and numbers the vertices."""
-    s, m, k = job.sizes, job.params.max_overlap, job.neighbors
-    cells_ = _cells(job)
-    return Stage(
-        name="partition.order",
-        task=order_task,
-        tasks=1,
-        memory={
-            "counts": s.row_blocks * cells_ * (m + 2) * 8,
-            "probes": s.row_blocks * s.probe_rows * k * (12 + 4 * m),
-        },
-        exchange="order",
-        exchange_bytes=s.row_blocks * cells_ * 8,
-        finish=warn_of_recall,
-    )
-
-
-def order_task(job: Job, number: int) -> Receipt:
-    """Merge the probes' neighbours, choose the overlap, number the vertices, slice and group the cells."""
-    run, s = run_of(job), job.sizes
-    probe_ids, probe_distances, found = _merge_probes(job)
-    blocks, places = sample_rows(job)[probe_places(job)] // s.row_block, sample_rows(job)[probe_places(job)]
-    probe_cells = np.concatenate(
-        [
-            run.read("assign/cells", *s.block(b))[places[blocks == b] - b * s.row_block]
-            for b in np.unique(blocks).tolist()
-        ]
-    )
-    span, overlap, recall = choose_cells(job, probe_cells, found, probe_ids)
-    counts = run.read("assign/counts")
-    primary = counts[:, 0, :]
-    starts = np.concatenate([[0], np.cumsum(primary.sum(axis=0))])
-    run.put("order/block_starts", starts[:-1] + np.cumsum(primary, axis=0) - primary)
-    run.put("order/cell_starts", starts)
-    members = counts[:, :overlap, :].sum(axis=(0, 1)) if span == 1 else _count_wide(job, span, overlap)
-    limit = s.max_cell_rows if span == 1 else s.wide_rows
-    slice_starts, group_starts = cells.plan_slices(members, limit, s.group_rows)
-    run.put("order/slice_starts", slice_starts)
-    run.put("order/group_starts", group_starts)
-    run.put("order/probe_ids", probe_ids)
-    run.put("order/probe_distances", probe_distances)
-    return {
-        "rows": s.rows,
-        "span": span,
-        "overlap": overlap,
-        "recall": [round(float(r), 4) for r in recall],
-        "groups": len(group_starts) - 1,
-        "largest_cell": int(members.max()),
-        "sliced_cells": int((np.diff(slice_starts) > 1).sum()),
-    }
-
-
-def choose_cells(job: Job, probe_cells: Array, found: Array, probe_ids: Array) -> tuple[int, int, Array]:
-    """Choose how many cells make one, how many of those each row joins, and the recall by overlap.
-
-    Small cells with brute force are cheapest where few of them find the neighbours. Where the data are too
-    spread out for that, as embeddings of text are, wide cells with NN-descent find more for less: brute force
-    costs the square of the overlap (100,000 word vectors x 384: 17 s for a recall of .90 in 6 cells, against
-    .99 in about 12 s once compiled, measured).
-    """
-
-    def measure(span: int) -> tuple[Array, Array]:
-        here, there = cells.widen(probe_cells, span), cells.widen(found, span)
-        here, there = np.where(here < 0, -1, here), np.where(there < 0, -2, there)
-        recall, error = cells.overlap_recall(here, there, probe_ids)
-        return recall, recall - SAFETY * error
-
-    recall, sure = measure(1)
-    reached = np.flatnonzero(sure >= job.params.target_recall)
-    most = min(job.params.max_overlap, _cells(job))
-    best = 1, int(reached[0]) + 1 if len(reached) else most, recall
-    if metric_of(job).space is None or (len(reached) and best[1] <= MAX_BRUTE_OVERLAP):
-        return best
-    for overlap, span in wide_spans(job):
-        recall, sure = measure(span)
-        if recall[overlap - 1] > best[2][best[1] - 1]:
-            best = span, overlap, recall
-        if sure[overlap - 1] >= job.params.target_recall:
-            return span, overlap, recall
-    return best
-
-
-def wide_spans(job: Job) -> list[tuple[int, int]]:
-    """Return (overlap, span) of the wide cells worth a try: as many cells in one as its limit allows."""
-    s, count = job.sizes, _cells(job)
-    if s.rows <= s.wide_rows:
-        return [(1, count)]
-    room = s.wide_rows / WIDE_SLACK / (s.rows / count)
-    return [(m, int(room / m)) for m in range(2, job.params.max_overlap + 1) if room / m >= 4]
-
-
-def _count_wide(job: Job, span: int, overlap: int) -> Array:
-    """Count the rows that join each wide cell, block by block."""
-    run, s = run_of(job), job.sizes
-    members = np.zeros(-(-_cells(job) // span), np.int64)
-    for start, stop in map(s.block, range(s.row_blocks)):
-        joined = cells.widen(run.read("assign/cells", start, stop), span)[:, :overlap]
-        members += np.bincount(joined[joined >= 0], minlength=len(members))
-    return members
-
-
-def _merge_probes(job: Job) -> tuple[Array, Array, Array]:
-    """Return the probes' exact neighbours, (p, k) ids and distances and (p, k, m) cells."""
-    run = run_of(job)
-    ids, distances, found = (run.read(f"assign/probe_{name}") for name in ("ids", "distances", "cells"))
-    probes, k = ids.shape[1:]
-    flat_ids = ids.transpose(1, 0, 2).reshape(probes, -1)
-    flat = distances.transpose(1, 0, 2).reshape(probes, -1)
-    order = np.lexsort((flat_ids, flat), axis=1)[:, :k]
-    cells_ = found.transpose(1, 0, 2, 3).reshape(probes, -1, found.shape[3])
-    return (
-        np.take_along_axis(flat_ids, order, 1),
-        np.take_along_axis(flat, order, 1),
-        np.take_along_axis(cells_, order[..., None], 1),
-    )
-
-
-def warn_of_recall(job: Job, receipts: dict[int, Receipt]) -> None:
-    """Say so where no overlap allowed reaches the target."""
-    recall = receipts[0]["recall"]
-    if max(recall) < job.params.target_recall:
-        log.warning(
-            "Joining %d cells a row finds %.1f %% of the neighbours, less than target_recall %.1f %%. "
-            "Raise max_overlap (now %d) or max_cell_rows (now %d), or accept the recall.",
-            job.params.max_overlap, 100 * max(recall), 100 * job.params.target_recall,
-            job.params.max_overlap, job.sizes.max_cell_rows,
-        )  # fmt: skip
-
-
-def overlap_of(job: Job) -> int:
-    """Return how many cells each row joins: as chosen, or before the run the 2 that most data need."""
-    return fact(job, "partition.order", "overlap", min(2, job.params.max_overlap, job.sizes.cells))
-
-
-def span_of(job: Job) -> int:
-    """Return how many small cells make one cell of the search: 1 for brute force, more for NN-descent."""
-    return fact(job, "partition.order", "span", 1)
-
-
 def plan_shuffle(job: Job) -> Stage:
     """Plan one task a row block."""
-    s, m = job.sizes, overlap_of(job)
+    s = job.sizes
     return Stage(
         name="partition.shuffle",
         task=shuffle_task,
         tasks=s.row_blocks,
         memory={
             "input block": source_of(job).projected_read_bytes(s.row_block),
-            "records": s.row_block * job.params.max_overlap * 40,
+            "records": s.row_block * job.params.max_overlap * 64,
             "output window": 16 * (1 << 20),
-            "offsets": _cells(job) * 32,
+            "offsets": small_cells(job) * 32,
         },
         outputs=(Output("rows/vertex", (s.rows,), (s.row_block,), "int64"),),
         read_bytes=s.rows * s.columns * source_of(job).dtype.itemsize,
         exchange="shuffle",
-        exchange_bytes=s.rows * m * (s.columns * np.dtype(metric_of(job).dtype).itemsize + 8),
-        work=20.0 * s.rows * s.columns * m,
+        exchange_bytes=int(s.rows * copies_of(job) * (row_bytes(job) + 8 + 4 * join.SEEDS)),
+        work=s.rows * copies_of(job) * (0.4e-6 + 12e-9 * s.columns),
     )
 
 
@@ -330,27 +216,40 @@ def shuffle_task(job: Job, number: int) -> Receipt:
     nearest = run.read("assign/cells", start, stop)
     vertices = number_vertices(nearest[:, 0], run.read("order/block_starts", number, number + 1)[0])
     run.array("rows/vertex")[start:stop] = vertices
+    joined, small = _joined(job, nearest)
     slice_starts = run.read("order/slice_starts")
-    joined = cells.widen(nearest, span_of(job))[:, : overlap_of(job)]
-    pieces = np.diff(slice_starts)[joined]
-    slices = slice_starts[joined] + mix_rows(np.arange(start, stop))[:, None] % pieces
-    slices = np.where(joined >= 0, slices, -1).T.ravel()
+    slices = cells.slices_of(np.arange(start, stop), joined, slice_starts).ravel()
     order = np.argsort(slices, kind="stable")[np.count_nonzero(slices < 0) :]
-    slices = slices[slices >= 0]
-    offsets = np.concatenate([[0], np.cumsum(np.bincount(slices, minlength=slice_starts[-1]))])
+    offsets = np.searchsorted(slices[order], np.arange(slice_starts[-1] + 1))
     columns = {"rows": (str(X.dtype), X.shape[1]), "vertices": ("int64", 0)}
+    if wide_cells_of(job):
+        columns["cells"] = ("int32", join.SEEDS)
     writer = RunWriter(run, "shuffle", number, len(order), columns)
-    rows = order % (stop - start)
+    rows = order // joined.shape[1]
     step = writer.step("rows") * 16
     for at in range(0, len(rows), step):
         writer.write("rows", X[rows[at : at + step]], at)
     writer.write("vertices", vertices[rows])
+    if wide_cells_of(job):
+        writer.write("cells", small.reshape(-1, join.SEEDS)[order])
     writer.close(offsets)
     return {"rows": stop - start, "written": len(rows)}
 
 
+def _joined(job: Job, nearest: Array) -> tuple[Array, Array]:
+    """Return the cells that each row joins, (r, m), and for each the small cells that it is compared in."""
+    nearest = nearest[:, : overlap_of(job)]
+    if not wide_cells_of(job):
+        return nearest, np.empty((*nearest.shape, 0), np.int32)
+    return cells.widen(nearest, run_of(job).read("order/wide_of"), join.SEEDS)
+
+
 def number_vertices(cell: Array, first: Array) -> Array:
-    """Return each row's vertex number: its cell's first free number in this block, then in row order."""
+    """Return each row's vertex number: its cell's first free number in this block, then in row order.
+
+    The last number of `first` is that of rows without a cell, -1.
+    """
+    cell = np.where(cell < 0, len(first) - 1, cell)
     order = np.argsort(cell, kind="stable")
     ordered = cell[order]
     rank = np.arange(len(cell)) - np.searchsorted(ordered, ordered, side="left")

@@ -1,7 +1,8 @@
 """Scan: one streaming pass over the source that validates it and takes the sample.
 
-Reads the source. Writes the exchange `scan/sample`, one run a row block, for one destination.
-Memory: the block as read, and the sampled rows of it.
+Reads the source. Writes the exchange `scan/sample`, one run a row block, for one destination; with `unique`
+also `scan/hashes`, one run a row block, by bucket, and unique/block_first.
+Memory: the block as read, and the sampled rows of it; the hashes of a block.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ import numpy as np
 from daskumap.errors import SourceError
 from daskumap.kernels import metrics
 from daskumap.kernels.metric_names import DISTRIBUTIONS
-from daskumap.plan.job import Job
-from daskumap.plan.stage import Receipt, Stage
+from daskumap.planning.job import Job
+from daskumap.planning.stage import Output, Receipt, Stage
 from daskumap.stages.common import Array, metric_of, read_rows, run_of, sample_rows, source_of
+from daskumap.stages.unique import HASH_BYTES, hash_memory, write_hashes
 from daskumap.store.exchange import RunReader, RunWriter
 
 # How many rows an error names.
@@ -24,7 +26,7 @@ NAMED = 5
 
 def plan_scan(job: Job) -> Stage:
     """Plan one task a row block."""
-    s = job.sizes
+    s, unique = job.sizes, job.params.unique
     sampled = s.sample_rows * s.columns * 4
     return Stage(
         name="scan",
@@ -33,11 +35,13 @@ def plan_scan(job: Job) -> Stage:
         memory={
             "input block": source_of(job).projected_read_bytes(s.row_block),
             "sample": sampled // s.row_blocks * 2,
+            **({"hashes": hash_memory(job)} if unique else {}),
         },
+        outputs=(Output("unique/block_first", (s.rows,), (s.row_block,), "int64"),) if unique else (),
         read_bytes=s.rows * s.columns * source_of(job).dtype.itemsize,
-        exchange="scan/sample",
-        exchange_bytes=sampled,
-        work=4.0 * s.rows * s.columns,
+        exchange="scan",
+        exchange_bytes=sampled + (s.rows * HASH_BYTES if unique else 0),
+        work=18e-9 * s.rows * s.columns,
         finish=refuse_bad_rows,
     )
 
@@ -53,6 +57,8 @@ def scan_task(job: Job, number: int) -> Receipt:
     writer = RunWriter(run_of(job), "scan/sample", number, len(rows), {"rows": (str(X.dtype), X.shape[1])})
     writer.write("rows", rows)
     writer.close(np.array([0, len(rows)], np.int64))
+    if job.params.unique:
+        write_hashes(job, number, X)
     return {"rows": stop - start, **_named("broken", broken, start), **_named("undefined", undefined, start)}
 
 
@@ -109,5 +115,5 @@ def _total(receipts: dict[int, Receipt], what: str) -> tuple[int, str]:
 
 def read_sample(job: Job) -> Array:
     """Return the sampled rows, (sample_rows, D), in row order."""
-    (rows,) = RunReader(run_of(job), "scan/sample", job.sizes.row_blocks, ("rows",)).read(0, 1)
+    (rows,) = RunReader(run_of(job), "scan/sample", job.sizes.row_blocks, ("rows",), 0, 1).read(0, 1)
     return rows

@@ -11,9 +11,9 @@ from __future__ import annotations
 import numpy as np
 
 from daskumap.kernels.graph import fuzzy_union
-from daskumap.plan.job import Job
-from daskumap.plan.sizes import edge_row_bytes
-from daskumap.plan.stage import Output, Receipt, Stage
+from daskumap.planning.job import Job
+from daskumap.planning.sizes import edge_row_bytes
+from daskumap.planning.stage import Output, Receipt, Stage
 from daskumap.stages.calibrate import read_memberships
 from daskumap.stages.common import Array, run_of, tail_type
 from daskumap.store.exchange import RunReader
@@ -30,13 +30,13 @@ def plan_symmetrize(job: Job) -> Stage:
         tasks=s.partitions,
         memory={
             "lists and edges": largest * edge_row_bytes(job.params.n_neighbors),
-            "offsets": s.partitions * s.vertex_chunks * 8,
+            "offsets": s.partitions * (largest // s.vertex_chunk + 2) * 8,
         },
         outputs=(Output("graph/degrees", (s.rows,), (s.vertex_chunk,), "int32"),),
         read_bytes=s.rows * k * 32,
         exchange="graph",
         exchange_bytes=edges * (8 if tail_type(job) == "int32" else 12) + s.rows * 8,
-        work=100.0 * s.rows * k,
+        work=0.28e-6 * s.rows * k,
         finish=save_largest_weight,
     )
 
@@ -45,9 +45,9 @@ def symmetrize_task(job: Job, number: int) -> Receipt:
     """Join the edges of a partition with those that point at it."""
     run, s = run_of(job), job.sizes
     start, stop = s.partition(number)
-    incoming = RunReader(run, "reverse", s.partitions, ("tails", "heads", "weights")).read(
-        *s.chunks(start, stop)
-    )
+    chunks = s.chunks(start, stop)
+    reader = RunReader(run, "reverse", s.partitions, ("tails", "heads", "weights"), *chunks)
+    incoming = reader.read(*chunks)
     indices, weights = read_memberships(job, start, stop)
     indptr, tails, joined = fuzzy_union(
         indices, weights, start, *incoming, float(job.params.set_op_mix_ratio)

@@ -1,6 +1,7 @@
 """How the user's data gets in: found in a Zarr store, or written from memory into the run store."""
 
 import difflib
+import hashlib
 import math
 import os
 from collections.abc import Iterable, Iterator
@@ -16,7 +17,8 @@ from zarr.codecs import BytesCodec, Crc32cCodec
 from zarr.errors import NodeNotFoundError
 from zarr.storage import FsspecStore, LocalStore
 
-from daskumap.errors import DependencyError, SourceError, SourceNotFoundError
+from daskumap.errors import DaskumapError, DependencyError, SourceError, SourceNotFoundError
+from daskumap.store.trouble import is_url
 
 if TYPE_CHECKING:
     from daskumap.store.source import Source
@@ -86,12 +88,20 @@ def open_node(where: Any, storage_options: dict[str, Any] | None = None) -> zarr
     text = os.fspath(where)
     if text.startswith("file://"):
         text = unquote(urlsplit(text).path)
-    if "://" in text:
+    if is_url(text):
         return _open(text.rstrip("/"), text, storage_options)
-    path = Path(text).expanduser().resolve()
-    if not path.exists():
-        raise _not_found(path)
-    return _open(path, str(path), None)
+    try:
+        path = Path(text).expanduser().resolve()
+        if not path.exists():
+            raise _not_found(path)
+        return _open(path, str(path), None)
+    except DaskumapError:
+        raise
+    except (OSError, RuntimeError, ValueError) as error:  # links in a circle, what may not be read, no path
+        raise SourceError(
+            f"{text!r} cannot be followed ({type(error).__name__}: {error}). Check the links and permissions "
+            "on the way, or give another path."
+        ) from error
 
 
 def node_spec(array: Any) -> dict[str, Any]:
@@ -116,9 +126,7 @@ def ingest_numpy(array: Any, group: zarr.Group, name: str) -> "Source":
     The result does not depend on the memory layout; writing the same array again gives the same bytes.
     `array` may also be what NumPy can convert, or a Zarr array, for instance one in a memory store.
     """
-    array = find_array(array)
-    check_array(array)
-    return _write(array, group, name, (array[a:b] for a, b in _ranges(array.shape[0], _batch_rows(array))))
+    return _write(array, group, name)
 
 
 def ingest_dask(array: Any, group: zarr.Group, name: str) -> "Source":
@@ -128,22 +136,47 @@ def ingest_dask(array: Any, group: zarr.Group, name: str) -> "Source":
     rows, is held. A graph that reduces over all rows, such as `X - X.mean(axis=0)`, is evaluated again
     for each batch: compute the reduction first.
     """
+    # dask.array.to_zarr loses rows of shards (2026.8.0), so the blocks are written here.
+    return _write(array, group, name)
+
+
+def ingest(array: Any, group: zarr.Group, name: str) -> tuple["Source", str]:
+    """Write an array in memory, or a dask array, into the run store; return the source and its digest."""
+    digest = hashlib.sha256()
+    return _write(array, group, name, digest), digest.hexdigest()
+
+
+def digest_of(array: Any) -> str:
+    """Return a digest of all values of an array, whatever its chunks; a dask array is computed for it."""
     array = find_array(array)
     check_array(array)
-    # dask.array.to_zarr loses rows of shards (2026.8.0), so the blocks are written here.
+    digest = hashlib.sha256()
+    for block in _blocks(array):
+        digest.update(np.ascontiguousarray(block, array.dtype.newbyteorder("=")).data)
+    return digest.hexdigest()
+
+
+def _blocks(array: Any) -> Iterable[npt.NDArray[Any]]:
+    """Return an array as blocks of consecutive rows, each of them in memory only once it is asked for."""
+    if not _is_dask(array):
+        return (array[a:b] for a, b in _ranges(array.shape[0], _batch_rows(array)))
     array = array.rechunk({1: -1})
     ends = np.cumsum(array.chunks[0]).tolist()
-    return _write(array, group, name, (_compute(array, a, b) for a, b in _batches(ends, _batch_rows(array))))
+    return (_compute(array, a, b) for a, b in _batches(ends, _batch_rows(array)))
 
 
-def _write(array: Any, group: zarr.Group, name: str, blocks: Iterable[npt.NDArray[Any]]) -> "Source":
-    """Write consecutive blocks of rows of any height, always in whole chunks."""
+def _write(array: Any, group: zarr.Group, name: str, digest: Any = None) -> "Source":
+    """Write an array block by block, always in whole chunks."""
     from daskumap.store.source import Source  # sources are opened through this module
 
+    array = find_array(array)
+    check_array(array)
     target = _create(array, group, name)
     step, row, rest = target.chunks[0], 0, np.empty((0, array.shape[1]), target.dtype)
-    for block in blocks:
-        block = np.asarray(block, dtype=target.dtype)
+    for block in _blocks(array):
+        block = np.ascontiguousarray(block, dtype=target.dtype)
+        if digest is not None:
+            digest.update(block.data)
         while len(rest) + len(block) >= step:
             head = np.concatenate([rest, block[: step - len(rest)]]) if len(rest) else None
             ready = block[: len(block) // step * step] if head is None else head

@@ -7,6 +7,7 @@ up late finds it and stops.
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import threading
@@ -18,9 +19,14 @@ from typing import Any
 from daskumap.errors import StoreError
 from daskumap.store.run import RunStore
 
+log = logging.getLogger(__name__)
+
 # A holder says that it lives every so many seconds, and counts as dead when it has not for so many.
 HEARTBEAT_SECONDS = 10.0
 DEAD_AFTER_SECONDS = 60.0
+# Not every object store knows exclusive creation. There the last of several who write at a time wins, and
+# each looks again when all of them have surely written.
+SETTLE_SECONDS = 2.0
 
 
 class RunLock:
@@ -40,17 +46,21 @@ class RunLock:
         self._lost = False
 
     def __enter__(self) -> RunLock:
-        held = self._newest()
-        if held is not None:
-            self._refuse_if_alive(held[1])
-            self.generation = held[0] + 1
+        seen = self._generations()  # once: a lock made after this look must not pass for one looked at
+        for generation in seen:
+            self._refuse_if_alive(generation)
+        self.generation = max(seen, default=-1) + 1
         self.store.create_json(self._name(self.generation), self._about())
+        if not self.store.is_local:
+            time.sleep(SETTLE_SECONDS)
         now = self.store.load_json(self._name(self.generation))
         if now is None or now["id"] != self.id:
-            self._refuse_if_alive(now or {"host": "another process", "pid": 0, "time": time.time()})
-        for generation in self._generations():
-            if generation < self.generation:
-                self.store.delete(f"{self._name(generation)}.json")
+            raise self._refusal(now or self._unknown())
+        try:
+            self._displace_others()
+        except StoreError:
+            self.store.delete(f"{self._name(self.generation)}.json")
+            raise
         self._thread = threading.Thread(target=self._beat, name="daskumap-lock", daemon=True)
         self._thread.start()
         return self
@@ -61,22 +71,28 @@ class RunLock:
         self._stop.set()
         self._thread.join()
         if not self._lost:
-            self.store.delete(f"{self._name(self.generation)}.json")
+            try:
+                self.store.delete(f"{self._name(self.generation)}.json")
+            except StoreError as failure:  # what ended the run matters more, and this goes stale by itself
+                log.warning("The lock could not be given back: %s", failure)
 
     def check(self) -> None:
         """Raise if somebody took the lock over, believing this process dead."""
         if self._lost:
             raise StoreError(
-                f"{self.store.group.store_path} was taken over by another process, since this one said "
+                f"{self.store.url} was taken over by another process, since this one said "
                 f"nothing for {DEAD_AFTER_SECONDS:.0f} s. Let that one finish, or stop it and fit again."
             )
 
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT_SECONDS):
-            if max(self._generations(), default=self.generation) > self.generation:
-                self._lost = True
-                return
-            self.store.save_json(self._name(self.generation), self._about())
+            try:
+                if max(self._generations(), default=self.generation) > self.generation:
+                    self._lost = True
+                    return
+                self.store.save_json(self._name(self.generation), self._about())
+            except (StoreError, OSError) as error:  # a store that is full or away for a while
+                log.warning("The lock could not be renewed: %s", error)
 
     def _about(self) -> dict[str, Any]:
         return {"id": self.id, "host": socket.gethostname(), "pid": os.getpid(), "time": time.time()}
@@ -87,21 +103,31 @@ class RunLock:
     def _generations(self) -> list[int]:
         return sorted(int(name.removesuffix(".json")) for name in self.store.names("lock"))
 
-    def _newest(self) -> tuple[int, dict[str, Any]] | None:
-        for generation in reversed(self._generations()):
-            about = self.store.load_json(self._name(generation))
-            if about is not None:
-                return generation, about
-        return None
+    def _displace_others(self) -> None:
+        """Delete the locks of the dead; give way to one newer, or alive after all."""
+        for generation in self._generations():
+            if generation > self.generation:
+                raise self._refusal(self.store.load_json(self._name(generation)) or self._unknown())
+            if generation < self.generation:
+                self._refuse_if_alive(generation)
+                self.store.delete(f"{self._name(generation)}.json")
 
-    def _refuse_if_alive(self, about: dict[str, Any]) -> None:
-        silent = time.time() - about["time"]
-        if silent > DEAD_AFTER_SECONDS or _is_dead(about["host"], about["pid"]):
-            return
-        raise StoreError(
-            f"{self.store.group.store_path} is in use by process {about['pid']} on {about['host']}, which "
-            f"was alive {max(0.0, silent):.0f} s ago. Wait for it, or stop it; the lock of a dead process is "
-            f"taken over after {DEAD_AFTER_SECONDS:.0f} s."
+    def _refuse_if_alive(self, generation: int) -> None:
+        about = self.store.load_json(self._name(generation))
+        if not isinstance(about, dict) or not about.keys() >= {"host", "pid", "time"}:
+            return  # a damaged one says nothing
+        silent = time.time() - about["time"] > DEAD_AFTER_SECONDS
+        if not silent and not _is_dead(about["host"], about["pid"]):
+            raise self._refusal(about)
+
+    def _unknown(self) -> dict[str, Any]:
+        return {"host": "another host", "pid": 0, "time": time.time()}
+
+    def _refusal(self, about: dict[str, Any]) -> StoreError:
+        return StoreError(
+            f"{self.store.url} is in use by process {about['pid']} on {about['host']}, which "
+            f"was alive {max(0.0, time.time() - about['time']):.0f} s ago. Wait for it or stop it; the "
+            f"run store of one that died is free after {DEAD_AFTER_SECONDS:.0f} s."
         )
 
 

@@ -129,7 +129,9 @@ def _normals(seed: int, index: int, start: int, stop: int, columns: int) -> NDAr
     return normals
 
 
-def uneven_clusters(n: int = 100_000, d: int = 64, n_clusters: int = 50, seed: int = 0) -> Dataset:
+def uneven_clusters(
+    n: int = 100_000, d: int = 64, n_clusters: int = 50, seed: int = 0, by_class: bool = False
+) -> Dataset:
     """Return Gaussian clusters of very uneven sizes and scales; the label is the cluster.
 
     Sizes follow Zipf's law, so the first of 50 clusters holds 22 % of the rows and the last 0.4 %. Scales are
@@ -140,6 +142,8 @@ def uneven_clusters(n: int = 100_000, d: int = 64, n_clusters: int = 50, seed: i
     ----------
     n, d
         Rows and columns.
+    by_class
+        Whether the rows come cluster after cluster, instead of in no order.
     """
     shares = 1.0 / np.arange(1, n_clusters + 1)
     edges = np.cumsum(shares / shares.sum())
@@ -151,7 +155,9 @@ def uneven_clusters(n: int = 100_000, d: int = 64, n_clusters: int = 50, seed: i
     spread = 1.0 / (1.0 + np.argsort(_uniforms(seed, 2, 0, n_clusters, d), axis=1) / 8.0)
 
     def make(start: int, stop: int) -> tuple[Rows, Labels]:
-        cluster = np.searchsorted(edges, _uniforms(seed, 3, start, stop, 1)[:, 0])
+        ids = np.arange(start, stop)
+        place = (ids + 0.5) / n if by_class else _uniforms(seed, 3, start, stop, 1)[:, 0]
+        cluster = np.searchsorted(edges, place)
         noise = _normals(seed, 4, start, stop, d) * spread[cluster] * scales[cluster]
         return (centres[cluster] + noise).astype(np.float32), cluster.astype(np.int64)
 

@@ -2,22 +2,90 @@
 
 >>> # The third attempt succeeds.
 >>> schedule = {("calibrate", 0): (RuntimeError("first"), RuntimeError("second"))}
+>>> # The first one dies as its process is killed, with its data written and its record not.
+>>> schedule = {("calibrate", 0): (Kill("after"),)}
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
+import os
 import random
+import signal
+import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from daskumap.engine.base import Engine, Listener
-from daskumap.plan.job import Job
-from daskumap.plan.stage import Receipt, Stage
+from daskumap.planning.job import Job
+from daskumap.planning.stage import Receipt, Stage
 
-Attempts = Sequence[Exception | None]
+
+@dataclasses.dataclass(frozen=True)
+class Kill:
+    """Ends the process that runs the task by SIGKILL, as the kernel does where memory runs out.
+
+    Attributes
+    ----------
+    when
+        "before" the task's work; "between" two of its writes; or "after" its data are written and before its
+        record.
+    writes
+        How many files a task has put in place when it dies "between"; the next one is written under its
+        temporary name then, and never gets its own. On local file systems only.
+    """
+
+    when: str
+    writes: int = 1
+
+    def __post_init__(self) -> None:
+        if self.when not in ("before", "between", "after"):
+            raise ValueError(f"when is {self.when!r}; allowed are before, between, after.")
+
+    @contextlib.contextmanager
+    def around(self) -> Iterator[None]:
+        """Run the body, and die when it is time."""
+        if self.when == "before":
+            die()
+        with self._counting() if self.when == "between" else contextlib.nullcontext():
+            yield
+        if self.when == "between":
+            raise AssertionError(f"The task made no more than {self.writes} writes, so it was not killed.")
+        die()
+
+    @contextlib.contextmanager
+    def _counting(self) -> Iterator[None]:
+        replace, lock, left = Path.replace, threading.Lock(), [self.writes]
+
+        def count(path: Path, target: Any) -> Path:
+            if path.suffix == ".partial":  # as zarr names what it has yet to put in place
+                with lock:
+                    if left[0] == 0:
+                        die()
+                    left[0] -= 1
+            return replace(path, target)
+
+        with mock.patch.object(Path, "replace", count):
+            yield
+
+
+# Dask's nanny does not replace a worker that dies before the nanny has heard that it is there (2026.8.0); a
+# worker that was made anew may have its first task by then.
+STARTING_SECONDS = 0.3
+
+
+def die() -> None:
+    """End this process as `kill -9` does."""
+    time.sleep(STARTING_SECONDS)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+Attempts = Sequence[Exception | Kill | None]
 
 
 class Fault(RuntimeError):  # noqa: N818, a planned one is no error
@@ -28,13 +96,13 @@ class Fault(RuntimeError):  # noqa: N818, a planned one is no error
 class Witnessed:
     """A task that leaves one file for each attempt, and fails in those that the schedule names.
 
-    Files, since tasks run in any process. The fault comes before the task's work, or `after` it: data
-    written, record not.
+    Files, since tasks run in any process. An exception comes before the task's work, or `after` it: data
+    written, record not. A `Kill` says itself when it comes.
 
     Attributes
     ----------
     attempts
-        What the first, second, ... attempt raises, None for nothing; later attempts succeed.
+        What the first, second, ... attempt raises or dies of, None for nothing; later attempts succeed.
     """
 
     task: Any
@@ -48,6 +116,10 @@ class Witnessed:
         attempt = _next(Path(self.folder), f"{self.name}-{number}")
         planned = self.attempts.get(number, ())
         fault = planned[attempt] if attempt < len(planned) else None
+        if isinstance(fault, Kill):
+            with fault.around():
+                killed: Receipt = self.task(job, number)
+            return killed
         if fault is not None and not self.after:
             raise fault
         receipt: Receipt = self.task(job, number)
@@ -106,7 +178,9 @@ class FailingEngine:
             raise Fault(f"the driver died before stage {stage.name}")
         faults = {number: attempts for (name, number), attempts in self.faults.items() if name == stage.name}
         task = Witnessed(stage.task, stage.name, str(self.folder), faults, self.after)
-        rounds = stage.rounds and dataclasses.replace(stage.rounds, load=_Load(task, stage.rounds.load))
+        rounds = stage.rounds and dataclasses.replace(
+            stage.rounds, load=_Load(task, stage.rounds.load), save=_Save(task, stage.rounds.save)
+        )
         return self.engine.run(dataclasses.replace(stage, task=task, rounds=rounds), job, todo, listener)
 
     def counts(self) -> dict[str, int]:
@@ -117,6 +191,10 @@ class FailingEngine:
             found[stage] = found.get(stage, 0) + 1
         return found
 
+    def runs(self, stage: str, task: int) -> int:
+        """Return how often one task was started."""
+        return len(list(self.folder.glob(f"{stage}-{task}-*")))
+
     def close(self) -> None:
         """Close the engine."""
         self.engine.close()
@@ -124,15 +202,47 @@ class FailingEngine:
 
 @dataclasses.dataclass(frozen=True)
 class _Load:
-    """Rounds have no task: the first partition's `load` stands for the segment."""
+    """Rounds have no task: the first partition's `load` stands for the segment, but for kills after it."""
 
     witnessed: Witnessed
     load: Any
 
     def __call__(self, job: Job, partition: int, segment: int) -> Any:
         if partition == 0:
-            dataclasses.replace(self.witnessed, task=lambda job, number: {}, after=False)(job, segment)
+            early = {
+                number: [None if _is_late(fault) else fault for fault in faults]
+                for number, faults in self.witnessed.attempts.items()
+            }
+            begin = dataclasses.replace(self.witnessed, task=lambda *_: {}, attempts=early, after=False)
+            begin(job, segment)
         return self.load(job, partition, segment)
+
+
+def _is_late(fault: Exception | Kill | None) -> bool:
+    return isinstance(fault, Kill) and fault.when != "before"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Save:
+    """The last partition's `save` is where a segment's process is killed while it writes, or after."""
+
+    witnessed: Witnessed
+    save: Any
+
+    def __call__(self, job: Job, partition: int, segment: int, state: Any) -> Receipt:
+        late = {
+            number: [fault if _is_late(fault) else None for fault in faults]
+            for number, faults in self.witnessed.attempts.items()
+        }
+        if partition != job.sizes.layout_partitions - 1 or not any(late.get(segment, ())):
+            return self.save(job, partition, segment, state)  # type: ignore[no-any-return]
+        end = dataclasses.replace(
+            self.witnessed,
+            name=f"{self.witnessed.name}.save",
+            task=lambda job, number: self.save(job, partition, segment, state),
+            attempts=late,
+        )
+        return end(job, segment)
 
 
 class ShufflingEngine:

@@ -75,3 +75,51 @@ def count_closer(table: Array, thresholds: Array, own: Array) -> Array:
     some = np.flatnonzero(own >= 0)
     table[some, own[some]] = np.inf
     return (table[:, None, :] < thresholds[:, :, None]).sum(axis=2)  # type: ignore[no-any-return]
+
+
+def local_join(
+    X: Array, cells: Array, ids: Array, squares: Array, fresh: Array, room: int
+) -> tuple[Array, Array, Array]:
+    """Return ids, squared distances and marks of the lists after one round of local joins.
+
+    Rows that list one another meet, `room` at a row: those listed first, then those that list it, both by
+    place. Two that met, one of them fresh, are compared unless they share a small cell.
+    """
+    rows, k = ids.shape
+    met: list[list[tuple[int, bool]]] = [[] for _ in range(rows)]
+    for place in range(k):
+        for i in range(rows):
+            if ids[i, place] >= 0:
+                met[i].append((int(ids[i, place]), bool(fresh[i, place])))
+    for place in range(k):
+        for i in range(rows):
+            j = int(ids[i, place])
+            if j >= 0 and i not in ids[j] and len(met[j]) < room:
+                met[j].append((i, bool(fresh[i, place])))
+    best = [
+        {int(j): (float(d), False) for j, d in zip(ids[i], squares[i], strict=True) if j >= 0}
+        for i in range(rows)
+    ]
+
+    def offer(i: int, j: int, d: float) -> None:
+        if j not in best[i]:
+            ranked = sorted((known, other) for other, (known, _) in best[i].items())
+            if len(ranked) < k or (d, j) < ranked[-1]:
+                if len(ranked) == k:
+                    del best[i][ranked[-1][1]]
+                best[i][j] = (d, True)
+
+    for guests in met:
+        for a in range(len(guests)):
+            for b in range(a + 1, len(guests)):
+                (p, new_p), (q, new_q) = guests[a], guests[b]
+                shared = set(cells[p][cells[p] >= 0]) & set(cells[q])
+                if p != q and (new_p or new_q) and not shared:
+                    d = float(((X[p].astype(np.float64) - X[q]) ** 2).sum())
+                    offer(p, q, d)
+                    offer(q, p, d)
+    out = np.full(ids.shape, -1), np.full(ids.shape, np.inf), np.zeros(ids.shape, np.uint8)
+    for i in range(rows):
+        for place, (d, j, new) in enumerate(sorted((d, j, new) for j, (d, new) in best[i].items())):
+            out[0][i, place], out[1][i, place], out[2][i, place] = j, d, new
+    return out

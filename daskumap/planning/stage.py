@@ -64,6 +64,9 @@ class Stage:
     exchange, exchange_bytes
         Group in which tasks create arrays of their own, since only they know the sizes, and the bytes written
         there.
+    work, products
+        Seconds of all tasks on one core of the reference machine (`kernels.speed`), for the time estimate,
+        and whether matrix products set them, or memory.
     finish
         `finish(job, receipts) -> None`, run by the driver when all tasks are done: checks what only the whole
         tells.
@@ -80,7 +83,8 @@ class Stage:
     read_bytes: int = 0
     exchange: str = ""
     exchange_bytes: int = 0
-    work: float = 0.0  # floating point operations or what costs as much, for the time estimate
+    work: float = 0.0
+    products: bool = False
     finish: Callable[[Any, dict[int, Receipt]], None] | None = None
     ordered: bool = False
     rounds: Rounds | None = field(default=None, compare=False)

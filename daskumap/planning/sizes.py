@@ -7,14 +7,19 @@ from dataclasses import dataclass
 from typing import Any
 
 # A worker's own memory with dask, zarr, numba, scikit-learn and the compiled kernels loaded, in bytes
-# (measured: 380 MB in the sequential engine, 480 MB in the embedded one).
-RESERVED = 500_000_000
+# (measured: 300 to 370 MB embedded, what glibc keeps of freed memory included; 270 MB in a worker process).
+RESERVED = 420_000_000
 # Blocks of this size keep a core busy for a tenth of a second and more; larger ones gain nothing (measured).
 BLOCK_BYTES = 48_000_000
-# A wide cell's rows, where NN-descent has to take over from brute force: fewer would have to overlap more.
-WIDE_BYTES = 160_000_000
+# Rows of a wide cell, and what searching it may take. Larger cells share fewer rows: of 3,000,000 x 64,
+# cells of 100,000 rows hold 2.0 copies of a row, of 200,000 1.7, at a recall of .97 and .985 (measured).
+# Smaller ones fit anywhere.
+WIDE_ROWS = 200_000
+WIDE_BYTES = 250_000_000
 # A round trip over several workers takes 20 ms and more; one core moves this many rows meanwhile (measured).
 SHARED_LAYOUT_ROWS = 250_000
+# Most vertices a chunk of a checkpoint: 8 MB of positions in 2-D. Below that a request costs more than it.
+STATE_ROWS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,11 @@ class Sizes:
     def layout_partitions(self) -> int:
         """Number of vertex partitions of the layout."""
         return math.ceil(self.rows / self.layout_rows)
+
+    @property
+    def state_chunk(self) -> int:
+        """Vertices a chunk of the layout's checkpoints: equal parts of each partition of the layout."""
+        return self.layout_rows // math.ceil(self.layout_rows / STATE_ROWS)
 
     @property
     def vertex_chunks(self) -> int:
@@ -136,8 +146,12 @@ def make_sizes(
     sample = min(rows, max(8_192, 24 * cells))
     snapshot = 8 * n_components * rows
     free = resources.memory - RESERVED - snapshot
-    # Five passes read the source: where a worker can hold it in a quarter of its memory, it is decoded once.
-    cache = rows * columns * 4 if resources.workers == 1 and rows * columns * 16 <= free else 0
+    wide = min(rows, max_cell_rows or min(WIDE_ROWS, WIDE_BYTES // (8 * columns + 50 * n_neighbors)))
+    # Five passes read the source: where a worker can hold it in a quarter of its memory, beside the search of
+    # wide cells, it is decoded once.
+    search = resources.threads * wide * (12 * columns + 130 * n_neighbors)
+    room = min(free // 4, free - search)
+    cache = rows * columns * 4 if resources.workers == 1 and rows * columns * 4 <= room else 0
     budget = max(32_000_000, (free - cache) // resources.threads)
     row_bytes = columns * (4 + source_item_bytes)
     vertex_chunk = 1 << max(10, min(16, (max(1, rows // 32) - 1).bit_length()))
@@ -148,6 +162,11 @@ def make_sizes(
     window = max(1, min(BLOCK_BYTES * 2, budget // 4) // (columns * 8))
     group = _spread(rows * 2, min(BLOCK_BYTES * 8, budget // 4) // (n_neighbors * 36), resources.slots * 2, 1)
     layout = math.ceil(rows / (partitions or min(resources.workers, max(1, rows // SHARED_LAYOUT_ROWS))))
+    chunks = math.ceil(layout / STATE_ROWS)
+    layout = math.ceil(layout / chunks) * chunks
+    # What is left beside the layout's positions and moments, and the pieces whose edges are being read.
+    reading = resources.threads * partition * edge_read_bytes(n_neighbors)
+    layout_bytes = position_bytes(rows, n_components) + reading
     return Sizes(
         rows=rows,
         columns=columns,
@@ -155,7 +174,7 @@ def make_sizes(
         probe_rows=min(rows, max(256, min(512, rows // 256)) if matrix_product else 128),
         cells=cells,
         max_cell_rows=limit,
-        wide_rows=min(rows, max_cell_rows or 100_000, max(4096, WIDE_BYTES // (4 * columns))),
+        wide_rows=wide,
         vertex_chunk=vertex_chunk,
         row_block=_row_block(
             rows, row_bytes, min(BLOCK_BYTES, budget // 6), resources.slots, source_chunk_rows
@@ -163,9 +182,8 @@ def make_sizes(
         window_rows=window,
         group_rows=max(group, 1),
         partition_rows=partition,
-        # Whole chunks: several workers save their parts at a time, and two that share a chunk lose data.
-        layout_rows=_round_up(layout, vertex_chunk),
-        edge_bytes=max(0, (resources.memory - RESERVED - cache) // 2 - snapshot * 4),
+        layout_rows=layout,
+        edge_bytes=max(0, resources.memory - RESERVED - cache - layout_bytes),
         cache_bytes=cache,
     )
 
@@ -173,6 +191,16 @@ def make_sizes(
 def edge_row_bytes(n_neighbors: int) -> int:
     """Return the bytes a vertex takes while its edges are joined: lists, incoming edges and CSR entries."""
     return n_neighbors * (12 + 20 + 2 * 24)
+
+
+def edge_read_bytes(n_neighbors: int) -> int:
+    """Return the bytes a vertex takes while its edges are read for the layout."""
+    return n_neighbors * 2 * 28
+
+
+def position_bytes(rows: int, n_components: int) -> int:
+    """Return what the layout holds of all vertices: two snapshots, two moments and the gathered positions."""
+    return rows * n_components * 4 * 5
 
 
 def _row_block(rows: int, row_bytes: int, target_bytes: int, slots: int, chunk_rows: int) -> int:
@@ -189,10 +217,6 @@ def _spread(rows: int, limit: int, slots: int, unit: int) -> int:
     """Return rows a part: at most `limit`, two parts for each slot, in whole units, at least one."""
     wanted = min(max(1, limit), math.ceil(rows / (2 * slots)))
     return max(unit, wanted // unit * unit)
-
-
-def _round_up(value: int, unit: int) -> int:
-    return math.ceil(value / unit) * unit
 
 
 def as_dict(sizes: Sizes) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from daskumap.params import Params
-from daskumap.plan.sizes import Resources, Sizes
+from daskumap.planning.sizes import Resources, Sizes
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,288 @@
+"""Order: which cells are searched, how many of them a row joins, and the numbers of the vertices.
+
+The step `partition.order`, one task. Reads assign/*; writes order/*, which `shuffle` follows.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from daskumap.kernels import cells, join
+from daskumap.planning.job import Job
+from daskumap.planning.stage import Output, Receipt, Stage
+from daskumap.stages.common import Array, fact, metric_of, probe_rows, run_of
+
+log = logging.getLogger(__name__)
+
+# The probes are a sample: two standard errors below the mean still have to reach the target.
+SAFETY = 2.0
+# What one distance of a matrix product costs with its selection, in ns, and a row of the joins in a wide
+# cell (measured on one core: 2.2 ns at D = 64, 8.2 at D = 784; 20 to 24 us). Constants, not timings: the
+# choice between small and wide cells is part of the result.
+DISTANCE_NS = (1.6, 0.0085)
+JOIN_NS = 24_000.0
+# Share of the neighbours in its wide cells that the search finds, copies together (measured: .993).
+JOIN_RECALL = 0.99
+# Rows come to wide cells more than once, so those that a cell owns are half of its limit.
+WIDE_COPIES = 2
+# As many wide cells as give 16 threads work; fewer count as idle threads.
+WIDE_CELLS = 16
+# Smaller wide cells would be all border.
+MIN_WIDE_ROWS = 16_384
+MIN_SMALL_CELLS = 8
+
+
+def plan_order(job: Job) -> Stage:
+    """Plan the one task that chooses the overlap and numbers the vertices."""
+    s, m, k = job.sizes, job.params.max_overlap, job.neighbors
+    cells_ = small_cells(job)
+    return Stage(
+        name="partition.order",
+        task=order_task,
+        tasks=1,
+        memory={
+            "counts": cells_ * (3 * m + 4) * 8 + s.row_block * m * 12,
+            "probes": s.probe_rows * k * (12 + 4 * m) * 6,
+        },
+        read_bytes=s.row_blocks * (cells_ * m + s.probe_rows * k * (12 + 4 * m)),
+        exchange="order",
+        exchange_bytes=s.row_blocks * cells_ * 8,
+        work=20e-9 * s.row_blocks * cells_ * m,
+        finish=warn_of_recall,
+    )
+
+
+def order_task(job: Job, number: int) -> Receipt:
+    """Merge the probes' neighbours, choose cells and overlap, number the vertices, group the cells."""
+    run, s = run_of(job), job.sizes
+    probe_ids, probe_distances, found = _merge_probes(job)
+    members = sum(run.read("assign/counts", block, block + 1)[0] for block in range(s.row_blocks))
+    probes = Probes(probe_rows(job), _probe_cells(job), probe_ids, found)
+    choice = choose_cells(job, probes, members)
+    _number_cells(job, members[0])
+    if choice.wide_of is None:
+        joined, limit, group = members[: choice.overlap].sum(axis=0), s.max_cell_rows, s.group_rows
+    else:
+        choice, joined = fit_wide_cells(job, choice, probes, members[0])
+        limit, group = s.wide_rows, min(s.group_rows, s.wide_rows)
+    slice_starts, group_starts = cells.plan_slices(joined, limit, group)
+    run.put("order/slice_starts", slice_starts)
+    run.put("order/group_starts", group_starts)
+    run.put("order/probe_ids", probe_ids)
+    run.put("order/probe_distances", probe_distances)
+    return {
+        "rows": s.rows,
+        "distinct": int(members[0].sum()),
+        "wide": 0 if choice.wide_of is None else int(choice.wide_of[-1]) + 1,
+        "overlap": choice.overlap,
+        "copies": round(float(joined.sum()) / s.rows, 4),
+        "recall": [round(float(r), 4) for r in choice.recall],
+        "groups": len(group_starts) - 1,
+        "largest_cell": int(joined.max()),
+        "sliced_cells": int((np.diff(slice_starts) > 1).sum()),
+    }
+
+
+def _number_cells(job: Job, members: Array) -> None:
+    """Write where each cell's vertices start, and where each row block's part of each cell does.
+
+    Rows without a cell, which are twins, come last, as if they had a cell of their own. Block by block, since
+    all counts together are larger than memory at 10^9 rows.
+    """
+    run, s = run_of(job), job.sizes
+    starts = np.concatenate([[0], np.cumsum(members)])
+    run.put("order/cell_starts", starts)
+    run.create(Output("order/block_starts", (s.row_blocks, len(starts)), (1, len(starts)), "int64"))
+    free = starts.copy()
+    for block, (start, stop) in enumerate(map(s.block, range(s.row_blocks))):
+        run.array("order/block_starts")[block] = free
+        counts = run.read("assign/counts", block, block + 1)[0, 0]
+        free += np.append(counts, stop - start - counts.sum())
+
+
+def _probe_cells(job: Job) -> Array:
+    """Return the probes' nearest cells, (p, m) int32."""
+    run, s = run_of(job), job.sizes
+    rows = probe_rows(job)
+    parts = [
+        run.read("assign/cells", *s.block(block))[rows[rows // s.row_block == block] - block * s.row_block]
+        for block in np.unique(rows // s.row_block).tolist()
+    ]
+    return np.concatenate(parts)
+
+
+class Probes(NamedTuple):
+    """The probes, (p,), and their exact neighbours, (p, k), -1 for none, each with its m nearest cells."""
+
+    rows: Array
+    cells: Array
+    ids: Array
+    found: Array
+
+
+class Choice(NamedTuple):
+    """Which cells are searched, how many nearest small cells a row joins by, and the recall by overlap."""
+
+    wide_of: Array | None  # (c,) int32: the wide cell of each small one; None where small cells are searched
+    overlap: int
+    recall: Array
+
+
+def choose_cells(job: Job, probes: Probes, members: Array) -> Choice:
+    """Choose the cheapest cells and overlap that reach the target recall on the probe rows.
+
+    Small cells cost the square of the overlap, wide cells the rows that they share: brute force where two or
+    three cells a row find the neighbours, wide cells for what is more spread out.
+
+    Parameters
+    ----------
+    members
+        (m, c) int64: rows whose nearest, second nearest, ... cell is each small cell.
+    """
+    most = min(job.params.max_overlap, members.shape[1])
+    joined = np.cumsum(members[:most], axis=0)
+    slice_starts = [cells.cut(rows, job.sizes.max_cell_rows) for rows in joined]
+    compared = [  # ns a row, by overlap
+        distance_ns(job) * float((rows.astype(float) ** 2 / np.diff(starts)).sum() / joined[0].sum())
+        for rows, starts in zip(joined, slice_starts, strict=True)
+    ]
+    recall, error = _small_recall(probes, slice_starts)
+    options = [
+        (compared[m - 1], recall[m - 1], error[m - 1], Choice(None, m, recall)) for m in range(1, most + 1)
+    ]
+    for wide_of in _wide_cells(job, members[0]) if metric_of(job).space is not None else ():
+        recall, error = _wide_recall(probes, wide_of)
+        idle = max(1.0, WIDE_CELLS / (int(wide_of[-1]) + 1))
+        seeds = compared[min(join.SEEDS, most) - 1]
+        for m in range(1, most + 1):
+            copies = float((cells.widen(probes.cells[:, :m], wide_of)[0] >= 0).sum(axis=1).mean())
+            cost = (seeds + JOIN_NS * copies) * idle
+            options.append((cost, recall[m - 1], error[m - 1], Choice(wide_of, m, recall)))
+    enough = [option for option in options if option[1] - SAFETY * option[2] >= job.params.target_recall]
+    if enough:
+        return min(enough, key=lambda option: option[0])[3]
+    return max(options, key=lambda option: (option[1], -option[0]))[3]
+
+
+def distance_ns(job: Job) -> float:
+    """Return what one distance of a matrix product costs with its selection, in ns."""
+    return DISTANCE_NS[0] + DISTANCE_NS[1] * job.sizes.columns
+
+
+def fit_wide_cells(job: Job, choice: Choice, probes: Probes, members: Array) -> tuple[Choice, Array]:
+    """Split wide cells that more rows join than one may hold, and join by more cells where that costs recall.
+
+    Returns the choice and the rows that join each wide cell. What remains too large is sliced.
+    """
+    most = min(job.params.max_overlap, len(members))
+    wide_of, overlap = choice.wide_of, choice.overlap
+    assert wide_of is not None
+    while True:
+        recall, error = _wide_recall(probes, wide_of)
+        while overlap < most and recall[overlap - 1] - SAFETY * error[overlap - 1] < job.params.target_recall:
+            overlap += 1
+        joined = _count_wide(job, wide_of, overlap)
+        halved = cells.halve(wide_of, members, joined > job.sizes.wide_rows)
+        if halved[-1] == wide_of[-1]:
+            run_of(job).put("order/wide_of", wide_of)
+            return Choice(wide_of, overlap, recall), joined
+        wide_of = halved
+
+
+def _wide_cells(job: Job, members: Array) -> Iterator[Array]:
+    """Yield the ways to join small cells to wide ones that are worth a try, from many to few."""
+    s = job.sizes
+    largest = s.wide_rows // WIDE_COPIES
+    distinct = int(members.sum())
+    if largest < MIN_SMALL_CELLS * distinct / len(members):
+        return
+    rows = min(largest, max(MIN_WIDE_ROWS, distinct // WIDE_CELLS))
+    while rows <= largest and rows < distinct:
+        yield cells.join_cells(members, rows)
+        rows = min(2 * rows, largest) if rows < largest else largest + 1
+    if distinct <= s.wide_rows:
+        yield np.zeros(len(members), np.int32)
+
+
+def _small_recall(probes: Probes, slice_starts: list[Array]) -> tuple[Array, Array]:
+    """Return recall and standard error in small cells as sliced, for rows that join the nearest 1, 2, ..."""
+    shares = [
+        cells.shared_recall(
+            cells.slices_of(probes.rows, probes.cells[:, :m], starts),
+            cells.slices_of(probes.ids, probes.found[..., :m], starts),
+            probes.ids,
+        )
+        for m, starts in enumerate(slice_starts, 1)
+    ]
+    recall, error = np.array(shares).T
+    return recall, error
+
+
+def _wide_recall(probes: Probes, wide_of: Array) -> tuple[Array, Array]:
+    """Return recall and standard error in wide cells, for rows that join by their nearest 1, 2, ... cells."""
+    shares = []
+    for m in range(1, probes.cells.shape[1] + 1):
+        here, there = (cells.widen(some[..., :m], wide_of)[0] for some in (probes.cells, probes.found))
+        shares.append(cells.shared_recall(here, there, probes.ids))
+    recall, error = np.array(shares).T
+    return JOIN_RECALL * recall, error
+
+
+def _count_wide(job: Job, wide_of: Array, overlap: int) -> Array:
+    """Count the rows that join each wide cell, block by block."""
+    run, s = run_of(job), job.sizes
+    members = np.zeros(int(wide_of[-1]) + 1, np.int64)
+    for start, stop in map(s.block, range(s.row_blocks)):
+        joined, _ = cells.widen(run.read("assign/cells", start, stop)[:, :overlap], wide_of)
+        members += np.bincount(joined[joined >= 0], minlength=len(members))
+    return members
+
+
+def _merge_probes(job: Job) -> tuple[Array, Array, Array]:
+    """Return the probes' exact neighbours: (p, k) ids and distances, (p, k, m) cells; block by block."""
+    run, s, names = run_of(job), job.sizes, ("ids", "distances", "cells")
+    best: tuple[Array, ...] = ()
+    for block in range(s.row_blocks):
+        new = tuple(run.read(f"assign/probe_{name}", block, block + 1)[0] for name in names)
+        joined = tuple(map(np.concatenate, zip(best, new, strict=True), [1] * 3)) if best else new
+        order = np.lexsort((joined[0], joined[1]), axis=1)[:, : job.neighbors]
+        best = tuple(
+            np.take_along_axis(part, order if part.ndim == 2 else order[..., None], 1) for part in joined
+        )
+    return best[0], best[1], best[2]
+
+
+def warn_of_recall(job: Job, receipts: dict[int, Receipt]) -> None:
+    """Say so where no overlap allowed reaches the target."""
+    recall = receipts[0]["recall"]
+    if max(recall) < job.params.target_recall:
+        log.warning(
+            "Joining up to %d cells a row finds %.1f %% of the neighbours, less than target_recall %.1f %%. "
+            "Raise max_overlap (now %d) or max_cell_rows (now %d), or accept the recall.",
+            job.params.max_overlap, 100 * max(recall), 100 * job.params.target_recall,
+            job.params.max_overlap, job.sizes.max_cell_rows,
+        )  # fmt: skip
+
+
+def overlap_of(job: Job) -> int:
+    """Return how many cells each row joins: as chosen, or before the run the 2 that most data need."""
+    return fact(job, "partition.order", "overlap", min(2, job.params.max_overlap, job.sizes.cells))
+
+
+def copies_of(job: Job) -> float:
+    """Return how often a row is written for the search: as counted, or before the run as expected."""
+    return fact(job, "partition.order", "copies", float(overlap_of(job)))
+
+
+def wide_cells_of(job: Job) -> int:
+    """Return the number of wide cells that are searched; 0 where small cells are, or before the run."""
+    return fact(job, "partition.order", "wide", 0)
+
+
+def small_cells(job: Job) -> int:
+    """Return the number of cells: as found, or before the run as planned."""
+    return fact(job, "partition.cells", "cells", job.sizes.cells)

@@ -1,0 +1,89 @@
+"""What went wrong with a store, in our words: full, out of reach, or damaged."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from daskumap.errors import NO_SPACE, DaskumapError, DependencyError, ParameterError, StoreError
+
+# Libraries whose errors of the network are no OSErrors.
+REMOTE = ("aiohttp", "aiobotocore", "asyncio", "azure", "botocore", "fsspec", "gcsfs", "s3fs")
+
+
+@contextmanager
+def speaking(where: Any) -> Iterator[None]:
+    """Turn whatever a store raises into an error that says what to do.
+
+    A full disk passes as it is: who knows what the run writes says how much is needed.
+    """
+    try:
+        yield
+    except (DaskumapError, MemoryError):
+        raise
+    except Exception as error:
+        if getattr(error, "errno", None) in NO_SPACE:
+            raise
+        raise trouble(where, error) from error
+
+
+def trouble(where: Any, error: Exception) -> DaskumapError:
+    """Return the error that says what is wrong with what lies at `where`."""
+    reason = f"{type(error).__name__}: {error}"
+    if isinstance(error, ImportError):
+        scheme = str(where).partition(":")[0]
+        return DependencyError(
+            f"{where} needs a package that is missing ({error}). Install it: pip install 'daskumap[remote]', "
+            f"and what fsspec needs for {scheme}:// (s3fs, gcsfs or adlfs)."
+        )
+    if isinstance(error, PermissionError):
+        return StoreError(
+            f"{where} may not be read or written ({reason}). Change its permissions or credentials, or name "
+            "another place."
+        )
+    if isinstance(error, OSError | TimeoutError) or type(error).__module__.partition(".")[0] in REMOTE:
+        return StoreError(
+            f"{where} is out of reach ({reason}). Check the path, the permissions and the network; what is "
+            "finished is kept, and `daskumap resume` goes on from there."
+        )
+    return StoreError(
+        f"{where} is damaged ({reason}). Run `daskumap verify --repair`, then `daskumap resume`; where the "
+        "run's own zarr.json is what is damaged, restore it or start over in another place."
+    )
+
+
+def is_url(where: Any) -> bool:
+    """Return whether text is a URL; what has "://" in it is no path in any case.
+
+    Raises
+    ------
+    ParameterError
+        For one without a scheme or an address.
+    """
+    scheme, separator, address = str(where).partition("://")
+    if separator and not (re.fullmatch(r"[A-Za-z][\w+.:-]*", scheme) and address.strip("/")):
+        raise ParameterError(
+            f"{str(where)!r} is no URL. Write scheme://address, such as s3://bucket/run.zarr."
+        )
+    return bool(separator)
+
+
+def local_path(where: str | Path) -> Path:
+    """Return a path of this machine, absolute, as written but for `~`.
+
+    Raises
+    ------
+    ParameterError
+        For text that is no path here.
+    """
+    try:
+        path = Path(where).expanduser().absolute()
+        path.resolve()  # links in a circle
+        with suppress(PermissionError):
+            path.exists()
+    except (OSError, RuntimeError, ValueError) as error:  # an unknown ~user, a zero byte, a name too long
+        raise ParameterError(f"{str(where)!r} is no path here ({error}). Name another one.") from error
+    return path

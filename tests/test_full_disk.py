@@ -1,0 +1,115 @@
+"""A disk that is full: a clear error wherever it strikes, and a run that goes on once there is room."""
+
+import contextlib
+import errno
+import os
+import subprocess
+
+import pytest
+import zarr
+from conftest import sha
+
+import daskumap
+from daskumap.cli.main import main
+from daskumap.engine.cluster import DaskEngine
+from daskumap.errors import StoreError
+from daskumap.store.run import RunStore
+from daskumap.testing.faults import FailingEngine
+
+OPTIONS = {"n_epochs": 20, "checkpoint_every": 5}
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A file system of 8 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)], capture_output=True, text=True
+    )
+    if made.returncode:
+        pytest.skip(f"mounting a tmpfs is not allowed here: {made.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def fill(disk, left=0):
+    """Take all space but so many bytes."""
+    ballast = disk / "ballast"
+    with contextlib.suppress(OSError), ballast.open("wb") as file:
+        while True:
+            file.write(bytes(4096))
+            file.flush()
+    if left:
+        with ballast.open("r+b") as file:
+            file.truncate(max(0, ballast.stat().st_size - left))
+    return ballast
+
+
+class Filling(FailingEngine):
+    """Fills the disk when a stage begins."""
+
+    def __init__(self, engine, folder, disk, stage, left):
+        super().__init__(engine, folder)
+        self.disk, self.stage, self.left = disk, stage, left
+
+    def run(self, stage, *args):
+        if stage.name == self.stage:
+            fill(self.disk, self.left)
+        return super().run(stage, *args)
+
+
+@pytest.mark.parametrize(
+    "stage", ["scan", "partition.shuffle", "neighbors", "symmetrize", "layout", "report.summary"]
+)
+@pytest.mark.parametrize("client", ["sequential", "1x2"])
+def test_a_disk_that_fills_up(fit, fit_bits, small, disk, sequential, tmp_path, request, stage, client):
+    engine = sequential if client == "sequential" else DaskEngine(request.getfixturevalue(f"client_{client}"))
+    path = tmp_path / "data.zarr"
+    zarr.create_array(str(path), data=small, chunks=(100, 8))
+    filling = Filling(engine, tmp_path / "w", disk, stage, left=0)
+    # A task's error says what its stage writes, a driver's what the whole run does.
+    message = rf"Stage '{stage}', task \d+ found no space left in .* \(ENOSPC\); the stage writes \d+ MB\."
+    message += r"|There is no space left for .* \(ENOSPC\); the whole run needs \d+ MB\. Free that much\."
+    with pytest.raises(StoreError, match=message) as caught:
+        fit(path, disk / "run.zarr", client=filling, **OPTIONS)
+    assert caught.value.errno == errno.ENOSPC
+    assert RunStore.open(disk / "run.zarr").names("lock") == []
+    done = {name: count for name, count in daskumap.open(disk / "run.zarr").status().items() if count}
+    # Still full: the same error, and nothing is lost.
+    with pytest.raises(StoreError, match="space left"):
+        daskumap.resume(disk / "run.zarr", client="sequential", progress=False)
+    (disk / "ballast").unlink()
+    rest = FailingEngine(sequential, tmp_path / "rest")
+    run = fit(path, disk / "run.zarr", client=rest, **OPTIONS)
+    assert sha(run.embedding) == fit_bits(small, **OPTIONS)
+    assert daskumap.verify(disk / "run.zarr") == {}
+    assert not list((disk / "run.zarr").rglob("*.partial"))
+    assert not set(done) & set(rest.counts()) - {stage}
+
+
+def test_a_disk_that_is_full_from_the_start(fit, small, disk, tmp_path, capsys):
+    """Known before the run starts where there is a plan, and said in one line on the command line."""
+    path = tmp_path / "data.zarr"
+    zarr.create_array(str(path), data=small, chunks=(100, 8))
+    ballast = fill(disk)
+    with pytest.raises(daskumap.DaskumapError, match=r"The run store needs .* GB of disk, 0\.00 GB are free"):
+        fit(path, disk / "run.zarr", **OPTIONS)
+    assert main(["fit", str(path), str(disk / "run.zarr"), "--scheduler", "sequential"]) == 4
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not (disk / "run.zarr").exists()
+    ballast.unlink()
+    assert fit(path, disk / "run.zarr", **OPTIONS).finished
+    assert os.path.isdir(disk / "run.zarr")
+
+
+def test_an_array_in_memory_that_does_not_fit(fit, small, disk, monkeypatch):
+    """The copy of the input is part of the run."""
+    monkeypatch.setattr("daskumap.api._free_disk", lambda path: None)
+    ballast = fill(disk, left=12_288)
+    with pytest.raises(
+        StoreError, match=r"There is no space left for .*ENOSPC.*the whole run needs \d+ MB\. Free"
+    ):
+        fit(small, disk / "run.zarr", **OPTIONS)
+    ballast.unlink()
+    assert fit(small, disk / "run.zarr", **OPTIONS).finished

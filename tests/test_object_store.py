@@ -1,0 +1,236 @@
+"""Sources and run stores in a bucket: the same bits, the lock, damage, and a store that fails at times."""
+
+import logging
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import zarr
+from conftest import sha
+from zarr.core.buffer import default_buffer_prototype
+
+import daskumap
+from daskumap.api import _about
+from daskumap.errors import SourceError, StoreError
+from daskumap.store import lock as lock_module
+from daskumap.store.lock import RunLock
+from daskumap.store.run import RunStore, is_occupied
+from daskumap.store.source import open_source
+from daskumap.testing.faults import FailingEngine, Fault
+
+pytest.importorskip("s3fs")
+moto_server = pytest.importorskip("moto.server")
+
+OPTIONS = {"n_epochs": 10}
+
+
+class Unreliable:
+    """An application that refuses every n-th request, or lets its connection break."""
+
+    def __init__(self, application):
+        self.application, self.lock = application, threading.Lock()
+        self.reset()
+
+    def reset(self, every=0, status="503 Slow Down"):
+        self.every, self.status, self.count, self.refused = every, status, 0, 0
+
+    def __call__(self, environment, start):
+        with self.lock:
+            self.count += 1
+            bad = self.every and self.count % self.every == 0
+            self.refused += bool(bad)
+        if not bad:
+            return self.application(environment, start)
+        if self.status == "reset":
+            environment["werkzeug.socket"].shutdown(2)
+            raise ConnectionResetError
+        start(self.status, [("Content-Type", "text/plain")])
+        return [b""]
+
+
+@pytest.fixture(scope="module")
+def server():
+    from werkzeug.serving import make_server
+
+    application = Unreliable(moto_server.DomainDispatcherApplication(moto_server.create_backend_app))
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    httpd = make_server("127.0.0.1", 0, application, threaded=True)
+    thread = threading.Thread(target=httpd.serve_forever, daemon=True)
+    thread.start()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (
+            ("AWS_ENDPOINT_URL", f"http://127.0.0.1:{httpd.port}"), ("AWS_ACCESS_KEY_ID", "test"),
+            ("AWS_SECRET_ACCESS_KEY", "test"), ("AWS_DEFAULT_REGION", "us-east-1"),
+        ):  # fmt: skip
+            patch.setenv(name, value)
+        yield application
+    httpd.shutdown()
+    thread.join()
+
+
+@pytest.fixture
+def bucket(server, monkeypatch, request):
+    import s3fs
+
+    server.reset()
+    monkeypatch.setattr(lock_module, "SETTLE_SECONDS", 0.05)
+    s3fs.S3FileSystem.clear_instance_cache()
+    name = f"bucket-{abs(hash(request.node.name))}"
+    s3fs.S3FileSystem(skip_instance_cache=True).mkdir(name)
+    yield f"s3://{name}"
+    server.reset()
+
+
+@pytest.fixture
+def source(bucket, small):
+    zarr.create_array(f"{bucket}/data.zarr/X", data=small, chunks=(100, 8))
+    return f"{bucket}/data.zarr/X"
+
+
+@pytest.fixture
+def place(bucket):
+    return f"{bucket}/runs/run.zarr"
+
+
+def test_the_same_bits_as_on_disk(fit, small, source, place, tmp_path, client_1x2):
+    local = fit(small, tmp_path / "run.zarr", **OPTIONS)
+    assert not is_occupied(place)
+    run = fit(source, place, client=client_1x2, **OPTIONS)
+    assert is_occupied(place)
+    assert sha(run.embedding) == sha(local.embedding)
+    assert daskumap.open(place).status() == local.status()
+    assert run.store.names("lock") == []
+    assert sha(zarr.open_array(f"{place}/embedding", mode="r")) == sha(local.embedding)
+    with pytest.raises(daskumap.DaskumapError, match="min_dist was"):
+        fit(source, place, min_dist=0.3, **OPTIONS)
+
+
+def test_a_run_goes_on(fit, source, place, sequential, tmp_path):
+    with pytest.raises(Fault):
+        fit(source, place, client=FailingEngine(sequential, tmp_path / "w", stop_at="layout"), **OPTIONS)
+    engine = FailingEngine(sequential, tmp_path / "rest")
+    run = fit(source, place, client=engine, **OPTIONS)
+    assert set(engine.counts()) == set(list(run.status())[10:])
+    assert sha(run.embedding) == sha(fit(source, **OPTIONS).embedding)
+    # Damage is found and mended here too.
+    run.store._sync(run.store.group.store.delete(run.store._key("initial/c/0/0")), "a chunk")
+    assert list(daskumap.verify(place, repair=True)) == ["initialize"]
+    assert sha(daskumap.resume(place, client="sequential", progress=False).embedding) == sha(run.embedding)
+
+
+@pytest.fixture
+def begun(small, place):
+    """A run store in which nothing is done yet."""
+    source = open_source(small)
+    return RunStore.open_or_create(place, _about(daskumap.plan(small, random_state=1, **OPTIONS), source))
+
+
+def test_one_driver_at_a_time(fit, small, begun, place):
+    with RunLock(RunStore.open(place)):
+        for restart in (False, True):
+            with pytest.raises(StoreError, match="in use by process"):
+                fit(small, place, restart=restart, **OPTIONS)
+    run = fit(small, place, restart=True, min_dist=0.3, **OPTIONS)
+    assert run.params["min_dist"] == 0.3
+    assert run.store.about["id"] != begun.about["id"]
+    assert sha(run.embedding) == sha(fit(small, min_dist=0.3, **OPTIONS).embedding)
+
+
+@pytest.mark.parametrize("conditional", [True, False], ids=["if-none-match", "last-wins"])
+def test_of_many_who_lock_at_a_time_one_succeeds(begun, place, monkeypatch, conditional):
+    """Also on a store that knows no exclusive creation: there the last one wins, and all look again."""
+    monkeypatch.setattr(lock_module, "SETTLE_SECONDS", 0.0 if conditional else 2.0)
+    if not conditional:
+        monkeypatch.setattr("daskumap.store.run._create", _overwrite)
+    barrier, held = threading.Barrier(4), []
+
+    def enter(lock):
+        barrier.wait()
+        try:
+            held.append(lock.__enter__())
+        except StoreError as error:
+            if "in use by process" not in str(error):
+                raise
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(enter, [RunLock(RunStore.open(place)) for _ in range(4)]))
+    assert len(held) == 1
+    held[0].__exit__(None, None, None)
+    assert begun.names("lock") == []
+
+
+async def _overwrite(store, key, value):
+    await store.set(key, default_buffer_prototype().buffer.from_bytes(value))
+
+
+def test_of_many_who_start_at_a_time_one_says_what_runs(small, place):
+    """The others find its run, and are refused if theirs is another."""
+    source, barrier, outcomes = open_source(small), threading.Barrier(4), []
+
+    def start(seed):
+        about = _about(daskumap.plan(small, random_state=seed, **OPTIONS), source)
+        barrier.wait()
+        try:
+            outcomes.append(RunStore.open_or_create(place, about).about["id"] == about["id"])
+        except StoreError as error:
+            outcomes.append("random_state was" in str(error))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(start, range(4)))
+    assert outcomes == [True] * 4
+    assert RunStore.open(place).about["params"]["random_state"] in range(4)
+
+
+@pytest.mark.parametrize(
+    ("every", "status"),
+    [
+        (60, "503 Slow Down"),
+        pytest.param(20, "500 Internal Server Error", marks=pytest.mark.slow),
+        pytest.param(20, "reset", marks=pytest.mark.slow),
+    ],
+)
+def test_a_store_that_fails_now_and_then(fit, fit_bits, small, source, place, server, every, status):
+    """Requests are repeated with back-off, and the run hears nothing of it."""
+    server.reset(every, status)
+    run = fit(source, place, **OPTIONS)
+    assert server.refused > 5
+    server.reset()
+    assert sha(run.embedding) == fit_bits(small, **OPTIONS)
+    assert daskumap.verify(place) == {}
+    assert run.store.names("lock") == []
+
+
+def test_a_store_that_is_gone_for_good(fit, source, place, server, sequential, tmp_path):
+    """A clear error, and a run that goes on when the store is back."""
+    with pytest.raises(Fault):
+        fit(source, place, client=FailingEngine(sequential, tmp_path / "w", stop_at="layout"), **OPTIONS)
+
+    class Gone(FailingEngine):
+        def run(self, stage, *args):
+            if stage.name == "publish":
+                server.reset(1, "403 Forbidden")
+            return super().run(stage, *args)
+
+    with pytest.raises(daskumap.DaskumapError, match=r"may not be read or written|out of reach|failed with"):
+        fit(source, place, client=Gone(sequential, tmp_path / "x"), **OPTIONS)
+    with pytest.raises(StoreError, match=r"may not be read|out of reach"):
+        daskumap.resume(place)
+    with pytest.raises(SourceError, match=r"data\.zarr/X cannot be opened"):
+        fit(source, place, **OPTIONS)
+    server.reset()
+    for name in RunStore.open(place).names("lock"):  # it could not be given back; this process lives
+        RunStore.open(place).delete(f"lock/{name}")
+    assert daskumap.resume(place, client="sequential", progress=False).finished
+
+
+def test_places_in_a_bucket_that_are_no_run_stores(fit, source, bucket, place):
+    with pytest.raises(StoreError, match="There is no run store at"):
+        daskumap.open(place)
+    with pytest.raises(daskumap.DaskumapError, match="lies in the input"):
+        fit(source, f"{source}/run.zarr", **OPTIONS)
+    zarr.create_group(f"{bucket}/group.zarr")
+    for options in ({}, {"restart": True}):
+        with pytest.raises(StoreError, match=r"not a run store|is no run store"):
+            fit(source, f"{bucket}/group.zarr", **options, **OPTIONS)
+    with pytest.raises(StoreError):
+        fit(source, "s3://no-such-bucket/run.zarr", **OPTIONS)
