@@ -6,6 +6,7 @@ Processes come from one fork server that has imported everything.
 """
 
 import multiprocessing
+import os
 import shutil
 import signal
 import time
@@ -208,6 +209,11 @@ def test_a_task_that_kills_its_workers(stopped, source, place, witnesses, both, 
         daskumap.resume(place, client="sequential", progress=False)
     assert engine.runs("neighbors", 3) == times + 1 + (times <= ALLOWED_FAILURES)
     check_clean(place, stopped)
+
+
+def test_this_process_keeps_its_threads(both):
+    """What a nanny sets before it spawns stays set here, and Numba compiles no more if its pool has another size."""
+    assert "NUMBA_NUM_THREADS" not in os.environ
 
 
 def test_workers_keep_no_profile(workers):
