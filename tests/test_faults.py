@@ -212,7 +212,7 @@ def test_a_task_that_kills_its_workers(stopped, source, place, witnesses, both, 
 
 
 def test_this_process_keeps_its_threads(both):
-    """What a nanny sets before it spawns stays set here, and Numba compiles no more if its pool has another size."""
+    """What a nanny sets before it spawns stays set here, and Numba compiles no more if its pool is larger."""
     assert "NUMBA_NUM_THREADS" not in os.environ
 
 

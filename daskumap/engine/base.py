@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -147,17 +148,16 @@ def one_thread() -> Iterator[None]:
 
     OpenMP has a limit for each thread, OpenBLAS one for the process.
     """
-    from threadpoolctl import threadpool_limits
-
     global _limited, _users
     _load_pools()
+    pools = _pools(len(sys.modules))
     with _limits:
         if _users == 0:
             _free_openblas()
-            _limited = threadpool_limits(1, user_api="blas")
+            _limited = pools.limit(limits=1, user_api="blas")
         _users += 1
     try:
-        with threadpool_limits(1, user_api="openmp"):
+        with pools.limit(limits=1, user_api="openmp"):
             yield
     finally:
         with _limits:
@@ -176,6 +176,14 @@ def _load_pools() -> None:
     """
     import scipy.linalg  # noqa: F401
     import sklearn.cluster  # noqa: F401
+
+
+@lru_cache(maxsize=1)
+def _pools(modules: int) -> Any:
+    """Return what limits the thread pools there are: a search of 7 ms, again when modules were loaded."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
 
 
 def _free_openblas() -> None:

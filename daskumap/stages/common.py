@@ -70,9 +70,14 @@ def metric_of(job: Job) -> metrics.Metric:
     return metrics.resolve(job.params.metric, job.params.metric_kwds)
 
 
+def holds_rows(job: Job) -> bool:
+    """Return whether the one worker keeps all rows in memory once they are read."""
+    return job.sizes.cache_bytes > 0
+
+
 def read_rows(job: Job, start: int, stop: int) -> Array:
     """Read source rows in the type that the metric works on: (r, D) float32 or uint8, not to be changed."""
-    if not job.sizes.cache_bytes:
+    if not holds_rows(job):
         return source_of(job).read(start, stop, np.dtype(metric_of(job).dtype))
     place = (job.id, start, stop)
     block = _blocks.get(place)
@@ -81,6 +86,17 @@ def read_rows(job: Job, start: int, stop: int) -> Array:
             _blocks.pop(other, None)
         block = _blocks[place] = source_of(job).read(start, stop, np.dtype(metric_of(job).dtype))
     return block
+
+
+def gather_rows(job: Job, ids: Array) -> Array:
+    """Return scattered source rows in the order asked for, (len(ids), D), as `read_rows` has them."""
+    s = job.sizes
+    out = np.empty((len(ids), s.columns), metric_of(job).dtype)
+    blocks = ids // s.row_block
+    for block in np.unique(blocks).tolist():
+        here = np.flatnonzero(blocks == block)
+        out[here] = read_rows(job, *s.block(block))[ids[here] - block * s.row_block]
+    return out
 
 
 # Blocks of the source that this process holds, by run and rows; `Sizes.cache_bytes` says whether they fit.

@@ -18,7 +18,18 @@ from daskumap.kernels.lists import cut_off, merge_lists
 from daskumap.planning.job import Job
 from daskumap.planning.progress import tell
 from daskumap.planning.stage import Output, Receipt, Stage
-from daskumap.stages.common import Array, distinct_of, fact, key_of, metric_of, row_bytes, run_of
+from daskumap.stages.common import (
+    Array,
+    distinct_of,
+    fact,
+    gather_rows,
+    holds_rows,
+    key_of,
+    metric_of,
+    row_bytes,
+    run_of,
+    source_of,
+)
 from daskumap.stages.order import JOIN_NS, copies_of, distance_ns, overlap_of, wide_cells_of
 from daskumap.store.exchange import RunReader, RunWriter
 
@@ -38,7 +49,7 @@ def uses_descent(job: Job) -> bool:
 def plan_neighbors(job: Job) -> Stage:
     """Plan one task a group of cells."""
     s, k, m = job.sizes, job.neighbors, overlap_of(job)
-    row = row_bytes(job) + 8 + 4 * join.SEEDS
+    other = 8 + 4 * join.SEEDS
     largest = largest_cell(job)
     window = max(s.window_rows, largest)
     return Stage(
@@ -46,12 +57,14 @@ def plan_neighbors(job: Job) -> Stage:
         task=neighbors_task,
         tasks=_groups(job),
         memory={
-            "input window": min(window, s.rows * m) * row,
+            "input window": min(window, s.rows * m) * (row_bytes(job) + other),
+            # Read again where a process goes on with a run that another one began.
+            "input block": source_of(job).projected_read_bytes(s.row_block) if holds_rows(job) else 0,
             "cell": largest * _cell_row_bytes(job) + 16_000_000,
             "lists": (_group_rows(job) + largest) * (k * 12 + 8) * 2,
             "offsets": s.row_blocks * (_cells_of_group(job) + 2) * 8,
         },
-        read_bytes=int(s.rows * copies_of(job) * row),
+        read_bytes=int(s.rows * copies_of(job) * (other + (8 if holds_rows(job) else row_bytes(job)))),
         exchange="found",
         exchange_bytes=int(s.rows * copies_of(job) * (k * 12 + 8)),
         work=_seconds(job),
@@ -107,10 +120,10 @@ def neighbors_task(job: Job, number: int) -> Receipt:
     """Find the neighbours within each cell of a group."""
     run, s, k = run_of(job), job.sizes, job.neighbors
     first, last = (int(cell) for cell in run.read("order/group_starts", number, number + 2))
-    names = ("rows", "vertices", "cells") if wide_cells_of(job) else ("rows", "vertices")
+    names = ("ids" if holds_rows(job) else "rows", "vertices", *(("cells",) if wide_cells_of(job) else ()))
     reader = RunReader(run, "shuffle", s.row_blocks, names, first, last)
     found = []
-    for cell, X, vertices, *small in read_cells(reader, first, last, s.window_rows):
+    for cell, X, vertices, *small in read_cells(job, reader, first, last):
         indices, distances = _search(job, cell, X, *small)
         found.append((vertices, np.where(indices >= 0, vertices[np.maximum(indices, 0)], -1), distances))
         tell((cell - first + 1) / (last - first))
@@ -134,7 +147,7 @@ def _search(job: Job, cell: int, X: Array, small: Array | None = None) -> tuple[
     return knn.wide_neighbors(X, small, k, metric, job.sizes.max_cell_rows)
 
 
-def read_cells(reader: RunReader, first: int, last: int, window_rows: int) -> Iterator[tuple[Any, ...]]:
+def read_cells(job: Job, reader: RunReader, first: int, last: int) -> Iterator[tuple[Any, ...]]:
     """Yield (cell, rows, vertices, ...) for the sliced cells first to last - 1, rows in vertex order.
 
     Whole windows are read at once: a request for each cell of each run would cost more than the search.
@@ -145,7 +158,7 @@ def read_cells(reader: RunReader, first: int, last: int, window_rows: int) -> It
     while start < last:
         stop = start + 1
         rows = int(sizes[start - first])
-        while stop < last and rows + sizes[stop - first] <= window_rows:
+        while stop < last and rows + sizes[stop - first] <= job.sizes.window_rows:
             rows += int(sizes[stop - first])
             stop += 1
         columns = list(reader.read(start, stop))
@@ -154,12 +167,15 @@ def read_cells(reader: RunReader, first: int, last: int, window_rows: int) -> It
             [np.repeat(numbers, np.diff(table[start - first : stop - first + 1])) for table in tables]
         )
         order = np.lexsort((columns[1], cells))
-        if stop == start + 1:  # a wide cell fills its window: no second copy of all of it
-            columns = [columns.pop(0)[order] for _ in range(len(columns))]
-            order = np.arange(len(order))
         ends = np.cumsum(sizes[start - first : stop - first])
-        for cell, members in zip(range(start, stop), np.split(order, ends[:-1]), strict=True):
-            if len(members):
+        in_order = holds_rows(job) or stop == start + 1
+        if holds_rows(job):
+            columns = [gather_rows(job, columns[0][order]), *(column[order] for column in columns[1:])]
+        elif in_order:  # a wide cell fills its window: no second copy of all of it
+            columns = [columns.pop(0)[order] for _ in range(len(columns))]
+        for cell, begin, end in zip(range(start, stop), [0, *ends], ends, strict=False):
+            if end > begin:
+                members = slice(begin, end) if in_order else order[begin:end]
                 yield cell, *(column[members] for column in columns)
         start = stop
 

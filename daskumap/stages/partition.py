@@ -5,7 +5,8 @@ Four steps, each a stage of its own in the ledger:
 `cells`    k-means on the sample; the axes of the start.    writes cells/*
 `assign`   each row's nearest cells; exact neighbours of the probe rows, block by block.    writes assign/*
 `order`    which cells are searched, how many a row joins, the vertex numbers: in stages/order.py
-`shuffle`  each row into its cells.    writes rows/vertex and the exchange `shuffle`, one run a row block
+`shuffle`  each row into its cells.    writes rows/vertex and the exchange `shuffle`, one run a row block: the
+           rows, or their ids where the one worker holds all rows
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from daskumap.planning.job import Job
 from daskumap.planning.stage import Output, Receipt, Stage
 from daskumap.stages.common import (
     Array,
+    holds_rows,
     key_of,
     metric_of,
     places_of,
@@ -189,22 +191,23 @@ def assign_task(job: Job, number: int) -> Receipt:
 
 def plan_shuffle(job: Job) -> Stage:
     """Plan one task a row block."""
-    s = job.sizes
+    s, vectors = job.sizes, not holds_rows(job)
+    row = row_bytes(job) if vectors else 8
     return Stage(
         name="partition.shuffle",
         task=shuffle_task,
         tasks=s.row_blocks,
         memory={
-            "input block": source_of(job).projected_read_bytes(s.row_block),
+            "input block": source_of(job).projected_read_bytes(s.row_block) if vectors else 0,
             "records": s.row_block * job.params.max_overlap * 64,
             "output window": 16 * (1 << 20),
             "offsets": small_cells(job) * 32,
         },
         outputs=(Output("rows/vertex", (s.rows,), (s.row_block,), "int64"),),
-        read_bytes=s.rows * s.columns * source_of(job).dtype.itemsize,
+        read_bytes=s.rows * s.columns * source_of(job).dtype.itemsize if vectors else 0,
         exchange="shuffle",
-        exchange_bytes=int(s.rows * copies_of(job) * (row_bytes(job) + 8 + 4 * join.SEEDS)),
-        work=s.rows * copies_of(job) * (0.4e-6 + 12e-9 * s.columns),
+        exchange_bytes=int(s.rows * copies_of(job) * (row + 8 + 4 * join.SEEDS)),
+        work=s.rows * copies_of(job) * (0.4e-6 + (12e-9 * s.columns if vectors else 0.0)),
     )
 
 
@@ -212,7 +215,6 @@ def shuffle_task(job: Job, number: int) -> Receipt:
     """Give a block's rows their numbers and write each once for every cell it joins, cell after cell."""
     run = run_of(job)
     start, stop = job.sizes.block(number)
-    X = read_rows(job, start, stop)
     nearest = run.read("assign/cells", start, stop)
     vertices = number_vertices(nearest[:, 0], run.read("order/block_starts", number, number + 1)[0])
     run.array("rows/vertex")[start:stop] = vertices
@@ -221,19 +223,27 @@ def shuffle_task(job: Job, number: int) -> Receipt:
     slices = cells.slices_of(np.arange(start, stop), joined, slice_starts).ravel()
     order = np.argsort(slices, kind="stable")[np.count_nonzero(slices < 0) :]
     offsets = np.searchsorted(slices[order], np.arange(slice_starts[-1] + 1))
-    columns = {"rows": (str(X.dtype), X.shape[1]), "vertices": ("int64", 0)}
+    vectors = {"rows": (metric_of(job).dtype, job.sizes.columns)}
+    columns = {"vertices": ("int64", 0), **({"ids": ("int64", 0)} if holds_rows(job) else vectors)}
     if wide_cells_of(job):
         columns["cells"] = ("int32", join.SEEDS)
     writer = RunWriter(run, "shuffle", number, len(order), columns)
     rows = order // joined.shape[1]
-    step = writer.step("rows") * 16
-    for at in range(0, len(rows), step):
-        writer.write("rows", X[rows[at : at + step]], at)
+    if holds_rows(job):
+        writer.write("ids", start + rows)
+    else:
+        _write_vectors(writer, read_rows(job, start, stop), rows)
     writer.write("vertices", vertices[rows])
     if wide_cells_of(job):
         writer.write("cells", small.reshape(-1, join.SEEDS)[order])
     writer.close(offsets)
     return {"rows": stop - start, "written": len(rows)}
+
+
+def _write_vectors(writer: RunWriter, X: Array, rows: Array) -> None:
+    step = writer.step("rows") * 16
+    for at in range(0, len(rows), step):
+        writer.write("rows", X[rows[at : at + step]], at)
 
 
 def _joined(job: Job, nearest: Array) -> tuple[Array, Array]:
