@@ -160,7 +160,7 @@ def neighbor_rates(fitted: Any, path: Any, threads: int) -> dict[str, float]:
 
     order = fitted.store.records("partition.order")[0]
     sizes = fitted.report["sizes"]
-    rows = int(min(sizes["rows"], order["overlap"] * sizes["rows"] / sizes["cells"]))
+    rows = int(min(sizes["rows"], order["copies"] * sizes["rows"] / sizes["cells"]))
     vertex = fitted.store.read("rows/vertex")
     chosen = np.flatnonzero(vertex < rows)
     X = np.ascontiguousarray(zarr.open_array(path).oindex[chosen], np.float32)

@@ -178,11 +178,15 @@ def test_assign_cells(metric, cells):
     X, resolved = rows(200, 6), metrics.resolve(metric)
     pivots = rows(cells, 6, 7)
     centroids = metrics.to_space(pivots, resolved) if resolved.space else pivots
-    found = knn.assign_cells(X, centroids, 3, resolved)
-    expected, _ = reference.neighbors(reference.distances(X, pivots, metric), 3)
+    found, distances = knn.assign_cells(X, centroids, 3, resolved)
+    expected, far = reference.neighbors(reference.distances(X, pivots, metric), 3)
     np.testing.assert_array_equal(found, expected)
     assert found.dtype == np.int32
-    np.testing.assert_array_equal(found[50:60], knn.assign_cells(X[50:60], centroids, 3, resolved))
+    # Distances are those of the space: of unit vectors in that of the correlation.
+    np.testing.assert_allclose(distances, np.sqrt(2 * far) if metric == "correlation" else far, rtol=1e-5)
+    part = knn.assign_cells(X[50:60], centroids, 3, resolved)
+    np.testing.assert_array_equal(found[50:60], part[0])
+    np.testing.assert_array_equal(distances[50:60], part[1])
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "sqeuclidean", "cosine", "manhattan"])

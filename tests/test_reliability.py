@@ -107,7 +107,7 @@ def _damage(path, kind):
         ("scan", "scan/sample/00000000/rows/c/0/0"),
         ("partition.cells", "cells/centroids/c/0/0"),
         ("partition.assign", "assign/cells/c/0/0"),
-        ("partition.shuffle", "shuffle/00000000/rows/c/0/0"),
+        ("partition.shuffle", "shuffle/00000000/ids/c/0"),
         ("neighbors", "found/00000000/ids/c/0/0"),
         ("neighbors.merge", "knn/distances/c/0/0"),
         ("calibrate", "calibration/sigma/c/0"),

@@ -128,6 +128,17 @@ def test_same_bits_from_checkpoints_in_many_chunks(bits, fit, clustered, monkeyp
         assert sha(run.embedding) == expected
 
 
+@pytest.mark.parametrize("metric", ["euclidean", "manhattan"])
+def test_same_bits_whether_rows_are_held_or_moved(fit, clustered, block_sizes, metric):
+    options = {**COMMON, "metric": metric}
+    held = fit(clustered, **options)
+    block_sizes(cache_bytes=0)
+    moved = fit(clustered, **options)
+    for run, column in ((held, "ids"), (moved, "rows")):
+        assert set(run.store.group["shuffle/00000000"]) == {column, "vertices", "offsets"}
+    assert sha(moved.embedding) == sha(held.embedding)
+
+
 def test_memory_changes_sizes_not_bits(fit, clustered):
     """200 neighbours, so that six thousand rows do feel the budget."""
     options = {"n_neighbors": 200, "n_epochs": 5, "max_cell_rows": 1024}

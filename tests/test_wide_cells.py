@@ -125,7 +125,7 @@ def wide(monkeypatch):
     """Search wide cells where small ones are cheaper, on six thousand rows."""
 
     def choose(job, probes, members):
-        return order.Choice(cells.join_cells(members[0], 1500), 2, np.ones(job.params.max_overlap))
+        return order.Choice(cells.join_cells(members[0], 1500), 6, np.ones(cells.LEVELS))
 
     monkeypatch.setattr(order, "choose_cells", choose)
     return {"n_epochs": 10, "max_cell_rows": 3000}
@@ -136,7 +136,7 @@ def test_a_fit_in_wide_cells(fit, clustered, wide, metric):
     run = fit(clustered, metric=metric, **wide)
     receipt = run.store.records("partition.order")[0]
     assert receipt["wide"] > 1
-    assert 1 < receipt["copies"] <= receipt["overlap"]
+    assert 1 < receipt["copies"] <= 2
     assert receipt["largest_cell"] <= 3000
     points = to_space(clustered, resolve(metric, None))
     truth, _ = exact(points, 14)
@@ -169,31 +169,34 @@ def probes_where(shared, k=14):
             level = np.searchsorted(shared, (row * k + i) / (p * k), side="right")
             if level < m:
                 found[row, i] = near[row, level]
-    return order.Probes(np.zeros(p, np.int64), near, np.ones((p, k), np.int64), found)
+    levels = np.arange(m, dtype=np.uint8)  # of the m nearest cells, one more at each level
+    own, theirs = np.broadcast_to(levels, near.shape), np.broadcast_to(levels, found.shape)
+    return order.Probes(np.zeros(p, np.int64), near, own, np.ones((p, k), np.int64), found, theirs)
 
 
 @pytest.mark.parametrize(
     ("shared", "expected"),
     [
         # Where two small cells a row find enough, brute force costs least.
-        ((0.8, 0.99, 0.995, 0.999, 1.0, 1.0), (False, 2)),
+        ((0.8, 0.99, 0.995, 0.999, 1.0, 1.0), (False, 1)),
         # Where five are needed, one wide cell holds them all and costs less.
-        ((0.4, 0.6, 0.7, 0.8, 0.999, 1.0), (True, 1)),
+        ((0.4, 0.6, 0.7, 0.8, 0.999, 1.0), (True, 0)),
         # Where nothing is enough: what finds most.
-        ((0.1, 0.2, 0.3, 0.4, 0.5, 0.6), (False, 6)),
+        ((0.1, 0.2, 0.3, 0.4, 0.5, 0.6), (False, 5)),
     ],
 )
 def test_the_cheapest_cells_that_find_enough_are_chosen(shared, expected):
-    job, members = job_of(1_000_000), np.full((6, 1000), 1000)
+    job, members = job_of(1_000_000), np.full((cells.LEVELS, 1000), 1000)
+    members[6:] = 0
     choice = order.choose_cells(job, probes_where(shared), members)
-    assert (choice.wide_of is not None, choice.overlap) == expected
+    assert (choice.wide_of is not None, choice.level) == expected
 
 
 def test_k_means_in_two_levels_is_as_good_as_flat(monkeypatch):
     X = uneven_clusters(6000, 16, 12, seed=3).rows()
 
     def scatter():
-        centroids = cells.find_centroids(X, 100, 0.1, 0)
+        centroids, _ = cells.find_centroids(X, 100, 0.1, 0)
         table = ((X[:, None] - centroids) ** 2).sum(axis=2)
         return len(centroids), float(table.min(axis=1).mean()), int(np.bincount(table.argmin(axis=1)).max())
 

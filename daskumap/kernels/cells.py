@@ -10,15 +10,23 @@ import numpy as np
 
 from daskumap.kernels.jit import kernel
 from daskumap.kernels.random import mix_rows
+from daskumap.kernels.scores import squared_distance
 
 Array = np.ndarray[Any, Any]
 
 # From here on k-means works in two levels: 5,658 cells of 8,000,000 x 128 took a minute flat (measured).
 FLAT_CELLS = 2_048
+# How often cells that are too large are split.
+SPLITS = 3
+# How near to the border with another cell a row joins that one as well, in radii of its own cell. Where a row
+# has its neighbours depends on that, not on how many cells are near: at equal recall cells that are joined by
+# margin have half as many pairs as those joined by rank and fewer (docs/decisions/0009-join-by-margin.md).
+MARGINS = np.array([0.06, 0.08, 0.1, 0.12, 0.14, 0.16, 0.18, 0.2, 0.25, 0.3, 0.4, np.inf])
+LEVELS = len(MARGINS) + 1
 
 
-def find_centroids(sample: Array, n_cells: int, max_share: float, seed: int) -> Array:
-    """Return the centroids (c, D) float32 of about `n_cells` cells of the sample.
+def find_centroids(sample: Array, n_cells: int, max_share: float, seed: int) -> tuple[Array, Array]:
+    """Return centroids (c, D) and radii (c,) of about `n_cells` cells of the sample, both float32.
 
     A cell with more than `max_share` of the sample is split again, so that dense regions get many cells and
     no cell grows with the data. Exact duplicates cannot be split; the caller slices them.
@@ -30,11 +38,11 @@ def find_centroids(sample: Array, n_cells: int, max_share: float, seed: int) -> 
     """
     levels = _k_means if n_cells <= FLAT_CELLS else _two_levels
     centroids = levels(sample, n_cells, seed)
-    for level in range(1, 4):
-        owner = _nearest(sample, centroids)
+    for level in range(1, SPLITS + 2):
+        owner, distances = _nearest(sample, centroids)
         counts = np.bincount(owner, minlength=len(centroids))
         large = np.flatnonzero(counts > max_share * len(sample))
-        if not len(large):
+        if not len(large) or level > SPLITS:
             break
         parts = [np.delete(centroids, large, axis=0)]
         for cell in large:
@@ -44,7 +52,23 @@ def find_centroids(sample: Array, n_cells: int, max_share: float, seed: int) -> 
         if len(split) <= len(centroids):
             break
         centroids = split
-    return np.ascontiguousarray(order_by_proximity(centroids), np.float32)
+    order = order_by_proximity(centroids)
+    radii = radii_of(owner, distances, len(centroids))
+    return np.ascontiguousarray(centroids[order], np.float32), radii[order]
+
+
+def radii_of(owner: Array, distances: Array, n_cells: int) -> Array:
+    """Return (c,) float32: the mean distance of a cell's rows from its centre; of all rows where it has none.
+
+    Parameters
+    ----------
+    owner, distances
+        (s,) int and float: the nearest cell of some rows, and how far its centre is.
+    """
+    counts = np.bincount(owner, minlength=n_cells)
+    radii = np.bincount(owner, distances, n_cells) / np.maximum(counts, 1)
+    there = np.isfinite(radii) & (radii > 0)
+    return np.where(there, radii, radii[there].mean() if there.any() else 1.0).astype(np.float32)
 
 
 def _two_levels(sample: Array, n_cells: int, seed: int) -> Array:
@@ -53,7 +77,7 @@ def _two_levels(sample: Array, n_cells: int, seed: int) -> Array:
     k-means takes rows x cells; with as many rows a cell, flat it grows with the square of the cells.
     """
     coarse = _k_means(sample, math.isqrt(n_cells), seed)
-    owner = _nearest(sample, coarse)
+    owner, _ = _nearest(sample, coarse)
     counts = np.bincount(owner, minlength=len(coarse))
     shares = np.maximum(1, np.rint(counts * (n_cells / len(sample))).astype(np.int64))
     parts = []
@@ -85,15 +109,20 @@ def _k_means(rows: Array, n_cells: int, seed: int) -> Array:
     return np.unique(model.cluster_centers_, axis=0)
 
 
-def _nearest(rows: Array, centroids: Array) -> Array:
+def _nearest(rows: Array, centroids: Array) -> tuple[Array, Array]:
+    """Return the nearest centroid of each row, and about how far it is."""
     norms = np.einsum("ij,ij->i", centroids, centroids)
-    return np.concatenate(
-        [np.argmin(norms - 2.0 * rows[s : s + 1024] @ centroids.T, axis=1) for s in range(0, len(rows), 1024)]
-    )
+    owner, distances = np.empty(len(rows), np.int64), np.empty(len(rows), np.float32)
+    for part in (slice(start, start + 1024) for start in range(0, len(rows), 1024)):
+        scores = norms - 2.0 * rows[part] @ centroids.T
+        owner[part] = np.argmin(scores, axis=1)
+        squares = scores.min(axis=1) + np.einsum("ij,ij->i", rows[part], rows[part])
+        distances[part] = np.sqrt(np.maximum(squares, 0.0))
+    return owner, distances
 
 
 def order_by_proximity(centroids: Array) -> Array:
-    """Order centroids so that near ones are near in number: by the tree of splits at the widest axis' median.
+    """Return an order, (c,) int64, that puts near centroids together: by splits at the widest axis' median.
 
     Vertices are numbered cell after cell, so this makes partitions compact and cut edges few.
     """
@@ -107,7 +136,56 @@ def order_by_proximity(centroids: Array) -> Array:
         half = len(order) // 2
         return split(order[:half]) + split(order[half:])
 
-    return centroids[np.concatenate(split(np.arange(len(centroids))))] if len(centroids) else centroids
+    return np.concatenate(split(np.arange(len(centroids))))
+
+
+@kernel
+def _rank_margins(nearest, distances, centres, radii, margins, out):  # type: ignore[no-untyped-def]
+    last = margins.shape[0] - 1
+    for i in range(nearest.shape[0]):
+        own = nearest[i, 0]
+        for j in range(1, nearest.shape[1]):
+            cell = nearest[i, j]
+            if cell < 0:
+                continue
+            near, far = np.float64(distances[i, 0]), np.float64(distances[i, j])
+            reach = np.float64(radii[own])
+            # By the triangle inequality the border is at least so far; in a space it is known how far.
+            margin = 0.5 * (far - near)
+            if centres.shape[0] > 0 and margin <= margins[last - 1] * reach:
+                apart = math.sqrt(squared_distance(centres[own], centres[cell]))
+                if apart > 0.0:
+                    margin = (far * far - near * near) / (2.0 * apart)
+            level = 0
+            while level < last and margin > margins[level] * reach:
+                level += 1
+            out[i, j] = level + 1
+
+
+def rank_margins(nearest: Array, distances: Array, radii: Array, centres: Array | None) -> Array:
+    """Return (r, m) uint8: the level from which on each row joins each of its nearest cells.
+
+    At level 0 a row joins its nearest cell only, at level l those too whose border with it is nearer than
+    `MARGINS[l - 1]` radii, at the last all.
+
+    Parameters
+    ----------
+    nearest, distances
+        (r, m) int32 and float32: the nearest cells, -1 for none, and the distances of their centres.
+    radii
+        (c,) float32, as of `radii_of`.
+    centres
+        (c, D) float32 in a Euclidean space; None where there is no such space.
+    """
+    out = np.zeros(nearest.shape, np.uint8)
+    points = np.empty((0, 1), np.float32) if centres is None else np.ascontiguousarray(centres, np.float32)
+    _rank_margins(nearest, distances, points, radii, MARGINS, out)
+    return out
+
+
+def joined(nearest: Array, levels: Array, level: int) -> Array:
+    """Return the cells that rows join at a level, shaped as `nearest`; -1 for those that they do not."""
+    return np.where(levels <= level, nearest, -1)
 
 
 def principal_axes(sample: Array, n_components: int) -> tuple[Array, Array, Array]:

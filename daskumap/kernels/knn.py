@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from daskumap.kernels import join, products
 from daskumap.kernels.jit import kernel
 from daskumap.kernels.metrics import Metric, distance_function, to_space
-from daskumap.kernels.scores import LARGEST, STRIP, finished, insert, squared_distance, unfinished
+from daskumap.kernels.scores import LARGEST, SQRT, STRIP, finished, insert, squared_distance, unfinished
 
 Array = np.ndarray[Any, Any]
 Lists = tuple[NDArray[np.int32], NDArray[np.float32]]
@@ -153,8 +153,8 @@ def merge_nearest(
     return ids, distances
 
 
-def assign_cells(X: Array, centroids: Array, n_nearest: int, metric: Metric) -> NDArray[np.int32]:
-    """Return (r, n_nearest) int32: the nearest cells of each row, nearest first, ties by cell.
+def assign_cells(X: Array, centroids: Array, n_nearest: int, metric: Metric) -> Lists:
+    """Find the nearest cells of each row, nearest first, ties by cell.
 
     Parameters
     ----------
@@ -162,14 +162,19 @@ def assign_cells(X: Array, centroids: Array, n_nearest: int, metric: Metric) -> 
         (r, D) rows as the user has them.
     centroids
         (c, D) float32: points of the metric's space if it has one, else rows (pivots) as the user has them.
+
+    Returns
+    -------
+    cells, distances
+        (r, n_nearest) int32 and float32: distances in the metric's space if it has one, else by the metric.
         Missing cells (n_nearest > c, or all at infinite distance) are -1.
     """
     rows = _cast(X, metric)
     own = np.full(len(rows), -1, np.int32)
     if metric.space is None:
-        return _by_pairs(rows, _cast(centroids, metric), n_nearest, metric, own)[0]
+        return _by_pairs(rows, _cast(centroids, metric), n_nearest, metric, own)
     points = np.ascontiguousarray(centroids, np.float32)
-    return products.search(to_space(rows, metric), points, n_nearest, metric.finish, own)[0]
+    return products.search(to_space(rows, metric), points, n_nearest, SQRT, own)
 
 
 def count_closer(

@@ -40,8 +40,8 @@ def render(report: dict[str, Any]) -> str:
         lines += [
             f"rows                 {m['rows']:,}",
             *([f"duplicates           {m['duplicate_rows']:,}"] if "duplicate_rows" in m else []),
-            f"kNN recall           {m['recall']:.4f}   (overlap {m['overlap']}, "
-            f"{m['probe_rows']} probe rows)",
+            f"kNN recall           {m['recall']:.4f}   ({m['probe_rows']} probe rows; a row joins "
+            f"{m['cells_a_row']:.2f} cells)",
             f"trustworthiness      {_number(m['trustworthiness'])}",
             f"kNN preservation     {m['knn_preservation']:.4f}",
             f"fly-away ratio       {m['flyaway_ratio']:.2f}",

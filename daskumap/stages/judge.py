@@ -348,8 +348,8 @@ def _graph_measures(job: Job) -> dict[str, Any]:
         "isolated_rows": sum(receipt["isolated"] for receipt in receipts) - (s.rows - distinct),
         "edges": sum(receipt["edges"] for receipt in receipts),
         "largest_degree": max(receipt["largest_degree"] for receipt in receipts),
-        "overlap": order["overlap"],
-        "probe_recall": order["recall"],
+        "cells_a_row": order["copies"],
+        "probe_recall": order["recall"][order["level"]],
         "largest_cell": order["largest_cell"],
         "sliced_cells": order["sliced_cells"],
     }

@@ -30,7 +30,7 @@ from daskumap.stages.common import (
     run_of,
     source_of,
 )
-from daskumap.stages.order import JOIN_NS, copies_of, distance_ns, overlap_of, wide_cells_of
+from daskumap.stages.order import JOIN_NS, copies_of, distance_ns, wide_cells_of
 from daskumap.store.exchange import RunReader, RunWriter
 
 # pynndescent with what it compiled, which stays in the process (measured: 180 to 210 MB).
@@ -48,7 +48,7 @@ def uses_descent(job: Job) -> bool:
 
 def plan_neighbors(job: Job) -> Stage:
     """Plan one task a group of cells."""
-    s, k, m = job.sizes, job.neighbors, overlap_of(job)
+    s, k, copies = job.sizes, job.neighbors, copies_of(job)
     other = 8 + 4 * join.SEEDS
     largest = largest_cell(job)
     window = max(s.window_rows, largest)
@@ -57,16 +57,16 @@ def plan_neighbors(job: Job) -> Stage:
         task=neighbors_task,
         tasks=_groups(job),
         memory={
-            "input window": min(window, s.rows * m) * (row_bytes(job) + other),
+            "input window": int(min(window, s.rows * copies)) * (row_bytes(job) + other),
             # Read again where a process goes on with a run that another one began.
             "input block": source_of(job).projected_read_bytes(s.row_block) if holds_rows(job) else 0,
             "cell": largest * _cell_row_bytes(job) + 16_000_000,
             "lists": (_group_rows(job) + largest) * (k * 12 + 8) * 2,
             "offsets": s.row_blocks * (_cells_of_group(job) + 2) * 8,
         },
-        read_bytes=int(s.rows * copies_of(job) * (other + (8 if holds_rows(job) else row_bytes(job)))),
+        read_bytes=int(s.rows * copies * (other + (8 if holds_rows(job) else row_bytes(job)))),
         exchange="found",
-        exchange_bytes=int(s.rows * copies_of(job) * (k * 12 + 8)),
+        exchange_bytes=int(s.rows * copies * (k * 12 + 8)),
         work=_seconds(job),
         products=not uses_descent(job),
     )
@@ -100,11 +100,11 @@ def _group_rows(job: Job) -> int:
 
 
 def _seconds(job: Job) -> float:
-    """Return the seconds of the search on one core; before the run, those of an overlap of 3."""
-    s, overlap = job.sizes, overlap_of(job) if job.url else min(3, job.params.max_overlap, job.sizes.cells)
+    """Return the seconds of the search on one core."""
+    s = job.sizes
     if uses_descent(job):
         return s.rows * copies_of(job) * DESCENT_SECONDS
-    seeds = join.SEEDS if wide_cells_of(job) else overlap
+    seeds = join.SEEDS if wide_cells_of(job) else copies_of(job)
     # Cells differ in size, so a row is compared with a fifth more than the mean.
     compared = 1.2 * s.rows * seeds**2 * (s.rows / s.cells) * distance_ns(job)
     return (compared + (JOIN_NS * s.rows * copies_of(job) if wide_cells_of(job) else 0.0)) * 1e-9
@@ -112,7 +112,7 @@ def _seconds(job: Job) -> float:
 
 def _groups(job: Job) -> int:
     """Return the number of groups: as made, or before the run as expected."""
-    expected = math.ceil(job.sizes.rows * overlap_of(job) / job.sizes.group_rows)
+    expected = math.ceil(job.sizes.rows * copies_of(job) / job.sizes.group_rows)
     return fact(job, "partition.order", "groups", expected)
 
 
@@ -182,7 +182,7 @@ def read_cells(job: Job, reader: RunReader, first: int, last: int) -> Iterator[t
 
 def plan_merge(job: Job) -> Stage:
     """Plan one task a vertex partition."""
-    s, k, m = job.sizes, job.neighbors, overlap_of(job)
+    s, k = job.sizes, job.neighbors
     chunks = (s.vertex_chunk, k)
     largest = min(s.partition_rows, s.rows)
     return Stage(
@@ -190,7 +190,7 @@ def plan_merge(job: Job) -> Stage:
         task=merge_task,
         tasks=s.partitions,
         memory={
-            "found lists": largest * (k * 12 + 8) * min(m, 2),
+            "found lists": largest * (k * 12 + 8) * 2,
             "merged lists": largest * k * 12 * 2,
             "offsets": _groups(job) * (largest // s.vertex_chunk + 2) * 8,
         },

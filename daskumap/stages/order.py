@@ -45,13 +45,13 @@ def plan_order(job: Job) -> Stage:
         task=order_task,
         tasks=1,
         memory={
-            "counts": cells_ * (3 * m + 4) * 8 + s.row_block * m * 12,
-            "probes": s.probe_rows * k * (12 + 4 * m) * 6,
+            "counts": cells_ * (4 * cells.LEVELS + 4) * 8 + s.row_block * m * 13,
+            "probes": s.probe_rows * k * (12 + 5 * m) * 6,
         },
-        read_bytes=s.row_blocks * (cells_ * m + s.probe_rows * k * (12 + 4 * m)),
+        read_bytes=s.row_blocks * (cells_ * cells.LEVELS * 4 + s.probe_rows * k * (12 + 5 * m)),
         exchange="order",
         exchange_bytes=s.row_blocks * cells_ * 8,
-        work=20e-9 * s.row_blocks * cells_ * m,
+        work=20e-9 * s.row_blocks * cells_ * cells.LEVELS,
         finish=warn_of_recall,
     )
 
@@ -59,13 +59,15 @@ def plan_order(job: Job) -> Stage:
 def order_task(job: Job, number: int) -> Receipt:
     """Merge the probes' neighbours, choose cells and overlap, number the vertices, group the cells."""
     run, s = run_of(job), job.sizes
-    probe_ids, probe_distances, found = _merge_probes(job)
-    members = sum(run.read("assign/counts", block, block + 1)[0] for block in range(s.row_blocks))
-    probes = Probes(probe_rows(job), _probe_cells(job), probe_ids, found)
+    probe_ids, probe_distances, found, found_levels = _merge_probes(job)
+    members = sum(run.read("assign/counts", block, block + 1)[0].astype(int) for block in range(s.row_blocks))
+    rows = probe_rows(job)
+    near, levels = _take_blocks(job, "assign/cells", rows), _take_blocks(job, "assign/levels", rows)
+    probes = Probes(rows, near, levels, probe_ids, found, found_levels)
     choice = choose_cells(job, probes, members)
     _number_cells(job, members[0])
     if choice.wide_of is None:
-        joined, limit, group = members[: choice.overlap].sum(axis=0), s.max_cell_rows, s.group_rows
+        joined, limit, group = members[: choice.level + 1].sum(axis=0), s.max_cell_rows, s.group_rows
     else:
         choice, joined = fit_wide_cells(job, choice, probes, members[0])
         limit, group = s.wide_rows, min(s.group_rows, s.wide_rows)
@@ -78,7 +80,7 @@ def order_task(job: Job, number: int) -> Receipt:
         "rows": s.rows,
         "distinct": int(members[0].sum()),
         "wide": 0 if choice.wide_of is None else int(choice.wide_of[-1]) + 1,
-        "overlap": choice.overlap,
+        "level": choice.level,
         "copies": round(float(joined.sum()) / s.rows, 4),
         "recall": [round(float(r), 4) for r in choice.recall],
         "groups": len(group_starts) - 1,
@@ -104,64 +106,77 @@ def _number_cells(job: Job, members: Array) -> None:
         free += np.append(counts, stop - start - counts.sum())
 
 
-def _probe_cells(job: Job) -> Array:
-    """Return the probes' nearest cells, (p, m) int32."""
+def _take_blocks(job: Job, name: str, rows: Array) -> Array:
+    """Return what an array in row order holds of ascending rows, block by block."""
     run, s = run_of(job), job.sizes
-    rows = probe_rows(job)
     parts = [
-        run.read("assign/cells", *s.block(block))[rows[rows // s.row_block == block] - block * s.row_block]
+        run.read(name, *s.block(block))[rows[rows // s.row_block == block] - block * s.row_block]
         for block in np.unique(rows // s.row_block).tolist()
     ]
     return np.concatenate(parts)
 
 
 class Probes(NamedTuple):
-    """The probes, (p,), and their exact neighbours, (p, k), -1 for none, each with its m nearest cells."""
+    """The probes, (p,), and their exact neighbours, (p, k), -1 for none.
+
+    Each has its m nearest cells, int32, and the levels from which on it joins them, uint8.
+    """
 
     rows: Array
     cells: Array
+    levels: Array
     ids: Array
     found: Array
+    found_levels: Array
+
+    def joined(self, level: int) -> tuple[Array, Array]:
+        """Return the cells that the probes join at a level, (p, m), and their neighbours, (p, k, m)."""
+        return (
+            cells.joined(self.cells, self.levels, level),
+            cells.joined(self.found, self.found_levels, level),
+        )
 
 
 class Choice(NamedTuple):
-    """Which cells are searched, how many nearest small cells a row joins by, and the recall by overlap."""
+    """Which cells are searched, the level at which rows join small cells, and the recall by level."""
 
     wide_of: Array | None  # (c,) int32: the wide cell of each small one; None where small cells are searched
-    overlap: int
+    level: int
     recall: Array
 
 
 def choose_cells(job: Job, probes: Probes, members: Array) -> Choice:
-    """Choose the cheapest cells and overlap that reach the target recall on the probe rows.
+    """Choose the cheapest cells and level that reach the target recall on the probe rows.
 
-    Small cells cost the square of the overlap, wide cells the rows that they share: brute force where two or
-    three cells a row find the neighbours, wide cells for what is more spread out.
+    Small cells cost the square of the rows that join them, wide cells the rows that they share: brute force
+    where few rows join more than one or two cells, wide cells for what is more spread out.
 
     Parameters
     ----------
     members
-        (m, c) int64: rows whose nearest, second nearest, ... cell is each small cell.
+        (LEVELS, c) int64: rows that join each small cell from that level on.
     """
-    most = min(job.params.max_overlap, members.shape[1])
-    joined = np.cumsum(members[:most], axis=0)
+    joined = np.cumsum(members, axis=0)
     slice_starts = [cells.cut(rows, job.sizes.max_cell_rows) for rows in joined]
-    compared = [  # ns a row, by overlap
+    compared = [  # ns a row, by level
         distance_ns(job) * float((rows.astype(float) ** 2 / np.diff(starts)).sum() / joined[0].sum())
         for rows, starts in zip(joined, slice_starts, strict=True)
     ]
     recall, error = _small_recall(probes, slice_starts)
     options = [
-        (compared[m - 1], recall[m - 1], error[m - 1], Choice(None, m, recall)) for m in range(1, most + 1)
+        (compared[level], recall[level], error[level], Choice(None, level, recall))
+        for level in range(cells.LEVELS)
     ]
+    # Of a row's small cells in a wide one as many as this are compared.
+    copies = joined.sum(axis=1) / joined[0].sum()
+    seeds = np.minimum(1.0, join.SEEDS / copies) ** 2 * compared
     for wide_of in _wide_cells(job, members[0]) if metric_of(job).space is not None else ():
         recall, error = _wide_recall(probes, wide_of)
         idle = max(1.0, WIDE_CELLS / (int(wide_of[-1]) + 1))
-        seeds = compared[min(join.SEEDS, most) - 1]
-        for m in range(1, most + 1):
-            copies = float((cells.widen(probes.cells[:, :m], wide_of)[0] >= 0).sum(axis=1).mean())
-            cost = (seeds + JOIN_NS * copies) * idle
-            options.append((cost, recall[m - 1], error[m - 1], Choice(wide_of, m, recall)))
+        for level in range(cells.LEVELS):
+            wide = cells.widen(probes.joined(level)[0], wide_of)[0] >= 0
+            cost = (seeds[level] + JOIN_NS * float(wide.sum(axis=1).mean())) * idle
+            options.append((cost, recall[level], error[level], Choice(wide_of, level, recall)))
     enough = [option for option in options if option[1] - SAFETY * option[2] >= job.params.target_recall]
     if enough:
         return min(enough, key=lambda option: option[0])[3]
@@ -178,18 +193,18 @@ def fit_wide_cells(job: Job, choice: Choice, probes: Probes, members: Array) -> 
 
     Returns the choice and the rows that join each wide cell. What remains too large is sliced.
     """
-    most = min(job.params.max_overlap, len(members))
-    wide_of, overlap = choice.wide_of, choice.overlap
+    wide_of, level = choice.wide_of, choice.level
     assert wide_of is not None
     while True:
         recall, error = _wide_recall(probes, wide_of)
-        while overlap < most and recall[overlap - 1] - SAFETY * error[overlap - 1] < job.params.target_recall:
-            overlap += 1
-        joined = _count_wide(job, wide_of, overlap)
+        enough = recall - SAFETY * error >= job.params.target_recall
+        while level < cells.LEVELS - 1 and not enough[level]:
+            level += 1
+        joined = _count_wide(job, wide_of, level)
         halved = cells.halve(wide_of, members, joined > job.sizes.wide_rows)
         if halved[-1] == wide_of[-1]:
             run_of(job).put("order/wide_of", wide_of)
-            return Choice(wide_of, overlap, recall), joined
+            return Choice(wide_of, level, recall), joined
         wide_of = halved
 
 
@@ -209,51 +224,49 @@ def _wide_cells(job: Job, members: Array) -> Iterator[Array]:
 
 
 def _small_recall(probes: Probes, slice_starts: list[Array]) -> tuple[Array, Array]:
-    """Return recall and standard error in small cells as sliced, for rows that join the nearest 1, 2, ..."""
-    shares = [
-        cells.shared_recall(
-            cells.slices_of(probes.rows, probes.cells[:, :m], starts),
-            cells.slices_of(probes.ids, probes.found[..., :m], starts),
-            probes.ids,
-        )
-        for m, starts in enumerate(slice_starts, 1)
-    ]
+    """Return recall and standard error in small cells as sliced, by level."""
+    shares = []
+    for level, starts in enumerate(slice_starts):
+        here, there = probes.joined(level)
+        slices = cells.slices_of(probes.rows, here, starts), cells.slices_of(probes.ids, there, starts)
+        shares.append(cells.shared_recall(*slices, probes.ids))
     recall, error = np.array(shares).T
     return recall, error
 
 
 def _wide_recall(probes: Probes, wide_of: Array) -> tuple[Array, Array]:
-    """Return recall and standard error in wide cells, for rows that join by their nearest 1, 2, ... cells."""
+    """Return recall and standard error in wide cells, by level."""
     shares = []
-    for m in range(1, probes.cells.shape[1] + 1):
-        here, there = (cells.widen(some[..., :m], wide_of)[0] for some in (probes.cells, probes.found))
+    for level in range(cells.LEVELS):
+        here, there = (cells.widen(some, wide_of)[0] for some in probes.joined(level))
         shares.append(cells.shared_recall(here, there, probes.ids))
     recall, error = np.array(shares).T
     return JOIN_RECALL * recall, error
 
 
-def _count_wide(job: Job, wide_of: Array, overlap: int) -> Array:
+def _count_wide(job: Job, wide_of: Array, level: int) -> Array:
     """Count the rows that join each wide cell, block by block."""
     run, s = run_of(job), job.sizes
     members = np.zeros(int(wide_of[-1]) + 1, np.int64)
     for start, stop in map(s.block, range(s.row_blocks)):
-        joined, _ = cells.widen(run.read("assign/cells", start, stop)[:, :overlap], wide_of)
-        members += np.bincount(joined[joined >= 0], minlength=len(members))
+        near, levels = run.read("assign/cells", start, stop), run.read("assign/levels", start, stop)
+        wide, _ = cells.widen(cells.joined(near, levels, level), wide_of)
+        members += np.bincount(wide[wide >= 0], minlength=len(members))
     return members
 
 
-def _merge_probes(job: Job) -> tuple[Array, Array, Array]:
-    """Return the probes' exact neighbours: (p, k) ids and distances, (p, k, m) cells; block by block."""
-    run, s, names = run_of(job), job.sizes, ("ids", "distances", "cells")
+def _merge_probes(job: Job) -> tuple[Array, Array, Array, Array]:
+    """Return the probes' exact neighbours: (p, k) ids, distances, (p, k, m) cells, levels; by block."""
+    run, s, names = run_of(job), job.sizes, ("ids", "distances", "cells", "levels")
     best: tuple[Array, ...] = ()
     for block in range(s.row_blocks):
         new = tuple(run.read(f"assign/probe_{name}", block, block + 1)[0] for name in names)
-        joined = tuple(map(np.concatenate, zip(best, new, strict=True), [1] * 3)) if best else new
-        order = np.lexsort((joined[0], joined[1]), axis=1)[:, : job.neighbors]
+        both = tuple(map(np.concatenate, zip(best, new, strict=True), [1] * len(new))) if best else new
+        order = np.lexsort((both[0], both[1]), axis=1)[:, : job.neighbors]
         best = tuple(
-            np.take_along_axis(part, order if part.ndim == 2 else order[..., None], 1) for part in joined
+            np.take_along_axis(part, order if part.ndim == 2 else order[..., None], 1) for part in both
         )
-    return best[0], best[1], best[2]
+    return best[0], best[1], best[2], best[3]
 
 
 def warn_of_recall(job: Job, receipts: dict[int, Receipt]) -> None:
@@ -268,14 +281,14 @@ def warn_of_recall(job: Job, receipts: dict[int, Receipt]) -> None:
         )  # fmt: skip
 
 
-def overlap_of(job: Job) -> int:
-    """Return how many cells each row joins: as chosen, or before the run the 2 that most data need."""
-    return fact(job, "partition.order", "overlap", min(2, job.params.max_overlap, job.sizes.cells))
+def level_of(job: Job) -> int:
+    """Return the level at which rows join cells: as chosen, or before the run the highest."""
+    return fact(job, "partition.order", "level", cells.LEVELS - 1)
 
 
 def copies_of(job: Job) -> float:
-    """Return how often a row is written for the search: as counted, or before the run as expected."""
-    return fact(job, "partition.order", "copies", float(overlap_of(job)))
+    """Return how often a row is written for the search: as counted, or before the run as most data need."""
+    return fact(job, "partition.order", "copies", float(min(2, job.params.max_overlap, job.sizes.cells)))
 
 
 def wide_cells_of(job: Job) -> int:
