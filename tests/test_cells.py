@@ -22,7 +22,7 @@ def test_levels_are_those_of_the_distance_from_the_border(space):
     radii = rng.uniform(0.5, 2.0, 12).astype(np.float32)
     near, distances = nearest_centres(rows, centres, 4)
     near[::50, 3] = -1
-    levels = cells.rank_margins(near, distances, radii, centres if space else None)
+    levels = cells.rank_margins(near, distances, radii, np.full(12, 99.0), 50, centres if space else None)
     assert (levels[:, 0] == 0).all()
     own = centres[near[:, 0]].astype(float)
     for j in range(1, 4):
@@ -43,14 +43,34 @@ def test_levels_are_those_of_the_distance_from_the_border(space):
 
 def test_a_cell_without_extent_has_the_mean_radius():
     owner, distances = np.array([0, 0, 1, 3]), np.array([1.0, 2.0, 0.0, np.inf])
-    assert cells.radii_of(owner, distances, 5).tolist() == [1.5] * 5
-    assert cells.radii_of(owner[2:3], distances[2:3], 2).tolist() == [1.0, 1.0]
+    found = cells.measure_cells(np.zeros((5, 2)), owner, distances)
+    assert found.radii.tolist() == [1.5] * 5
+    assert found.counts.tolist() == [2, 1, 0, 1, 0]
+    assert cells.measure_cells(np.zeros((2, 2)), owner[2:3], distances[2:3]).radii.tolist() == [1.0, 1.0]
+
+
+def test_rows_of_small_cells_join_more():
+    near = np.array([[0, 1, 2, 3], [3, 2, 1, 0]], np.int32)
+    distances = np.array([[1, 9, 10, 11]] * 2, np.float32)
+    members, radii = np.array([5.0, 30.0, 40.0, 500.0]), np.ones(4, np.float32)
+    levels = cells.rank_margins(near, distances, radii, members, 60, None)
+    assert levels[0].tolist() == [0, 1, 1, cells.LEVELS - 1]  # 5 + 30 + 40 are enough
+    assert levels[1].tolist() == [0] + 3 * [cells.LEVELS - 1]
+
+
+def test_no_row_is_alone(fit):
+    """Single rows far from all others are cells of their own in the sample."""
+    rows = uneven_clusters(4000, 8, 10, seed=3).rows()
+    rows[::500] *= np.arange(50, 58, dtype=np.float32)[:, None]
+    run = fit(rows, max_cell_rows=600, n_epochs=2)
+    assert run.report["measures"]["isolated_rows"] == 0
+    assert (run.knn()[0] >= 0).all()
 
 
 def test_cells_by_margin_need_fewer_pairs_than_cells_by_rank():
     """At equal recall, on uneven clusters: the reason for levels."""
     rows = uneven_clusters(6000, 16, 12, seed=3).rows()
-    centroids, radii = cells.find_centroids(rows, 60, 0.1, 0)
+    centroids, radii, members = cells.find_centroids(rows, 60, 0.1, 0)
     near, distances = nearest_centres(rows, centroids, 6)
     ids, _ = knn.cell_neighbors(rows, 14, resolve("euclidean", None), 0)
 
@@ -62,7 +82,7 @@ def test_cells_by_margin_need_fewer_pairs_than_cells_by_rank():
             found.append((cells.shared_recall(joined, joined[ids], ids)[0], (members**2).sum()))
         return np.array(found).T
 
-    margin = recall_and_pairs(cells.rank_margins(near, distances, radii, centroids))
+    margin = recall_and_pairs(cells.rank_margins(near, distances, radii, members, 25, centroids))
     rank = recall_and_pairs(np.broadcast_to(np.arange(6, dtype=np.uint8), near.shape))
     assert np.interp(0.96, *margin) < 0.8 * np.interp(0.96, *rank)
 

@@ -180,7 +180,7 @@ def probes_where(shared, k=14):
         # Where two small cells a row find enough, brute force costs least.
         ((0.8, 0.99, 0.995, 0.999, 1.0, 1.0), (False, 1)),
         # Where five are needed, one wide cell holds them all and costs less.
-        ((0.4, 0.6, 0.7, 0.8, 0.999, 1.0), (True, 0)),
+        ((0.4, 0.6, 0.7, 0.8, 0.999, 1.0), (True, 1)),
         # Where nothing is enough: what finds most.
         ((0.1, 0.2, 0.3, 0.4, 0.5, 0.6), (False, 5)),
     ],
@@ -196,7 +196,7 @@ def test_k_means_in_two_levels_is_as_good_as_flat(monkeypatch):
     X = uneven_clusters(6000, 16, 12, seed=3).rows()
 
     def scatter():
-        centroids, _ = cells.find_centroids(X, 100, 0.1, 0)
+        centroids = cells.find_centroids(X, 100, 0.1, 0).centres
         table = ((X[:, None] - centroids) ** 2).sum(axis=2)
         return len(centroids), float(table.min(axis=1).mean()), int(np.bincount(table.argmin(axis=1)).max())
 

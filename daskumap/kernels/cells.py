@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,12 +21,20 @@ SPLITS = 3
 # How near to the border with another cell a row joins that one as well, in radii of its own cell. Where a row
 # has its neighbours depends on that, not on how many cells are near: at equal recall cells that are joined by
 # margin have half as many pairs as those joined by rank and fewer (docs/decisions/0009-join-by-margin.md).
-MARGINS = np.array([0.06, 0.08, 0.1, 0.12, 0.14, 0.16, 0.18, 0.2, 0.25, 0.3, 0.4, np.inf])
+MARGINS = np.array([0.0, 0.06, 0.08, 0.1, 0.12, 0.14, 0.16, 0.18, 0.2, 0.25, 0.3, 0.4, np.inf])
 LEVELS = len(MARGINS) + 1
 
 
-def find_centroids(sample: Array, n_cells: int, max_share: float, seed: int) -> tuple[Array, Array]:
-    """Return centroids (c, D) and radii (c,) of about `n_cells` cells of the sample, both float32.
+class Cells(NamedTuple):
+    """Centres (c, D), radii (c,) float32, and how many rows of a sample are nearest to each, (c,) int64."""
+
+    centres: Array
+    radii: Array
+    counts: Array
+
+
+def find_centroids(sample: Array, n_cells: int, max_share: float, seed: int) -> Cells:
+    """Return about `n_cells` cells of the sample about (c, D) float32 centroids.
 
     A cell with more than `max_share` of the sample is split again, so that dense regions get many cells and
     no cell grows with the data. Exact duplicates cannot be split; the caller slices them.
@@ -53,22 +61,23 @@ def find_centroids(sample: Array, n_cells: int, max_share: float, seed: int) -> 
             break
         centroids = split
     order = order_by_proximity(centroids)
-    radii = radii_of(owner, distances, len(centroids))
-    return np.ascontiguousarray(centroids[order], np.float32), radii[order]
+    found = measure_cells(np.ascontiguousarray(centroids, np.float32), owner, distances)
+    return Cells(*(part[order] for part in found))
 
 
-def radii_of(owner: Array, distances: Array, n_cells: int) -> Array:
-    """Return (c,) float32: the mean distance of a cell's rows from its centre; of all rows where it has none.
+def measure_cells(centres: Array, owner: Array, distances: Array) -> Cells:
+    """Return cells with their radii: the mean distance of their rows; of all rows where that is 0 or unknown.
 
     Parameters
     ----------
     owner, distances
         (s,) int and float: the nearest cell of some rows, and how far its centre is.
     """
-    counts = np.bincount(owner, minlength=n_cells)
-    radii = np.bincount(owner, distances, n_cells) / np.maximum(counts, 1)
-    there = np.isfinite(radii) & (radii > 0)
-    return np.where(there, radii, radii[there].mean() if there.any() else 1.0).astype(np.float32)
+    counts = np.bincount(owner, minlength=len(centres))
+    radii = np.bincount(owner, distances, len(centres)) / np.maximum(counts, 1)
+    known = np.isfinite(radii) & (radii > 0)
+    radii = np.where(known, radii, radii[known].mean() if known.any() else 1.0)
+    return Cells(centres, radii.astype(np.float32), counts)
 
 
 def _two_levels(sample: Array, n_cells: int, seed: int) -> Array:
@@ -140,13 +149,19 @@ def order_by_proximity(centroids: Array) -> Array:
 
 
 @kernel
-def _rank_margins(nearest, distances, centres, radii, margins, out):  # type: ignore[no-untyped-def]
+def _rank_margins(nearest, distances, centres, radii, members, enough, margins, out):  # type: ignore[no-untyped-def]
     last = margins.shape[0] - 1
     for i in range(nearest.shape[0]):
         own = nearest[i, 0]
-        for j in range(1, nearest.shape[1]):
+        held = 0.0
+        for j in range(nearest.shape[1]):
             cell = nearest[i, j]
             if cell < 0:
+                continue
+            few = held < enough
+            held += members[cell]
+            if j == 0 or few:
+                out[i, j] = j > 0
                 continue
             near, far = np.float64(distances[i, 0]), np.float64(distances[i, j])
             reach = np.float64(radii[own])
@@ -162,24 +177,29 @@ def _rank_margins(nearest, distances, centres, radii, margins, out):  # type: ig
             out[i, j] = level + 1
 
 
-def rank_margins(nearest: Array, distances: Array, radii: Array, centres: Array | None) -> Array:
+def rank_margins(
+    nearest: Array, distances: Array, radii: Array, members: Array, enough: float, centres: Array | None
+) -> Array:
     """Return (r, m) uint8: the level from which on each row joins each of its nearest cells.
 
-    At level 0 a row joins its nearest cell only, at level l those too whose border with it is nearer than
+    At level 0 a row joins its nearest cell only. At level 1 it joins more where those before are small, so
+    that no row is alone; at level l also those whose border with the nearest one is not farther than
     `MARGINS[l - 1]` radii, at the last all.
 
     Parameters
     ----------
     nearest, distances
         (r, m) int32 and float32: the nearest cells, -1 for none, and the distances of their centres.
-    radii
-        (c,) float32, as of `radii_of`.
+    radii, members
+        (c,) float32 and float64: radii as of `measure_cells`, and about how many rows each cell has.
+    enough
+        So many rows are not too few.
     centres
         (c, D) float32 in a Euclidean space; None where there is no such space.
     """
     out = np.zeros(nearest.shape, np.uint8)
     points = np.empty((0, 1), np.float32) if centres is None else np.ascontiguousarray(centres, np.float32)
-    _rank_margins(nearest, distances, points, radii, MARGINS, out)
+    _rank_margins(nearest, distances, points, radii, members, float(enough), MARGINS, out)
     return out
 
 

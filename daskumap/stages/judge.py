@@ -348,7 +348,7 @@ def _graph_measures(job: Job) -> dict[str, Any]:
         "isolated_rows": sum(receipt["isolated"] for receipt in receipts) - (s.rows - distinct),
         "edges": sum(receipt["edges"] for receipt in receipts),
         "largest_degree": max(receipt["largest_degree"] for receipt in receipts),
-        "cells_a_row": order["copies"],
+        "cells_a_row": round(order["copies"] * s.rows / distinct, 2),
         "probe_recall": order["recall"][order["level"]],
         "largest_cell": order["largest_cell"],
         "sliced_cells": order["sliced_cells"],

@@ -146,7 +146,7 @@ class Choice(NamedTuple):
 
 
 def choose_cells(job: Job, probes: Probes, members: Array) -> Choice:
-    """Choose the cheapest cells and level that reach the target recall on the probe rows.
+    """Choose the cheapest cells and level, from 1 on, that reach the target recall on the probe rows.
 
     Small cells cost the square of the rows that join them, wide cells the rows that they share: brute force
     where few rows join more than one or two cells, wide cells for what is more spread out.
@@ -165,7 +165,7 @@ def choose_cells(job: Job, probes: Probes, members: Array) -> Choice:
     recall, error = _small_recall(probes, slice_starts)
     options = [
         (compared[level], recall[level], error[level], Choice(None, level, recall))
-        for level in range(cells.LEVELS)
+        for level in range(1, cells.LEVELS)
     ]
     # Of a row's small cells in a wide one as many as this are compared.
     copies = joined.sum(axis=1) / joined[0].sum()
@@ -173,7 +173,7 @@ def choose_cells(job: Job, probes: Probes, members: Array) -> Choice:
     for wide_of in _wide_cells(job, members[0]) if metric_of(job).space is not None else ():
         recall, error = _wide_recall(probes, wide_of)
         idle = max(1.0, WIDE_CELLS / (int(wide_of[-1]) + 1))
-        for level in range(cells.LEVELS):
+        for level in range(1, cells.LEVELS):
             wide = cells.widen(probes.joined(level)[0], wide_of)[0] >= 0
             cost = (seeds[level] + JOIN_NS * float(wide.sum(axis=1).mean())) * idle
             options.append((cost, recall[level], error[level], Choice(wide_of, level, recall)))

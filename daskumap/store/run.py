@@ -2,7 +2,8 @@
 
 Arrays are uncompressed with a crc32c per chunk: their size on disk is known before the run, they are read at
 the speed of memory, and a flipped bit is an error. Zarr's default zstd has no checksum. Floats are filled
-with NaN, so that a missing chunk cannot pass for data.
+with NaN and integers with their largest value, so that a missing chunk cannot pass for data. Nor is a chunk
+of zeros left out, as Zarr does with what equals the filling.
 """
 
 from __future__ import annotations
@@ -298,7 +299,7 @@ def create_array(
             chunks=tuple(max(1, min(pair)) for pair in zip(chunks, shape, strict=True)),
             dtype=dtype,
             compressors=[Crc32cCodec()],
-            fill_value=np.nan if np.dtype(dtype).kind == "f" else 0,
+            fill_value=np.nan if np.dtype(dtype).kind == "f" else np.iinfo(dtype).max,
             overwrite=True,
             config={"write_empty_chunks": True},
         )
