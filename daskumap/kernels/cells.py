@@ -18,9 +18,9 @@ Array = np.ndarray[Any, Any]
 FLAT_CELLS = 2_048
 # How often cells that are too large are split.
 SPLITS = 3
-# How near to the border with another cell a row joins that one as well, in radii of its own cell. Where a row
-# has its neighbours depends on that, not on how many cells are near: at equal recall cells that are joined by
-# margin have half as many pairs as those joined by rank and fewer (docs/decisions/0009-join-by-margin.md).
+# How near to the border with another cell a row joins that one as well, in radii of its own cell. Where it has
+# its neighbours depends on that, not on how many cells are near: at equal recall cells that are joined by margin
+# have 10 to 75 % fewer pairs than those joined by rank (docs/decisions/0009-join-by-margin.md).
 MARGINS = np.array([0.0, 0.06, 0.08, 0.1, 0.12, 0.14, 0.16, 0.18, 0.2, 0.25, 0.3, 0.4, np.inf])
 LEVELS = len(MARGINS) + 1
 
@@ -34,7 +34,7 @@ class Cells(NamedTuple):
 
 
 def find_centroids(sample: Array, n_cells: int, max_share: float, seed: int) -> Cells:
-    """Return about `n_cells` cells of the sample about (c, D) float32 centroids.
+    """Return about `n_cells` cells of the sample, each about the mean of its rows.
 
     A cell with more than `max_share` of the sample is split again, so that dense regions get many cells and
     no cell grows with the data. Exact duplicates cannot be split; the caller slices them.
