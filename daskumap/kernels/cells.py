@@ -18,8 +18,8 @@ Array = np.ndarray[Any, Any]
 FLAT_CELLS = 2_048
 # How often cells that are too large are split.
 SPLITS = 3
-# How near to the border with another cell a row joins that one as well, in radii of its own cell. Where it has
-# its neighbours depends on that, not on how many cells are near: at equal recall cells that are joined by margin
+# How near to the border with another cell a row joins that one as well, in radii of its own cell. Where it
+# has its neighbours depends on that, not on how many cells are near: at equal recall, cells joined by margin
 # have 10 to 75 % fewer pairs than those joined by rank (docs/decisions/0009-join-by-margin.md).
 MARGINS = np.array([0.0, 0.06, 0.08, 0.1, 0.12, 0.14, 0.16, 0.18, 0.2, 0.25, 0.3, 0.4, np.inf])
 LEVELS = len(MARGINS) + 1
