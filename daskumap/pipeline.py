@@ -195,7 +195,8 @@ def _remedy(stage: Stage, job: Job, needed: int) -> str:
         fits = max(64, int(job.sizes.max_cell_rows * share * 0.9))
         return f"Lower max_cell_rows to {fits:_}, use fewer threads, or raise memory."
     if stage.shared > job.resources.memory // 2:
-        return "Every worker holds the positions of all rows: use fewer workers with more memory each."
+        fewer = "raise memory" if job.resources.workers == 1 else "use fewer workers with more memory each"
+        return f"Every worker holds the positions of all rows: {fewer}."
     return "Raise memory or use fewer threads a worker."
 
 

@@ -159,9 +159,10 @@ def test_a_plan_that_needs_smaller_cells_says_how_small(shape):
         pytest.fail(f"nothing fits, whatever is advised: {advice}")
 
 
-def test_positions_that_no_worker_can_hold(shape):
-    with pytest.raises(PlanError, match="Every worker holds the positions of all rows: use fewer workers"):
-        plan(shape(3 * 10**8, 4, 1_000_000), memory="8GB", workers=50, threads=1)
+@pytest.mark.parametrize(("workers", "advice"), [(50, "use fewer workers"), (1, "raise memory")])
+def test_positions_that_no_worker_can_hold(shape, workers, advice):
+    with pytest.raises(PlanError, match=f"Every worker holds the positions of all rows: {advice}"):
+        plan(shape(3 * 10**8, 4, 1_000_000), memory="8GB", workers=workers, threads=1)
 
 
 def test_a_disk_that_is_too_small(shape, fit, tmp_path, monkeypatch):

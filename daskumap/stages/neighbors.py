@@ -173,7 +173,7 @@ def read_cells(job: Job, reader: RunReader, first: int, last: int) -> Iterator[t
             columns = [gather_rows(job, columns[0][order]), *(column[order] for column in columns[1:])]
         elif in_order:  # a wide cell fills its window: no second copy of all of it
             columns = [columns.pop(0)[order] for _ in range(len(columns))]
-        for cell, begin, end in zip(range(start, stop), [0, *ends], ends, strict=False):
+        for cell, begin, end in zip(range(start, stop), [0, *ends[:-1]], ends, strict=True):
             if end > begin:
                 members = slice(begin, end) if in_order else order[begin:end]
                 yield cell, *(column[members] for column in columns)

@@ -82,14 +82,14 @@ def refuse_bad_rows(job: Job, receipts: dict[int, Receipt]) -> None:
     if count:
         raise SourceError(
             f"{count:,} of {job.sizes.rows:,} rows hold NaN or infinity (or values beyond float32); "
-            f"the first are rows {first}. Remove or impute these rows and fit again."
+            f"the first: {first}. Remove or impute these rows and fit again."
         )
     count, first = _total(receipts, "undefined")
     if count:
         name = metric_of(job).name
         raise SourceError(
             f"The metric {name!r} is not defined on {count:,} of {job.sizes.rows:,} rows; "
-            f"the first are rows {first}. It needs {_needs(name)}. Remove these rows, or use another metric "
+            f"the first: {first}. It needs {_needs(name)}. Remove these rows, or use another metric "
             "such as 'euclidean'."
         )
 
@@ -110,7 +110,8 @@ def _named(what: str, mask: Array, start: int) -> dict[str, Any]:
 
 def _total(receipts: dict[int, Receipt], what: str) -> tuple[int, str]:
     first = [row for number in sorted(receipts) for row in receipts[number][f"first_{what}"]][:NAMED]
-    return sum(receipt[what] for receipt in receipts.values()), ", ".join(map(str, first))
+    names = ("row " if len(first) == 1 else "rows ") + ", ".join(map(str, first))
+    return sum(receipt[what] for receipt in receipts.values()), names
 
 
 def read_sample(job: Job) -> Array:
