@@ -147,12 +147,15 @@ def run(arguments: argparse.Namespace) -> measure.Outcome:
     size = parse_bytes(arguments.memory)
     data = uneven_clusters(arguments.rows, arguments.columns)
     path = measure.write_rows(data, arguments.folder)
+
+    def warm_up(client: Any) -> None:
+        measure.warm_up(arguments.columns, arguments.folder, client=client, partitions=arguments.workers)
+
+    with LimitedCluster(arguments, size) as compiling:  # which leaves 110 MB in a process, once an installation
+        warm_up(compiling.client)
     with measure.run_store(arguments.folder) as place:
         with LimitedCluster(arguments, size) as cluster:
-            # A first fit loads and compiles the kernels, so that they count as overhead and not as time.
-            measure.warm_up(
-                arguments.columns, arguments.folder, client=cluster.client, partitions=arguments.workers
-            )
+            warm_up(cluster.client)  # loads the kernels, so that they count as overhead and not as time
             idle = list(cluster.client.run(idle_bytes).values())
             fitted, seconds = measure.timed_fit(
                 str(path), place, client=cluster.client, memory=size, **dict(arguments.set)
