@@ -151,7 +151,7 @@ def run(arguments: argparse.Namespace) -> measure.Outcome:
     def warm_up(client: Any) -> None:
         measure.warm_up(arguments.columns, arguments.folder, client=client, partitions=arguments.workers)
 
-    with LimitedCluster(arguments, size) as compiling:  # which leaves 110 MB in a process, once an installation
+    with LimitedCluster(arguments, size) as compiling:  # it leaves 110 MB in a process, once an installation
         warm_up(compiling.client)
     with measure.run_store(arguments.folder) as place:
         with LimitedCluster(arguments, size) as cluster:
