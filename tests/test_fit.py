@@ -429,7 +429,7 @@ def test_another_source_at_a_place_that_was_used(fit, small, write):
 
 def test_rows_that_were_mended_are_looked_at_again(fit, small, write, tmp_path):
     path = write(with_bad_rows(small, [123], np.nan))
-    with pytest.raises(SourceError, match="rows 123"):
+    with pytest.raises(SourceError, match="row 123"):
         fit(path, tmp_path / "run.zarr", **QUICK)
     zarr.open_array(str(path))[123] = small[123]
     run = fit(path, tmp_path / "run.zarr", **QUICK)
