@@ -366,7 +366,6 @@ def _sizes(source: Source, params: Params, resources: Resources, partitions: int
         source_chunk_rows=source.inner_chunks[0],
         source_item_bytes=source.dtype.itemsize,
         max_cell_rows=params.max_cell_rows,
-        max_overlap=params.max_overlap,
         partitions=partitions,
     )
 

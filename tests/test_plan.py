@@ -85,7 +85,7 @@ FIXED = ("rows", "columns", "sample_rows", "probe_rows", "cells", "max_cell_rows
 )  # fmt: skip
 @settings(max_examples=300, deadline=None)
 def test_sizes_of_any_shape(rows, columns, memory, workers, threads, chunk, product, partitions):
-    options = {"matrix_product": product, "max_overlap": 4}
+    options = {"matrix_product": product}
     one = make_sizes(
         rows, columns, 15, 2, Resources(memory, workers, threads), source_chunk_rows=chunk,
         partitions=partitions, **options,

@@ -130,7 +130,6 @@ def make_sizes(
     source_chunk_rows: int = 1,
     source_item_bytes: int = 4,
     max_cell_rows: int | None = None,
-    max_overlap: int = 6,
     partitions: int | None = None,
 ) -> Sizes:
     """Fix all sizes of a run.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -90,12 +91,16 @@ def read_rows(job: Job, start: int, stop: int) -> Array:
 
 def gather_rows(job: Job, ids: Array) -> Array:
     """Return scattered source rows in the order asked for, (len(ids), D), as `read_rows` has them."""
-    s = job.sizes
-    out = np.empty((len(ids), s.columns), metric_of(job).dtype)
-    blocks = ids // s.row_block
+    out = np.empty((len(ids), job.sizes.columns), metric_of(job).dtype)
+    return _by_block(job, ids, out, lambda start, stop: read_rows(job, start, stop))
+
+
+def _by_block(job: Job, rows: Array, out: Array, read: Callable[[int, int], Array]) -> Array:
+    """Fill `out` with scattered rows, each row block that holds one read once."""
+    blocks = rows // job.sizes.row_block
     for block in np.unique(blocks).tolist():
-        here = np.flatnonzero(blocks == block)
-        out[here] = read_rows(job, *s.block(block))[ids[here] - block * s.row_block]
+        here, (start, stop) = np.flatnonzero(blocks == block), job.sizes.block(block)
+        out[here] = read(start, stop)[rows[here] - start]
     return out
 
 
@@ -172,12 +177,9 @@ def places_of(rows: Array, ids: Array) -> Array:
 
 def take_rows(job: Job, name: str, rows: Array) -> Array:
     """Return the values of scattered rows from an array in row order, block by block."""
-    run, s = run_of(job), job.sizes
-    out = np.empty(len(rows), np.int64)
-    for block in np.unique(rows // s.row_block):
-        here = rows // s.row_block == block
-        out[here] = run.read(name, *s.block(int(block)))[rows[here] - block * s.row_block]
-    return out
+    array = run_of(job).array(name)
+    out = np.empty((len(rows), *array.shape[1:]), array.dtype)
+    return _by_block(job, rows, out, lambda start, stop: run_of(job).read(name, start, stop))
 
 
 def tail_type(job: Job) -> str:

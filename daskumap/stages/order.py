@@ -14,7 +14,7 @@ import numpy as np
 from daskumap.kernels import cells, join
 from daskumap.planning.job import Job
 from daskumap.planning.stage import Output, Receipt, Stage
-from daskumap.stages.common import Array, fact, metric_of, probe_rows, run_of
+from daskumap.stages.common import Array, fact, metric_of, probe_rows, run_of, take_rows
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ def order_task(job: Job, number: int) -> Receipt:
     probe_ids, probe_distances, found, found_levels = _merge_probes(job)
     members = sum(run.read("assign/counts", block, block + 1)[0].astype(int) for block in range(s.row_blocks))
     rows = probe_rows(job)
-    near, levels = _take_blocks(job, "assign/cells", rows), _take_blocks(job, "assign/levels", rows)
+    near, levels = take_rows(job, "assign/cells", rows), take_rows(job, "assign/levels", rows)
     probes = Probes(rows, near, levels, probe_ids, found, found_levels)
     choice = choose_cells(job, probes, members)
     _number_cells(job, members[0])
@@ -104,16 +104,6 @@ def _number_cells(job: Job, members: Array) -> None:
         run.array("order/block_starts")[block] = free
         counts = run.read("assign/counts", block, block + 1)[0, 0]
         free += np.append(counts, stop - start - counts.sum())
-
-
-def _take_blocks(job: Job, name: str, rows: Array) -> Array:
-    """Return what an array in row order holds of ascending rows, block by block."""
-    run, s = run_of(job), job.sizes
-    parts = [
-        run.read(name, *s.block(block))[rows[rows // s.row_block == block] - block * s.row_block]
-        for block in np.unique(rows // s.row_block).tolist()
-    ]
-    return np.concatenate(parts)
 
 
 class Probes(NamedTuple):
