@@ -66,7 +66,7 @@ def fit(
     threads
         Threads of the embedded worker.
     partitions
-        Vertex partitions of the layout. None: one a worker, where there are 250,000 rows for each.
+        Vertex partitions of the layout. None: over as many workers as make it fastest.
     progress
         Show how far the run is on standard error.
     restart

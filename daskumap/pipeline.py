@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from daskumap.engine.base import Engine
 from daskumap.errors import PlanError, SourceError
 from daskumap.planning.job import Job
-from daskumap.planning.sizes import RESERVED
+from daskumap.planning.sizes import RESERVED, STORE_BYTES_A_SECOND
 from daskumap.planning.stage import Receipt, Stage
 from daskumap.stages import (
     calibrate,
@@ -74,10 +74,8 @@ def planners_of(job: Job) -> tuple[Callable[[Job], Stage], ...]:
     return (STAGES[0], *UNIQUE_STAGES, *STAGES[1:]) if job.params.unique else STAGES
 
 
-# What a task costs beside its work, and how fast a worker reads and writes a run store on a local disk
-# (measured: 5 to 20 ms; 1.3 to 1.6 GB/s).
+# What a task costs beside its work (measured: 5 to 20 ms).
 TASK_SECONDS = 0.01
-STORE_BYTES_A_SECOND = 1.4e9
 
 
 class Progress(Protocol):

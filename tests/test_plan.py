@@ -68,6 +68,18 @@ def shape(tmp_path):
         ({"rows": 10**6, "columns": 1_000, "memory": GB}, {"window_rows": 8_812}),
         ({"rows": 10**6, "columns": 64, "partitions": 1}, {"layout_partitions": 1}),
         ({"rows": 10**6, "columns": 64, "partitions": 7}, {"layout_partitions": 7}),
+        # The layout is shared where that is faster: not for few rows, and not by all of many workers.
+        ({"rows": 10**5, "columns": 64, "workers": 2}, {"layout_partitions": 1}),
+        ({"rows": 10**6, "columns": 64, "workers": 2}, {"layout_partitions": 2}),
+        (
+            {"rows": 10**8, "columns": 64, "workers": 512, "threads": 8, "memory": 64 * GB},
+            {"layout_partitions": 26},
+        ),
+        # More of them where fewer could not keep the edges, 22 GB, in 640 MB each.
+        (
+            {"rows": 10**8, "columns": 64, "workers": 64, "threads": 8, "memory": 5_500_000_000},
+            {"layout_partitions": 35},
+        ),
     ],
 )
 def test_sizes(case, expected):

@@ -16,8 +16,11 @@ BLOCK_BYTES = 48_000_000
 # Smaller ones fit anywhere.
 WIDE_ROWS = 200_000
 WIDE_BYTES = 250_000_000
-# A round trip over several workers takes 20 ms and more; one core moves this many rows meanwhile (measured).
-SHARED_LAYOUT_ROWS = 250_000
+# How fast a worker reads and writes a run store on a local disk (measured: 1.3 to 1.6 GB/s).
+STORE_BYTES_A_SECOND = 1.4e9
+# What sharing the layout costs a round, in seconds: the way to the scheduler and back, two tasks a partition,
+# and a dependency between any two (measured: 14 to 70 ms; 1 ms a task; 22 us).
+ROUND_SECONDS, PARTITION_SECONDS, PAIR_SECONDS = 0.02, 2e-3, 22e-6
 # Most vertices a chunk of a checkpoint: 8 MB of positions in 2-D. Below that a request costs more than it.
 STATE_ROWS = 1 << 20
 
@@ -160,12 +163,15 @@ def make_sizes(
     )
     window = max(1, min(BLOCK_BYTES * 2, budget // 4) // (columns * 8))
     group = _spread(rows * 2, min(BLOCK_BYTES * 8, budget // 4) // (n_neighbors * 36), resources.slots * 2, 1)
-    layout = math.ceil(rows / (partitions or min(resources.workers, max(1, rows // SHARED_LAYOUT_ROWS))))
-    chunks = math.ceil(layout / STATE_ROWS)
-    layout = math.ceil(layout / chunks) * chunks
     # What is left beside the layout's positions and moments, and the pieces whose edges are being read.
     reading = resources.threads * partition * edge_read_bytes(n_neighbors)
     layout_bytes = position_bytes(rows, n_components) + reading
+    edge_bytes = max(0, resources.memory - RESERVED - cache - layout_bytes)
+    epoch = epoch_seconds(rows, n_neighbors, n_components)
+    edges = rows * layout_edge_bytes(n_neighbors)
+    layout = math.ceil(rows / (partitions or _layout_partitions(epoch, edges, edge_bytes, resources)))
+    chunks = math.ceil(layout / STATE_ROWS)
+    layout = math.ceil(layout / chunks) * chunks
     return Sizes(
         rows=rows,
         columns=columns,
@@ -182,7 +188,7 @@ def make_sizes(
         group_rows=max(group, 1),
         partition_rows=partition,
         layout_rows=layout,
-        edge_bytes=max(0, resources.memory - RESERVED - cache - layout_bytes),
+        edge_bytes=edge_bytes,
         cache_bytes=cache,
     )
 
@@ -200,6 +206,31 @@ def edge_read_bytes(n_neighbors: int) -> int:
 def position_bytes(rows: int, n_components: int) -> int:
     """Return what the layout holds of all vertices: two snapshots, two moments and the gathered positions."""
     return rows * n_components * 4 * 5
+
+
+def layout_edge_bytes(n_neighbors: int) -> int:
+    """Return the bytes of a vertex' edges in the layout, at most."""
+    return (n_neighbors - 1) * 2 * 8
+
+
+def epoch_seconds(rows: int, n_neighbors: int, n_components: int) -> float:
+    """Return what an epoch of the layout takes one core of the reference machine."""
+    return 165e-9 * rows * n_components / 2 * (n_neighbors - 1) / 14
+
+
+def _layout_partitions(epoch: float, edges: int, edge_bytes: int, resources: Resources) -> int:
+    """Return over how many workers an epoch is fastest: each more moves fewer rows, and costs the scheduler.
+
+    >>> [_layout_partitions(165e-9 * n, 0, 1, Resources(10**9, w, 8)) for n, w in ((10**6, 4), (10**8, 512))]
+    [1, 26]
+    """
+
+    def seconds(parts: int) -> float:
+        read = max(0, edges / parts - edge_bytes) / STORE_BYTES_A_SECOND
+        shared = ROUND_SECONDS + PARTITION_SECONDS * parts + PAIR_SECONDS * parts**2 if parts > 1 else 0.0
+        return epoch / (parts * resources.threads) + read + shared
+
+    return min(range(1, resources.workers + 1), key=seconds)
 
 
 def _row_block(rows: int, row_bytes: int, target_bytes: int, slots: int, chunk_rows: int) -> int:

@@ -29,7 +29,7 @@ from daskumap.kernels.layout import Edges, State, adam_epoch, edge_rates, forces
 from daskumap.planning.held import held
 from daskumap.planning.job import Job
 from daskumap.planning.progress import tell
-from daskumap.planning.sizes import edge_read_bytes, position_bytes
+from daskumap.planning.sizes import layout_edge_bytes, edge_read_bytes, epoch_seconds, position_bytes
 from daskumap.planning.stage import Output, Receipt, Rounds, Stage
 from daskumap.stages.common import Array, distinct_of, key_of, run_of
 from daskumap.stages.symmetrize import read_edges
@@ -45,7 +45,7 @@ Move = Callable[[Array, Array, State, int, int], None]
 def plan_layout(job: Job) -> Stage:
     """Plan one task a segment of `checkpoint_every` epochs."""
     s, d, k = job.sizes, job.params.n_components, job.neighbors
-    edges = min(s.rows * k * 2 * 8, s.edge_bytes)
+    edges = min(s.rows * layout_edge_bytes(k + 1), s.edge_bytes)
     segments = epoch_ranges(job)
     state = tuple(
         Output(f"{slot}/{part}", (s.rows, d), (s.state_chunk, d), "float32")
@@ -59,8 +59,8 @@ def plan_layout(job: Job) -> Stage:
         memory={"edges read": min(_piece_rows(job), s.rows) * edge_read_bytes(k)},
         shared=position_bytes(s.rows, d) + edges,
         outputs=state,
-        read_bytes=s.rows * k * 2 * 8 * len(segments),
-        work=165e-9 * job.n_epochs * s.rows * d / 2 * k / 14,
+        read_bytes=s.rows * layout_edge_bytes(k + 1) * len(segments),
+        work=epoch_seconds(s.rows, k + 1, d) * job.n_epochs,
         ordered=True,
         rounds=Rounds(
             load_partition, step_partition, positions_of_partition, save_partition,
