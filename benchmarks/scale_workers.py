@@ -2,10 +2,10 @@
 
 Each worker is bound to a core of its own, as batch systems do it: unbound, the threads move from core to
 core, and two workers take an eighth longer. Both clusters are warmed by a fit of their own, and run in turn;
-the fastest of the repeats counts. Efficiency is t1 / (2 t2). The promise is for neighbors to layout: what is
-before reads the source, and one worker alone may keep decoded rows, which two do not. Task seconds tell what
-is lost where: if two workers take more of them, the tasks were in each other's way; if not, the workers
-waited.
+the fastest of the repeats counts. Efficiency is t1 / (2 t2). The promise is for neighbors to layout. Memory
+is such that the single worker cannot keep all decoded rows, which two never do: both clusters do the same.
+Task seconds tell what is lost where: if two workers take more of them, the tasks were in each other's way; if
+not, the workers waited.
 """
 
 import argparse
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this benchmark."""
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--columns", type=int, default=64)
-    parser.add_argument("--memory", default="4GB", help="bytes a worker")
+    parser.add_argument("--memory", default="1GB", help="bytes a worker")
     parser.add_argument("--repeats", type=int, default=2, help="fits with each number of workers")
 
 

@@ -29,7 +29,7 @@ from daskumap.kernels.layout import Edges, State, adam_epoch, edge_rates, forces
 from daskumap.planning.held import held
 from daskumap.planning.job import Job
 from daskumap.planning.progress import tell
-from daskumap.planning.sizes import layout_edge_bytes, edge_read_bytes, epoch_seconds, position_bytes
+from daskumap.planning.sizes import edge_read_bytes, epoch_seconds, layout_edge_bytes, position_bytes
 from daskumap.planning.stage import Output, Receipt, Rounds, Stage
 from daskumap.stages.common import Array, distinct_of, key_of, run_of
 from daskumap.stages.symmetrize import read_edges
