@@ -33,6 +33,10 @@ EXCHANGES = {
     "neighbors.merge": ("neighbors", 3),
     "symmetrize": ("calibrate", 3),
 }
+# Arrays that a stage reads of each task of others: one by one, and with all threads where it counts the rows
+# of wide cells, twice.
+READS = {"partition.count": ("partition.assign", 6), "partition.order": ("partition.count", 6)}
+COUNTED = {"partition.order": ("partition.assign", 4)}
 # Spreads below this many tasks say nothing.
 LEAST_TASKS = 8
 NOOPS, MESH, REPEATS = 2_000, 96, 3
@@ -157,22 +161,26 @@ def makespan(durations: Any, slots: int, dispatch: float) -> float:
     return last
 
 
-def requests_of(stage: Any, stages: dict[str, Any]) -> int:
-    """Return for how many requests in turn a task of a stage waits to read an exchange."""
+def requests_of(stage: Any, stages: dict[str, Any], threads: int) -> int:
+    """Return for how many requests in turn a task of a stage waits."""
     from daskumap.store.exchange import MANY_RUNS, TOGETHER
 
-    if stage.name not in EXCHANGES:
-        return 0
-    source, columns = EXCHANGES[stage.name]
-    runs = stages[source].tasks
-    return math.ceil(runs / (TOGETHER if runs >= MANY_RUNS else 1)) * (2 * columns + 2)
+    if stage.name in EXCHANGES:
+        source, columns = EXCHANGES[stage.name]
+        runs = stages[source].tasks
+        return math.ceil(runs / (TOGETHER if runs >= MANY_RUNS else 1)) * (2 * columns + 2)
+    requests = 0
+    for reads, at_once in ((READS, 1), (COUNTED, threads)):
+        source, arrays = reads.get(stage.name, (stage.name, 0))
+        requests += math.ceil(stages[source].tasks * arrays / stage.tasks / at_once)
+    return requests
 
 
 def simulate_stage(stage: Any, stages: dict[str, Any], costs: Costs, rows: int, world: World) -> list[float]:
     """Return a stage's seconds by cause."""
     core = costs.seconds(stage, rows)
     each = np.full(stage.tasks, core / stage.tasks)
-    waiting = np.full(stage.tasks, requests_of(stage, stages) * world.request)
+    waiting = np.full(stage.tasks, requests_of(stage, stages, world.threads) * world.request)
     noise = costs.noise(stage.name, (stage.tasks,))
     noisy = each * noise / noise.mean()  # noise moves work between tasks, it does not make any
     ideal = core / world.slots

@@ -14,6 +14,7 @@ from daskumap.planning.sizes import RESERVED, STORE_BYTES_A_SECOND
 from daskumap.planning.stage import Receipt, Stage
 from daskumap.stages import (
     calibrate,
+    count,
     initialize,
     judge,
     layout,
@@ -29,9 +30,9 @@ from daskumap.stages.common import run_of
 
 # What the ledger calls them, in the same order; a test holds the two together.
 STEPS = (
-    "scan", "partition.cells", "partition.assign", "partition.order", "partition.shuffle", "neighbors",
-    "neighbors.merge", "calibrate", "symmetrize", "initialize", "layout", "publish", "report.neighbors",
-    "report.rows", "report.distances", "report.ranks", "report.loss", "report.summary",
+    "scan", "partition.cells", "partition.assign", "partition.count", "partition.order", "partition.shuffle",
+    "neighbors", "neighbors.merge", "calibrate", "symmetrize", "initialize", "layout", "publish",
+    "report.neighbors", "report.rows", "report.distances", "report.ranks", "report.loss", "report.summary",
 )  # fmt: skip
 
 #  source            X (n, D)
@@ -39,6 +40,7 @@ STAGES: tuple[Callable[[Job], Stage], ...] = (
     scan.plan_scan,  # one streaming pass: shape, NaN and inf, the sample
     partition.plan_cells,  # k-means cells of the sample
     partition.plan_assign,  # each row's nearest cells; exact neighbours of the probe rows
+    count.plan_count,  # what the blocks counted, summed over groups of them
     order.plan_order,  # the overlap that reaches the target recall; rows renumbered cell-major
     partition.plan_shuffle,  # each row into its cells
     neighbors.plan_neighbors,  # one kNN graph per cell

@@ -13,6 +13,7 @@ from distributed import Client, LocalCluster
 
 from daskumap.engine.base import SequentialEngine
 from daskumap.planning import sizes
+from daskumap.stages import count
 from daskumap.testing.faults import ShufflingEngine
 
 COMMON = {"n_epochs": 20, "checkpoint_every": 12, "max_cell_rows": 1024, "negative_sample_rate": 3}
@@ -185,3 +186,16 @@ def test_a_last_block_of_one_row(fit_bits, write):
         X = np.random.default_rng(rows).normal(size=(rows, 3)).astype("f4")
         source = write(X, f"{rows}.zarr", chunks=(2, 2))
         assert fit_bits(source, n_epochs=2) == fit_bits(X, n_epochs=2)
+
+
+@pytest.mark.parametrize("unique", [False, True])
+def test_same_bits_however_blocks_are_grouped(fit, clustered, block_sizes, monkeypatch, unique):
+    """15 blocks counted in 4 groups, or in one; twins have no cell, and come last."""
+    rows = np.concatenate([clustered[:4000], clustered[:2000]])
+    block_sizes(row_block=400)
+    options = {**COMMON, "unique": unique, "client": SequentialEngine(4 * 10**9)}
+    one = fit(rows, **options)
+    monkeypatch.setattr(count, "LEAST_BLOCKS", 1)
+    four = fit(rows, **options)
+    assert [run.store.array("counts/members").shape[0] for run in (one, four)] == [1, 4]
+    assert sha(four.embedding) == sha(one.embedding)

@@ -1,12 +1,13 @@
 """Order: which cells are searched, how many of them a row joins, and the numbers of the vertices.
 
-The step `partition.order`, one task. Reads assign/*; writes order/*, which `shuffle` follows.
+The step `partition.order`, one task. Reads counts/* and assign/*; writes order/*, which `shuffle` follows.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +16,8 @@ from daskumap.kernels import cells, join
 from daskumap.planning.job import Job
 from daskumap.planning.stage import Output, Receipt, Stage
 from daskumap.stages.common import Array, fact, metric_of, probe_rows, run_of, take_rows
+from daskumap.stages.count import block_groups, blocks_of, merge_probes, small_cells
+from daskumap.store.run import read_rows
 
 log = logging.getLogger(__name__)
 
@@ -39,19 +42,21 @@ MIN_SMALL_CELLS = 8
 def plan_order(job: Job) -> Stage:
     """Plan the one task that chooses the overlap and numbers the vertices."""
     s, m, k = job.sizes, job.params.max_overlap, job.neighbors
-    cells_ = small_cells(job)
+    cells_, groups = small_cells(job), block_groups(job)
     return Stage(
         name="partition.order",
         task=order_task,
         tasks=1,
         memory={
-            "counts": cells_ * (4 * cells.LEVELS + 4) * 8 + s.row_block * m * 13,
+            "counts": cells_ * (4 * cells.LEVELS + 4) * 8,
+            "rows of wide cells": job.resources.threads * s.row_block * m * 13,
             "probes": s.probe_rows * k * (12 + 5 * m) * 6,
         },
-        read_bytes=s.row_blocks * (cells_ * cells.LEVELS * 4 + s.probe_rows * k * (12 + 5 * m)),
+        read_bytes=groups * (cells_ * cells.LEVELS * 4 + s.probe_rows * k * (12 + 5 * m)),
         exchange="order",
-        exchange_bytes=s.row_blocks * cells_ * 8,
-        work=20e-9 * s.row_blocks * cells_ * cells.LEVELS,
+        exchange_bytes=groups * cells_ * 8,
+        # Mostly the rows of wide cells, which are counted twice as a rule.
+        work=0.1 + groups * (0.006 + 6e-9 * cells_ * cells.LEVELS) + 0.2e-6 * s.rows,
         finish=warn_of_recall,
     )
 
@@ -59,8 +64,9 @@ def plan_order(job: Job) -> Stage:
 def order_task(job: Job, number: int) -> Receipt:
     """Merge the probes' neighbours, choose cells and overlap, number the vertices, group the cells."""
     run, s = run_of(job), job.sizes
-    probe_ids, probe_distances, found, found_levels = _merge_probes(job)
-    members = sum(run.read("assign/counts", block, block + 1)[0].astype(int) for block in range(s.row_blocks))
+    groups = range(block_groups(job))
+    probe_ids, probe_distances, found, found_levels = merge_probes(job, "counts", groups)
+    members = sum(run.read("counts/members", group, group + 1)[0].astype(int) for group in groups)
     rows = probe_rows(job)
     near, levels = take_rows(job, "assign/cells", rows), take_rows(job, "assign/levels", rows)
     probes = Probes(rows, near, levels, probe_ids, found, found_levels)
@@ -90,20 +96,20 @@ def order_task(job: Job, number: int) -> Receipt:
 
 
 def _number_cells(job: Job, members: Array) -> None:
-    """Write where each cell's vertices start, and where each row block's part of each cell does.
+    """Write where each cell's vertices start, and where each group of row blocks has its part of each cell.
 
-    Rows without a cell, which are twins, come last, as if they had a cell of their own. Block by block, since
-    all counts together are larger than memory at 10^9 rows.
+    Rows without a cell, which are twins, come last, as if they had a cell of their own.
     """
-    run, s = run_of(job), job.sizes
+    run, groups = run_of(job), block_groups(job)
     starts = np.concatenate([[0], np.cumsum(members)])
     run.put("order/cell_starts", starts)
-    run.create(Output("order/block_starts", (s.row_blocks, len(starts)), (1, len(starts)), "int64"))
+    run.create(Output("order/first_vertices", (groups, len(starts)), (1, len(starts)), "int64"))
     free = starts.copy()
-    for block, (start, stop) in enumerate(map(s.block, range(s.row_blocks))):
-        run.array("order/block_starts")[block] = free
-        counts = run.read("assign/counts", block, block + 1)[0, 0]
-        free += np.append(counts, stop - start - counts.sum())
+    for group in range(groups):
+        run.array("order/first_vertices")[group] = free
+        counts = run.read("counts/members", group, group + 1)[0, 0]
+        rows = sum(stop - start for start, stop in map(job.sizes.block, blocks_of(job, group)))
+        free += np.append(counts, rows - counts.sum())
 
 
 class Probes(NamedTuple):
@@ -235,28 +241,18 @@ def _wide_recall(probes: Probes, wide_of: Array) -> tuple[Array, Array]:
 
 
 def _count_wide(job: Job, wide_of: Array, level: int) -> Array:
-    """Count the rows that join each wide cell, block by block."""
-    run, s = run_of(job), job.sizes
-    members = np.zeros(int(wide_of[-1]) + 1, np.int64)
-    for start, stop in map(s.block, range(s.row_blocks)):
-        near, levels = run.read("assign/cells", start, stop), run.read("assign/levels", start, stop)
-        wide, _ = cells.widen(cells.joined(near, levels, level), wide_of)
-        members += np.bincount(wide[wide >= 0], minlength=len(members))
-    return members
+    """Count the rows that join each wide cell, by block, with the worker's threads: no other task runs."""
+    near, levels = run_of(job).array("assign/cells"), run_of(job).array("assign/levels")
+    wides = int(wide_of[-1]) + 1
 
+    def count(block: int) -> Array:
+        start, stop = job.sizes.block(block)
+        joined = cells.joined(read_rows(near, start, stop), read_rows(levels, start, stop), level)
+        wide, _ = cells.widen(joined, wide_of)
+        return np.bincount(wide[wide >= 0], minlength=wides)
 
-def _merge_probes(job: Job) -> tuple[Array, Array, Array, Array]:
-    """Return the probes' exact neighbours: (p, k) ids, distances, (p, k, m) cells, levels; by block."""
-    run, s, names = run_of(job), job.sizes, ("ids", "distances", "cells", "levels")
-    best: tuple[Array, ...] = ()
-    for block in range(s.row_blocks):
-        new = tuple(run.read(f"assign/probe_{name}", block, block + 1)[0] for name in names)
-        both = tuple(map(np.concatenate, zip(best, new, strict=True), [1] * len(new))) if best else new
-        order = np.lexsort((both[0], both[1]), axis=1)[:, : job.neighbors]
-        best = tuple(
-            np.take_along_axis(part, order if part.ndim == 2 else order[..., None], 1) for part in both
-        )
-    return best[0], best[1], best[2], best[3]
+    with ThreadPoolExecutor(job.resources.threads, thread_name_prefix="daskumap-order") as pool:
+        return np.asarray(sum(pool.map(count, range(job.sizes.row_blocks))))
 
 
 def warn_of_recall(job: Job, receipts: dict[int, Receipt]) -> None:
@@ -284,8 +280,3 @@ def copies_of(job: Job) -> float:
 def wide_cells_of(job: Job) -> int:
     """Return the number of wide cells that are searched; 0 where small cells are, or before the run."""
     return fact(job, "partition.order", "wide", 0)
-
-
-def small_cells(job: Job) -> int:
-    """Return the number of cells: as found, or before the run as planned."""
-    return fact(job, "partition.cells", "cells", job.sizes.cells)

@@ -1,9 +1,10 @@
 """Partition: cells, each row's nearest cells, the overlap, and the rows brought together cell by cell.
 
-Four steps, each a stage of its own in the ledger:
+Five steps, each a stage of its own in the ledger:
 
 `cells`    k-means on the sample; the axes of the start.    writes cells/*
 `assign`   each row's nearest cells; exact neighbours of the probe rows, block by block.    writes assign/*
+`count`    what the blocks counted, summed over groups of them: in stages/count.py
 `order`    which cells are searched, how many a row joins, the vertex numbers: in stages/order.py
 `shuffle`  each row into its cells.    writes rows/vertex and the exchange `shuffle`, one run a row block: the
            rows, or their ids where the one worker holds all rows
@@ -33,7 +34,8 @@ from daskumap.stages.common import (
     source_of,
     take_rows,
 )
-from daskumap.stages.order import copies_of, level_of, small_cells, wide_cells_of
+from daskumap.stages.count import first_vertices, small_cells
+from daskumap.stages.order import copies_of, level_of, wide_cells_of
 from daskumap.stages.scan import read_sample
 from daskumap.store.exchange import RunWriter
 
@@ -249,7 +251,7 @@ def shuffle_task(job: Job, number: int) -> Receipt:
     run = run_of(job)
     start, stop = job.sizes.block(number)
     nearest, levels = run.read("assign/cells", start, stop), run.read("assign/levels", start, stop)
-    vertices = number_vertices(nearest[:, 0], run.read("order/block_starts", number, number + 1)[0])
+    vertices = number_vertices(nearest[:, 0], first_vertices(job, number))
     run.array("rows/vertex")[start:stop] = vertices
     joined, small = _joined(job, cells.joined(nearest, levels, level_of(job)))
     slice_starts = run.read("order/slice_starts")
