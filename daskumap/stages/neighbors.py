@@ -30,7 +30,7 @@ from daskumap.stages.common import (
     run_of,
     source_of,
 )
-from daskumap.stages.order import JOIN_NS, copies_of, distance_ns, wide_cells_of
+from daskumap.stages.order import copies_of, distance_ns, join_ns, wide_cells_of
 from daskumap.store.exchange import RunReader, RunWriter
 
 # pynndescent with what it compiled, which stays in the process (measured: 180 to 210 MB).
@@ -107,7 +107,7 @@ def _seconds(job: Job) -> float:
     seeds = join.SEEDS if wide_cells_of(job) else copies_of(job)
     # Cells differ in size, so a row is compared with a fifth more than the mean.
     compared = 1.2 * s.rows * seeds**2 * (s.rows / s.cells) * distance_ns(job)
-    return (compared + (JOIN_NS * s.rows * copies_of(job) if wide_cells_of(job) else 0.0)) * 1e-9
+    return (compared + (join_ns(job) * s.rows * copies_of(job) if wide_cells_of(job) else 0.0)) * 1e-9
 
 
 def _groups(job: Job) -> int:

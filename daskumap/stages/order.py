@@ -24,10 +24,10 @@ log = logging.getLogger(__name__)
 # The probes are a sample: two standard errors below the mean still have to reach the target.
 SAFETY = 2.0
 # What one distance of a matrix product costs with its selection, in ns, and a row of the joins in a wide
-# cell (measured on one core: 2.2 ns at D = 64, 8.2 at D = 784; 20 to 24 us). Constants, not timings: the
-# choice between small and wide cells is part of the result.
+# cell, without and for each column (measured on one core: 2.2 ns at D = 64, 8.2 at D = 784; 27 us at D = 32,
+# 33 at 64, 46 at 128). Constants, not timings: the choice between small and wide cells is part of the result.
 DISTANCE_NS = (1.6, 0.0085)
-JOIN_NS = 24_000.0
+JOIN_NS = (21_000.0, 200.0)
 # Share of the neighbours in its wide cells that the search finds, copies together (measured: .993).
 JOIN_RECALL = 0.99
 # Rows come to wide cells more than once, so those that a cell owns are half of its limit.
@@ -171,7 +171,7 @@ def choose_cells(job: Job, probes: Probes, members: Array) -> Choice:
         idle = max(1.0, WIDE_CELLS / (int(wide_of[-1]) + 1))
         for level in range(1, cells.LEVELS):
             wide = cells.widen(probes.joined(level)[0], wide_of)[0] >= 0
-            cost = (seeds[level] + JOIN_NS * float(wide.sum(axis=1).mean())) * idle
+            cost = (seeds[level] + join_ns(job) * float(wide.sum(axis=1).mean())) * idle
             options.append((cost, recall[level], error[level], Choice(wide_of, level, recall)))
     enough = [option for option in options if option[1] - SAFETY * option[2] >= job.params.target_recall]
     if enough:
@@ -182,6 +182,11 @@ def choose_cells(job: Job, probes: Probes, members: Array) -> Choice:
 def distance_ns(job: Job) -> float:
     """Return what one distance of a matrix product costs with its selection, in ns."""
     return DISTANCE_NS[0] + DISTANCE_NS[1] * job.sizes.columns
+
+
+def join_ns(job: Job) -> float:
+    """Return what the joins in a wide cell cost for a row, in ns."""
+    return JOIN_NS[0] + JOIN_NS[1] * job.sizes.columns
 
 
 def fit_wide_cells(job: Job, choice: Choice, probes: Probes, members: Array) -> tuple[Choice, Array]:
