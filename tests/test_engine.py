@@ -1,7 +1,9 @@
 """Engines: retries and failures, progress, addresses, one BLAS thread inside tasks."""
 
 import dataclasses
+import io
 import json
+import logging
 import time
 
 import pytest
@@ -283,6 +285,23 @@ def test_the_embedded_cluster_is_reached_by_nobody_else():
     assert engine.resources == Resources(2 * 10**9, 1, 1)
     engine.close()
     assert not (listening() & opened)
+
+
+def test_closing_prints_no_traceback():
+    """What a heartbeat logs that finds its scheduler gone; the same is printed before and after."""
+    printed = io.StringIO()
+    handlers = [h for h in logging.getLogger("distributed").handlers if isinstance(h, logging.StreamHandler)]
+    streams = [handler.setStream(printed) for handler in handlers]
+    engine = DaskEngine(threads=1)
+    close, log = engine._cluster.close, logging.getLogger("distributed.worker")
+    engine._cluster.close = lambda: (log.error("during"), close())
+    log.error("before")
+    engine.close()
+    log.error("after")
+    for handler, stream in zip(handlers, streams, strict=True):
+        handler.setStream(stream)
+    texts = ("before", "during", "after")
+    assert [text for text in texts if text in printed.getvalue()] == ["before", "after"]
 
 
 def test_no_default_client_is_left(fit, small):

@@ -14,6 +14,7 @@ import dask
 from distributed import CancelledError, Client, KilledWorker, LocalCluster, as_completed, get_worker
 from distributed.comm import CommClosedError
 from distributed.utils import TimeoutError as DaskTimeout
+from distributed.utils import silence_logging_cmgr
 
 from daskumap.engine.base import (
     KEPT,
@@ -187,13 +188,17 @@ class DaskEngine:
                 self._result(future, stage, job, segment)
 
     def close(self) -> None:
-        """Close what this engine opened; a client that was given stays open."""
-        if self._owned:
-            with suppress(Exception):
-                self.client.close()
-        if self._cluster is not None:
-            with suppress(Exception):
-                self._cluster.close()
+        """Close what this engine opened; a client that was given stays open.
+
+        A heartbeat on its way then fails, and Dask would print a traceback under the user's finished fit.
+        """
+        with silence_logging_cmgr("CRITICAL"):
+            if self._owned:
+                with suppress(Exception):
+                    self.client.close()
+            if self._cluster is not None:
+                with suppress(Exception):
+                    self._cluster.close()
 
 
 def _run_measured(stage: Stage, job: Job, number: int) -> Receipt:
