@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import logging
+import threading
 import time
 
 import pytest
@@ -268,6 +269,23 @@ def test_a_cluster_without_workers(fit, small):
 def test_a_given_client_stays_open(fit, small, client_1x1):
     fit(small, client=client_1x1, n_epochs=5)
     assert client_1x1.submit(sum, [1, 2]).result() == 3
+
+
+def test_workers_are_seen_while_the_client_asks_for_other_things(client_1x2):
+    """A client asks its scheduler every two seconds how it is, without its workers, and keeps the answer."""
+    engine, over = DaskEngine(client_1x2), threading.Event()
+
+    def ask():
+        while not over.is_set():
+            client_1x2.sync(client_1x2._update_scheduler_info)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        assert [len(engine._workers()) for _ in range(200)] == [1] * 200
+    finally:
+        over.set()
+        asking.join()
 
 
 def test_the_embedded_cluster_is_reached_by_nobody_else():

@@ -67,7 +67,7 @@ class DaskEngine:
         self.resources = self._resources(memory)
 
     def _resources(self, memory: int | None) -> Resources:
-        workers = self.client.scheduler_info(n_workers=-1)["workers"].values()
+        workers = self._workers().values()
         if not workers:
             self.close()
             raise ParameterError(
@@ -79,6 +79,15 @@ class DaskEngine:
             workers=len(workers),
             threads=min(worker["nthreads"] for worker in workers),
         )
+
+    def _workers(self) -> dict[str, Any]:
+        """Return what the scheduler knows of each worker, by address.
+
+        Asked for here: `Client.scheduler_info` returns what the client asked for last, which may be its own
+        regular question, without the workers.
+        """
+        identity = self.client.sync(self.client.scheduler.identity, n_workers=-1)
+        return dict(identity["workers"])
 
     def run(
         self, stage: Stage, job: Job, todo: list[int], listener: Listener
@@ -141,7 +150,8 @@ class DaskEngine:
         """Run one segment of synchronous rounds; partition p stays with the worker that has it."""
         rounds, parts = stage.rounds, range(job.sizes.layout_partitions)
         assert rounds is not None
-        addresses = sorted(self.client.scheduler_info(n_workers=-1)["workers"])
+        self.client.wait_for_workers(1)  # they may all be on their way back; tasks would wait for them too
+        addresses = sorted(self._workers())
         started, tag = time.perf_counter(), time.time_ns()
 
         def submit(name: str, part: int, function: Any, *args: Any) -> Any:
