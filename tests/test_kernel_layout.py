@@ -142,6 +142,23 @@ def test_rates():
     np.testing.assert_array_equal(layout.edge_rates(weights / 8, 0.125, EPOCHS), rates)
 
 
+@pytest.mark.parametrize("tail_type", [np.int32, np.int64])
+def test_firing_edges(tail_type):
+    """Those with a rate, row by row: NumPy's filter of all edges; some rows have none, before or after it."""
+    rng = np.random.default_rng(0)
+    indptr = np.concatenate([[0], np.cumsum(rng.integers(0, 5, 200))])
+    tails = rng.integers(0, 200, indptr[-1]).astype(tail_type)
+    weights = (rng.random(len(tails)) * 4 / EPOCHS).astype(np.float32)
+    rates = layout.edge_rates(weights, 1.0, EPOCHS)
+    fires = rates > 0
+    assert 0 < fires.sum() < len(fires)
+    got = layout.firing_edges(indptr, tails.copy(), weights.copy(), 1.0, EPOCHS)
+    np.testing.assert_array_equal(got.indptr, np.concatenate([[0], np.cumsum(fires)])[indptr])
+    np.testing.assert_array_equal(got.tails, tails[fires])
+    np.testing.assert_array_equal(got.rates, rates[fires])
+    assert (got.tails.dtype, got.rates.dtype) == (tail_type, np.uint32)
+
+
 def test_phases_are_spread():
     """In any epoch about p of the edges fire, for tails as regular as they come."""
     n = 1000

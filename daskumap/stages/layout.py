@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from daskumap.errors import StoreError
-from daskumap.kernels.layout import Edges, State, adam_epoch, edge_rates, forces, negative_pool, sgd_epoch
+from daskumap.kernels.layout import Edges, State, adam_epoch, firing_edges, forces, negative_pool, sgd_epoch
 from daskumap.planning.held import held
 from daskumap.planning.job import Job
 from daskumap.planning.progress import tell
@@ -247,14 +247,12 @@ def edges_of(job: Job, start: int, stop: int) -> Edges:
         with _lock:
             size = sum(array.nbytes for some in (*kept.values(), edges) for array in some)
             if size <= job.sizes.edge_bytes:
-                kept[start, stop] = edges
+                # Copied, or the memory of the edges that never fire would be kept as well.
+                edges = kept[start, stop] = Edges(*map(np.copy, edges))
     return edges
 
 
 def load_edges(job: Job, start: int, stop: int) -> Edges:
     """Read the edges of a range of vertices, without those that would never fire."""
-    indptr, tails, weights = read_edges(job, start, stop)
-    rates = edge_rates(weights, float(run_of(job).load_json("facts/largest_weight") or 1.0), job.n_epochs)
-    keep = rates > 0
-    kept = np.concatenate([[0], np.cumsum(keep)])[indptr]
-    return Edges(kept, np.ascontiguousarray(tails[keep]), np.ascontiguousarray(rates[keep]))
+    largest = float(run_of(job).load_json("facts/largest_weight") or 1.0)
+    return firing_edges(*read_edges(job, start, stop), largest, job.n_epochs)
