@@ -190,7 +190,8 @@ def plan_merge(job: Job) -> Stage:
         task=merge_task,
         tasks=s.partitions,
         memory={
-            "found lists": largest * (k * 12 + 8) * 2,
+            # All of them may be on their way at a time: of many runs several are read together.
+            "found lists": largest * (k * 12 + 8) * (min(job.params.max_overlap, s.cells) + 1),
             "merged lists": largest * k * 12 * 2,
             "offsets": _groups(job) * (largest // s.vertex_chunk + 2) * 8,
         },
