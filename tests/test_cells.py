@@ -107,6 +107,12 @@ def test_neighbours_that_share_a_cell_are_found():
     assert cells.shared_recall(probes, found, np.full_like(ids, -1)) == (1.0, 0.0)
 
 
+def test_groups_hold_their_rows_and_their_cells():
+    members = np.array([50, 60, 5, 0, 0, 0, 0, 5, 5, 120])
+    assert cells.plan_slices(members, 1_000, 100, 64)[1].tolist() == [0, 1, 9, 10]
+    assert cells.plan_slices(members, 1_000, 100, 3)[1].tolist() == [0, 1, 4, 7, 9, 10]
+
+
 def test_slices_hold_their_limit_and_each_row_has_one():
     members = np.array([10, 2_000, 600])
     starts = cells.cut(members, 600)

@@ -130,6 +130,15 @@ def test_a_whole_plan(shape):
     snapshot("plan.txt", "\n\n".join(map(str, plans)) + "\n")
 
 
+def test_a_billion_rows_fit_64_workers(shape):
+    """A task of the search holds offsets of its own cells, not of all 63,000 in each of 21,000 row blocks."""
+    made = plan(shape(10**9, 128, 100_000), memory="64GB", workers=64, threads=8, calibrate=False)
+    made.check()
+    search = next(stage for stage in made.stages if stage.name == "neighbors")
+    blocks, held = made.job.sizes.row_blocks, made.job.sizes.group_cells
+    assert search.memory["offsets"] == blocks * (held + 2) * 8 < 400_000_000
+
+
 def test_a_plan_of_a_hundred_million_rows(shape):
     made = plan(shape(10**8, 128, 100_000), memory="32GB", workers=16, threads=4)
     assert max(stage.tasks for stage in made.stages) <= 10_000

@@ -353,7 +353,7 @@ def cut(members: Array, max_rows: int) -> Array:
     return np.concatenate([[0], np.cumsum(pieces)])
 
 
-def plan_slices(members: Array, max_rows: int, group_rows: int) -> tuple[Array, Array]:
+def plan_slices(members: Array, max_rows: int, group_rows: int, group_cells: int) -> tuple[Array, Array]:
     """Slice oversized cells and group the slices for tasks.
 
     Parameters
@@ -362,8 +362,8 @@ def plan_slices(members: Array, max_rows: int, group_rows: int) -> tuple[Array, 
         (c,) int64: rows that joined each cell.
     max_rows
         Rows that one slice may hold.
-    group_rows
-        Rows that one task may hold.
+    group_rows, group_cells
+        Rows, and slices, that one task may hold.
 
     Returns
     -------
@@ -375,7 +375,7 @@ def plan_slices(members: Array, max_rows: int, group_rows: int) -> tuple[Array, 
     rows = np.repeat(members / pieces, pieces)
     starts, held = [0], 0.0
     for number, size in enumerate(rows):
-        if held and held + size > group_rows:
+        if number - starts[-1] == group_cells or (held and held + size > group_rows):
             starts.append(number)
             held = 0.0
         held += size

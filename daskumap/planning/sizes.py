@@ -59,6 +59,7 @@ class Sizes:
     row_block: int
     window_rows: int
     group_rows: int
+    group_cells: int
     partition_rows: int
     layout_rows: int
     edge_bytes: int
@@ -161,6 +162,9 @@ def make_sizes(
     partition = _spread(
         rows, min(BLOCK_BYTES * 4, budget // 2) // vertex_bytes, resources.slots, vertex_chunk
     )
+    block = _row_block(
+        rows, row_bytes, min(BLOCK_BYTES, budget // 6), resources.slots, source_chunk_rows
+    )
     window = max(1, min(BLOCK_BYTES * 2, budget // 4) // (columns * 8))
     group = _spread(rows * 2, min(BLOCK_BYTES * 8, budget // 4) // (n_neighbors * 36), resources.slots * 2, 1)
     # What is left beside the layout's positions and moments, and the pieces whose edges are being read.
@@ -181,11 +185,11 @@ def make_sizes(
         max_cell_rows=limit,
         wide_rows=wide,
         vertex_chunk=vertex_chunk,
-        row_block=_row_block(
-            rows, row_bytes, min(BLOCK_BYTES, budget // 6), resources.slots, source_chunk_rows
-        ),
+        row_block=block,
         window_rows=window,
         group_rows=max(group, 1),
+        # A task of the search holds an offset for each of its cells and row blocks.
+        group_cells=max(64, budget // 16 // (8 * math.ceil(rows / block))),
         partition_rows=partition,
         layout_rows=layout,
         edge_bytes=edge_bytes,

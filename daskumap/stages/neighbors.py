@@ -62,7 +62,7 @@ def plan_neighbors(job: Job) -> Stage:
             "input block": source_of(job).projected_read_bytes(s.row_block) if holds_rows(job) else 0,
             "cell": largest * _cell_row_bytes(job) + 16_000_000,
             "lists": (_group_rows(job) + largest) * (k * 12 + 8) * 2,
-            "offsets": s.row_blocks * (_cells_of_group(job) + 2) * 8,
+            "offsets": s.row_blocks * (min(_cells_of_group(job), s.group_cells) + 2) * 8,
         },
         read_bytes=int(s.rows * copies * (other + (8 if holds_rows(job) else row_bytes(job)))),
         exchange="found",

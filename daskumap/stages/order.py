@@ -77,7 +77,7 @@ def order_task(job: Job, number: int) -> Receipt:
     else:
         choice, joined = fit_wide_cells(job, choice, probes, members[0])
         limit, group = s.wide_rows, min(s.group_rows, s.wide_rows)
-    slice_starts, group_starts = cells.plan_slices(joined, limit, group)
+    slice_starts, group_starts = cells.plan_slices(joined, limit, group, s.group_cells)
     run.put("order/slice_starts", slice_starts)
     run.put("order/group_starts", group_starts)
     run.put("order/probe_ids", probe_ids)
