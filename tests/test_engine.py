@@ -309,6 +309,7 @@ def test_closing_prints_no_traceback():
     """What a heartbeat logs that finds its scheduler gone; the same is printed before and after."""
     printed = io.StringIO()
     handlers = [h for h in logging.getLogger("distributed").handlers if isinstance(h, logging.StreamHandler)]
+    levels = [handler.level for handler in handlers]
     streams = [handler.setStream(printed) for handler in handlers]
     engine = DaskEngine(threads=1)
     close, log = engine._cluster.close, logging.getLogger("distributed.worker")
@@ -320,6 +321,7 @@ def test_closing_prints_no_traceback():
         handler.setStream(stream)
     texts = ("before", "during", "after")
     assert [text for text in texts if text in printed.getvalue()] == ["before", "after"]
+    assert [handler.level for handler in handlers] == levels
 
 
 def test_no_default_client_is_left(fit, small):

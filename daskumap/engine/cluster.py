@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import time
 from collections.abc import Iterator
@@ -14,7 +15,6 @@ import dask
 from distributed import CancelledError, Client, KilledWorker, LocalCluster, as_completed, get_worker
 from distributed.comm import CommClosedError
 from distributed.utils import TimeoutError as DaskTimeout
-from distributed.utils import silence_logging_cmgr
 
 from daskumap.engine.base import (
     KEPT,
@@ -202,13 +202,16 @@ class DaskEngine:
 
         A heartbeat on its way then fails, and Dask would print a traceback under the user's finished fit.
         """
-        with silence_logging_cmgr("CRITICAL"):
-            if self._owned:
-                with suppress(Exception):
-                    self.client.close()
-            if self._cluster is not None:
-                with suppress(Exception):
-                    self._cluster.close()
+        log = logging.getLogger("distributed.worker")
+        level = log.level
+        log.setLevel(logging.CRITICAL)
+        if self._owned:
+            with suppress(Exception):
+                self.client.close()
+        if self._cluster is not None:
+            with suppress(Exception):
+                self._cluster.close()
+        log.setLevel(level)
 
 
 def _run_measured(stage: Stage, job: Job, number: int) -> Receipt:
