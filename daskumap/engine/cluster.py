@@ -205,13 +205,15 @@ class DaskEngine:
         log = logging.getLogger("distributed.worker")
         level = log.level
         log.setLevel(logging.CRITICAL)
-        if self._owned:
-            with suppress(Exception):
-                self.client.close()
-        if self._cluster is not None:
-            with suppress(Exception):
-                self._cluster.close()
-        log.setLevel(level)
+        try:
+            if self._owned:
+                with suppress(Exception):
+                    self.client.close()
+            if self._cluster is not None:
+                with suppress(Exception):
+                    self._cluster.close()
+        finally:
+            log.setLevel(level)
 
 
 def _run_measured(stage: Stage, job: Job, number: int) -> Receipt:

@@ -56,7 +56,7 @@ def edge_rates(weights: Array, max_weight: float, n_epochs: int) -> Array:
 def firing_edges(indptr: Array, tails: Array, weights: Array, max_weight: float, n_epochs: int) -> Edges:
     """Return the edges that fire at least once, with their rates, in the memory of `tails` and `weights`.
 
-    With arrays of their own this took as long as an epoch over these edges: fresh pages are slow.
+    With arrays of their own this took two thirds of an epoch over these edges: fresh pages are slow.
 
     Parameters
     ----------

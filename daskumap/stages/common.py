@@ -147,6 +147,11 @@ def probe_count(job: Job) -> int:
     return fact(job, "partition.cells", "probes", job.sizes.probe_rows)
 
 
+def small_cells(job: Job) -> int:
+    """Return the number of cells: as found, or before the run as planned."""
+    return fact(job, "partition.cells", "cells", job.sizes.cells)
+
+
 def distinct_of(job: Job) -> int:
     """Return the number of rows on the map, twins not counted; before the run all."""
     rows = job.sizes.rows

@@ -13,16 +13,12 @@ import numpy as np
 from daskumap.kernels import cells
 from daskumap.planning.job import Job
 from daskumap.planning.stage import Output, Receipt, Stage
-from daskumap.stages.common import Array, fact, probe_count, run_of
+from daskumap.stages.common import Array, probe_count, run_of, small_cells
+from daskumap.store.run import read_rows
 
 # Below it a second task costs more than it saves.
 LEAST_BLOCKS = 16
 PROBES = ("ids", "distances", "cells", "levels")
-
-
-def small_cells(job: Job) -> int:
-    """Return the number of cells: as found, or before the run as planned."""
-    return fact(job, "partition.cells", "cells", job.sizes.cells)
 
 
 def group_blocks(job: Job) -> int:
@@ -68,10 +64,10 @@ def count_task(job: Job, group: int) -> Receipt:
     """Sum the counts of a group's blocks, those before each block kept, and merge the probes' neighbours."""
     run, s = run_of(job), job.sizes
     members = np.zeros((cells.LEVELS, small_cells(job)), np.int32)
-    twins = 0
+    twins, before, counted = 0, run.array("counts/before"), run.array("assign/counts")
     for block in blocks_of(job, group):
-        run.array("counts/before")[block] = np.append(members[0], np.int32(twins))
-        counts = run.read("assign/counts", block, block + 1)[0]
+        before[block] = np.append(members[0], np.int32(twins))
+        counts = read_rows(counted, block, block + 1)[0]
         members += counts
         start, stop = s.block(block)
         twins += stop - start - int(counts[0].sum())
@@ -83,10 +79,10 @@ def count_task(job: Job, group: int) -> Receipt:
 
 def merge_probes(job: Job, folder: str, places: range) -> tuple[Array, ...]:
     """Return the probes' nearest of what tasks found: (p, k) ids, distances, (p, k, m) cells and levels."""
-    run = run_of(job)
+    found = [run_of(job).array(f"{folder}/probe_{name}") for name in PROBES]
     best: tuple[Array, ...] = ()
     for place in places:
-        new = tuple(run.read(f"{folder}/probe_{name}", place, place + 1)[0] for name in PROBES)
+        new = tuple(read_rows(array, place, place + 1)[0] for array in found)
         both = tuple(map(np.concatenate, zip(best, new, strict=True), [1] * len(new))) if best else new
         order = np.lexsort((both[0], both[1]), axis=1)[:, : job.neighbors]
         best = tuple(

@@ -44,8 +44,9 @@ Move = Callable[[Array, Array, State, int, int], None]
 
 def plan_layout(job: Job) -> Stage:
     """Plan one task a segment of `checkpoint_every` epochs."""
-    s, d, k = job.sizes, job.params.n_components, job.neighbors
-    edges = min(s.rows * layout_edge_bytes(k + 1), s.edge_bytes)
+    s, d, k = job.sizes, job.params.n_components, job.params.n_neighbors
+    graph = s.rows * layout_edge_bytes(k)
+    edges = min(graph, s.edge_bytes)
     segments = epoch_ranges(job)
     state = tuple(
         Output(f"{slot}/{part}", (s.rows, d), (s.state_chunk, d), "float32")
@@ -56,11 +57,11 @@ def plan_layout(job: Job) -> Stage:
         name="layout",
         task=layout_task,
         tasks=len(segments),
-        memory={"edges read": min(_piece_rows(job), s.rows) * edge_read_bytes(k)},
+        memory={"edges read": min(_piece_rows(job), s.rows) * edge_read_bytes(job.neighbors)},
         shared=position_bytes(s.rows, d) + edges,
         outputs=state,
-        read_bytes=s.rows * layout_edge_bytes(k + 1) * len(segments),
-        work=epoch_seconds(s.rows, k + 1, d) * job.n_epochs,
+        read_bytes=graph * len(segments),
+        work=epoch_seconds(s.rows, k, d) * job.n_epochs,
         ordered=True,
         rounds=Rounds(
             load_partition, step_partition, positions_of_partition, save_partition,

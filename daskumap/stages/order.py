@@ -15,8 +15,8 @@ import numpy as np
 from daskumap.kernels import cells, join
 from daskumap.planning.job import Job
 from daskumap.planning.stage import Output, Receipt, Stage
-from daskumap.stages.common import Array, fact, metric_of, probe_rows, run_of, take_rows
-from daskumap.stages.count import block_groups, blocks_of, merge_probes, small_cells
+from daskumap.stages.common import Array, fact, metric_of, probe_rows, run_of, small_cells, take_rows
+from daskumap.stages.count import block_groups, blocks_of, merge_probes
 from daskumap.store.run import read_rows
 
 log = logging.getLogger(__name__)
@@ -104,10 +104,10 @@ def _number_cells(job: Job, members: Array) -> None:
     starts = np.concatenate([[0], np.cumsum(members)])
     run.put("order/cell_starts", starts)
     run.create(Output("order/first_vertices", (groups, len(starts)), (1, len(starts)), "int64"))
-    free = starts.copy()
+    free, first, counted = starts.copy(), run.array("order/first_vertices"), run.array("counts/members")
     for group in range(groups):
-        run.array("order/first_vertices")[group] = free
-        counts = run.read("counts/members", group, group + 1)[0, 0]
+        first[group] = free
+        counts = read_rows(counted, group, group + 1)[0, 0]
         rows = sum(stop - start for start, stop in map(job.sizes.block, blocks_of(job, group)))
         free += np.append(counts, rows - counts.sum())
 

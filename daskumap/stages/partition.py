@@ -31,10 +31,11 @@ from daskumap.stages.common import (
     row_bytes,
     run_of,
     sample_rows,
+    small_cells,
     source_of,
     take_rows,
 )
-from daskumap.stages.count import first_vertices, small_cells
+from daskumap.stages.count import first_vertices
 from daskumap.stages.order import copies_of, level_of, wide_cells_of
 from daskumap.stages.scan import read_sample
 from daskumap.store.exchange import RunWriter
