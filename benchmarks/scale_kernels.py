@@ -92,9 +92,20 @@ def layout_rates(fitted: Any, threads: int) -> dict[str, float]:
 
     def epoch(i: int) -> None:
         layout.adam_epoch(
-            positions, out, 0, int(cuts[i]), int(cuts[i + 1]), edges, state, pool, tables, 0, EPOCH, n_epochs,
+            positions,
+            out,
+            0,
+            int(cuts[i]),
+            int(cuts[i + 1]),
+            edges,
+            state,
+            pool,
+            tables,
+            0,
+            EPOCH,
+            n_epochs,
             1.0,
-        )  # fmt: skip
+        )
 
     seconds = seconds_of(epoch, threads)
     fired = float(edges.rates.astype(np.float64).sum()) / 2**32

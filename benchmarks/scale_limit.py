@@ -44,10 +44,20 @@ class LimitedWorker:
     def __init__(self, number: int, address: str, size: int, folder: Path, mechanism: str) -> None:
         self.limit = limits.make_limit(str(number), size) if mechanism == "cgroup" else limits.DataLimit(size)
         self.arguments = [
-            *self.limit.command(), sys.executable, "-m", "distributed.cli.dask_worker", address,
-            "--nthreads", "1", "--no-nanny", "--no-dashboard", "--memory-limit", str(size),
-            "--local-directory", str(folder),
-        ]  # fmt: skip
+            *self.limit.command(),
+            sys.executable,
+            "-m",
+            "distributed.cli.dask_worker",
+            address,
+            "--nthreads",
+            "1",
+            "--no-nanny",
+            "--no-dashboard",
+            "--memory-limit",
+            str(size),
+            "--local-directory",
+            str(folder),
+        ]
         self.deaths, self.rss = 0, 0
         self.log = (folder / f"worker-{number}.log").open("w")
         self.start()

@@ -76,22 +76,47 @@ def gain(rows: Any, embedding: Any) -> dict[str, Any]:
 def table(figures: dict[str, Any]) -> measure.Table:
     """Return one row a set."""
     rows = [
-        ["", "columns", "seconds", "peak, MB", "projected, MB", "recall", "trustworthiness",
-         "kNN preservation", "by chance", "fly-away", "largest cell", "largest slice", "cap",
-         "largest degree", "components"]
-    ]  # fmt: skip
+        [
+            "",
+            "columns",
+            "seconds",
+            "peak, MB",
+            "projected, MB",
+            "recall",
+            "trustworthiness",
+            "kNN preservation",
+            "by chance",
+            "fly-away",
+            "largest cell",
+            "largest slice",
+            "cap",
+            "largest degree",
+            "components",
+        ]
+    ]
     for name, found in figures.items():
         report = found["report"]
         measures, steps = report["measures"], report["steps"].values()
         worst = max(steps, key=lambda step: step["peak_bytes"] / step["projected_bytes"])
         rows.append(
-            [name, str(found["columns"]), f"{found['wall']:.1f}", measure.megabytes(worst["peak_bytes"]),
-             measure.megabytes(worst["projected_bytes"]), f"{measures['recall']:.4f}",
-             f"{measures['trustworthiness']:.4f}", f"{found['preserved']:.4f}", f"{found['by_chance']:.4f}",
-             f"{measures['flyaway_ratio']:.2f}", f"{measures['largest_cell']:,}",
-             f"{found['largest_slice']:,}", f"{found['slice_limit']:,}",
-             f"{measures['largest_degree']:,}", f"{measures['components']:,}"]
-        )  # fmt: skip
+            [
+                name,
+                str(found["columns"]),
+                f"{found['wall']:.1f}",
+                measure.megabytes(worst["peak_bytes"]),
+                measure.megabytes(worst["projected_bytes"]),
+                f"{measures['recall']:.4f}",
+                f"{measures['trustworthiness']:.4f}",
+                f"{found['preserved']:.4f}",
+                f"{found['by_chance']:.4f}",
+                f"{measures['flyaway_ratio']:.2f}",
+                f"{measures['largest_cell']:,}",
+                f"{found['largest_slice']:,}",
+                f"{found['slice_limit']:,}",
+                f"{measures['largest_degree']:,}",
+                f"{measures['components']:,}",
+            ]
+        )
     return rows
 
 

@@ -54,9 +54,13 @@ def fit_with(count: int, path: str, arguments: argparse.Namespace) -> dict[str, 
 
     options = {"memory": arguments.memory, **dict(arguments.set)}
     cluster = LocalCluster(
-        n_workers=count, threads_per_worker=1, processes=True, memory_limit=arguments.memory,
-        dashboard_address="127.0.0.1:0", local_directory=str(arguments.folder),
-    )  # fmt: skip
+        n_workers=count,
+        threads_per_worker=1,
+        processes=True,
+        memory_limit=arguments.memory,
+        dashboard_address="127.0.0.1:0",
+        local_directory=str(arguments.folder),
+    )
     with cluster, Client(cluster, set_as_default=False) as client:
         bind(client)
         # With a partition for each worker, the layout's kernels are loaded in all of them.

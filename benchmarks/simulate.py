@@ -282,9 +282,15 @@ def main(argv: list[str] | None = None) -> int:
     for rows in arguments.rows:
         for workers in arguments.workers:
             world = World(
-                workers, arguments.threads, arguments.memory, arguments.network,
-                arguments.store * workers / 64, arguments.request, task, edge,
-            )  # fmt: skip
+                workers,
+                arguments.threads,
+                arguments.memory,
+                arguments.network,
+                arguments.store * workers / 64,
+                arguments.request,
+                task,
+                edge,
+            )
             found, refused = simulate(costs, rows, arguments.columns, world)
             print(f"\n## {rows:,} x {arguments.columns} on {workers} workers\n\n{table(found)}\n")
             print("Most of what is not computing: " + "; ".join(bottlenecks(found)) + ".")

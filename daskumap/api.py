@@ -378,9 +378,7 @@ def _place(run: str | Path | None) -> tuple[str, tempfile.TemporaryDirectory[str
     return str(Path(folder.name) / "run.zarr"), folder
 
 
-def _plan(
-    source: Source, data: Any, params: Params, resources: Resources, partitions: int | None
-) -> Plan:
+def _plan(source: Source, data: Any, params: Params, resources: Resources, partitions: int | None) -> Plan:
     spec = plan_with(source) if needs_ingest(data) else source.spec()
     return make_plan(Job("", "", spec, params, _sizes(source, params, resources, partitions), resources))
 
@@ -396,9 +394,7 @@ def _about(planned: Plan, source: Source) -> dict[str, Any]:
     }
 
 
-def _job(
-    store: RunStore, path: str, source: Source, data: Any, params: Params, resources: Resources
-) -> Job:
+def _job(store: RunStore, path: str, source: Source, data: Any, params: Params, resources: Resources) -> Job:
     """Return the job of a run store; brings what is only in memory into the store."""
     known = store.about
     if isinstance(params.init, np.ndarray):

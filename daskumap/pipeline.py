@@ -30,10 +30,26 @@ from daskumap.stages.common import run_of
 
 # What the ledger calls them, in the same order; a test holds the two together.
 STEPS = (
-    "scan", "partition.cells", "partition.assign", "partition.count", "partition.order", "partition.shuffle",
-    "neighbors", "neighbors.merge", "calibrate", "symmetrize", "initialize", "layout", "publish",
-    "report.neighbors", "report.rows", "report.distances", "report.ranks", "report.loss", "report.summary",
-)  # fmt: skip
+    "scan",
+    "partition.cells",
+    "partition.assign",
+    "partition.count",
+    "partition.order",
+    "partition.shuffle",
+    "neighbors",
+    "neighbors.merge",
+    "calibrate",
+    "symmetrize",
+    "initialize",
+    "layout",
+    "publish",
+    "report.neighbors",
+    "report.rows",
+    "report.distances",
+    "report.ranks",
+    "report.loss",
+    "report.summary",
+)
 
 #  source            X (n, D)
 STAGES: tuple[Callable[[Job], Stage], ...] = (
@@ -233,9 +249,7 @@ def run_pipeline(job: Job, engine: Engine, progress: Progress, check: Callable[[
         run_stage(planner(job), job, engine, progress, check)
 
 
-def run_stage(
-    stage: Stage, job: Job, engine: Engine, progress: Progress, check: Callable[[], None]
-) -> None:
+def run_stage(stage: Stage, job: Job, engine: Engine, progress: Progress, check: Callable[[], None]) -> None:
     """Run the tasks of a stage that have no record yet; record each when its data is written."""
     check()
     run = run_of(job)

@@ -57,9 +57,13 @@ def _client(threads):
     # Without a time to live: a machine that pauses must not lose its worker.
     with dask.config.set({"distributed.scheduler.worker-ttl": None}):
         cluster = LocalCluster(
-            n_workers=1, threads_per_worker=threads, processes=False, memory_limit="4GB",
-            dashboard_address="127.0.0.1:0", worker_dashboard_address="127.0.0.1:0",
-        )  # fmt: skip
+            n_workers=1,
+            threads_per_worker=threads,
+            processes=False,
+            memory_limit="4GB",
+            dashboard_address="127.0.0.1:0",
+            worker_dashboard_address="127.0.0.1:0",
+        )
     with cluster, Client(cluster, set_as_default=False) as client:
         yield client
 

@@ -34,8 +34,9 @@ def tree(path):
     """Return {file: digest} of all that lies under a path."""
     return {
         str(file.relative_to(path)): hashlib.sha256(file.read_bytes()).hexdigest()
-        for file in sorted(path.rglob("*")) if file.is_file()
-    }  # fmt: skip
+        for file in sorted(path.rglob("*"))
+        if file.is_file()
+    }
 
 
 def fit_or_refuse(data, **options):
@@ -123,12 +124,24 @@ def small_memory(small):
 
 
 LIMITS = {
-    "n_neighbors": (2, 399), "n_components": (1, 40), "n_epochs": (1,), "learning_rate": (1e-12, 1e6),
-    "min_dist": (0.0,), "spread": (1e-6, 1e6), "set_op_mix_ratio": (0.0, 1.0), "reconcile_every": (1, 1000),
-    "local_connectivity": (0.0, 10_000), "repulsion_strength": (0.0, 1e6), "max_overlap": (1, 32),
-    "negative_sample_rate": (0, 1000), "disconnection_distance": (0.0, math.inf), "target_recall": (0.0, 1.0),
-    "max_cell_rows": (64, 10_000_000), "checkpoint_every": (1, 1_000_000), "random_state": (0, 2**63 - 1),
-}  # fmt: skip
+    "n_neighbors": (2, 399),
+    "n_components": (1, 40),
+    "n_epochs": (1,),
+    "learning_rate": (1e-12, 1e6),
+    "min_dist": (0.0,),
+    "spread": (1e-6, 1e6),
+    "set_op_mix_ratio": (0.0, 1.0),
+    "reconcile_every": (1, 1000),
+    "local_connectivity": (0.0, 10_000),
+    "repulsion_strength": (0.0, 1e6),
+    "max_overlap": (1, 32),
+    "negative_sample_rate": (0, 1000),
+    "disconnection_distance": (0.0, math.inf),
+    "target_recall": (0.0, 1.0),
+    "max_cell_rows": (64, 10_000_000),
+    "checkpoint_every": (1, 1_000_000),
+    "random_state": (0, 2**63 - 1),
+}
 
 
 @pytest.mark.parametrize(
@@ -232,9 +245,13 @@ def test_a_description_that_is_damaged(copy, finished, changes, message):
 @pytest.mark.parametrize("kind", ["empty", "truncated", "binary", "a list", "another format"])
 @pytest.mark.parametrize(
     ("stage", "node"),
-    [("partition.assign", "assign/cells"), ("partition.shuffle", "shuffle"), ("layout", "layout/even/mean"),
-     ("symmetrize", "graph/00000000/tails")],
-)  # fmt: skip
+    [
+        ("partition.assign", "assign/cells"),
+        ("partition.shuffle", "shuffle"),
+        ("layout", "layout/even/mean"),
+        ("symmetrize", "graph/00000000/tails"),
+    ],
+)
 def test_metadata_of_what_a_run_store_holds(copy, finished, kind, stage, node):
     """Found, named, and made again to the same bits."""
     file = copy / "run.zarr" / node / "zarr.json"
@@ -403,15 +420,21 @@ def test_permissions(copy, tmp_path):
     locked.mkdir(mode=0o755)
     before = tree(copy / "data.zarr")
     cases = [
-        (copy / "data.zarr", folder / "run.zarr"), (copy / "secret.zarr" / "X", folder / "b.zarr"),
-        (copy / "secret.zarr", folder / "c.zarr"), (copy / "data.zarr", locked / "run.zarr"),
+        (copy / "data.zarr", folder / "run.zarr"),
+        (copy / "secret.zarr" / "X", folder / "b.zarr"),
+        (copy / "secret.zarr", folder / "c.zarr"),
+        (copy / "data.zarr", locked / "run.zarr"),
         (copy / "data.zarr", copy / "secret.zarr" / "run.zarr"),
-    ]  # fmt: skip
+    ]
     arguments = [str(path) for case in cases for path in case]
     done = subprocess.run(
-        [sys.executable, "-c", UNPRIVILEGED, *arguments], capture_output=True, text=True, timeout=300,
-        env={**os.environ, "HOME": str(folder)}, cwd=folder,
-    )  # fmt: skip
+        [sys.executable, "-c", UNPRIVILEGED, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "HOME": str(folder)},
+        cwd=folder,
+    )
     assert done.returncode == 0, done.stderr
     said = done.stdout.splitlines()
     assert said[0] == "finished"

@@ -30,8 +30,14 @@ SOURCES = {
 # Blocks, windows, groups, vertex ranges, and edges held in memory: what the budget and the workers decide.
 SIZES = {
     "as planned": {},
-    "small": {"row_block": 1201, "window_rows": 300, "group_rows": 900, "group_cells": 2, "chunks": 1,
-              "edge_bytes": 0},
+    "small": {
+        "row_block": 1201,
+        "window_rows": 300,
+        "group_rows": 900,
+        "group_cells": 2,
+        "chunks": 1,
+        "edge_bytes": 0,
+    },
     "uneven": {"row_block": 5999, "window_rows": 1, "group_rows": 5000, "chunks": 4},
     "whole": {"row_block": 6000, "window_rows": 10**6, "group_rows": 10**6, "chunks": 6},
 }

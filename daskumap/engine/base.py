@@ -67,9 +67,7 @@ class SequentialEngine:
 KEPT = "Finished tasks are kept: `daskumap resume`, or the same fit, goes on from here."
 
 
-def in_our_words(
-    error: Exception, stage: Stage, job: Job, number: int, attempts: int = 1
-) -> DaskumapError:
+def in_our_words(error: Exception, stage: Stage, job: Job, number: int, attempts: int = 1) -> DaskumapError:
     """Say what ended a task: what was seen, and what to do. Errors in our words stay as they are."""
     if isinstance(error, DaskumapError):
         return error

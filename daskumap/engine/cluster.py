@@ -125,9 +125,14 @@ class DaskEngine:
 
     def _submit(self, stage: Stage, job: Job, number: int) -> Any:
         return self.client.submit(
-            _run_measured, stage, job, number,
-            key=f"{stage.name}-{number}-{time.time_ns()}", retries=RETRIES, pure=False,
-        )  # fmt: skip
+            _run_measured,
+            stage,
+            job,
+            number,
+            key=f"{stage.name}-{number}-{time.time_ns()}",
+            retries=RETRIES,
+            pure=False,
+        )
 
     def _result(self, future: Any, stage: Stage, job: Job, number: int) -> Any:
         """Return a task's receipt, or raise what ended it in daskumap's words."""
@@ -156,9 +161,14 @@ class DaskEngine:
 
         def submit(name: str, part: int, function: Any, *args: Any) -> Any:
             return self.client.submit(
-                function, *args, key=f"layout-{name}-{segment}-{part}-{tag}", retries=RETRIES, pure=False,
-                workers=[addresses[part % len(addresses)]], allow_other_workers=True,
-            )  # fmt: skip
+                function,
+                *args,
+                key=f"layout-{name}-{segment}-{part}-{tag}",
+                retries=RETRIES,
+                pure=False,
+                workers=[addresses[part % len(addresses)]],
+                allow_other_workers=True,
+            )
 
         states = [
             submit("load", part, _load_measured, rounds.load, stage.name, job, part, segment)
@@ -264,11 +274,15 @@ def embedded_cluster(threads: int, memory: int | None) -> LocalCluster:
         }
     ):
         return LocalCluster(
-            n_workers=1, threads_per_worker=threads, processes=False,
+            n_workers=1,
+            threads_per_worker=threads,
+            processes=False,
             memory_limit=memory or available_memory(),
             # None would still open HTTP servers, on all interfaces.
-            dashboard_address="127.0.0.1:0", worker_dashboard_address="127.0.0.1:0", silence_logs=40,
-        )  # fmt: skip
+            dashboard_address="127.0.0.1:0",
+            worker_dashboard_address="127.0.0.1:0",
+            silence_logs=40,
+        )
 
 
 def connect(where: str | Path) -> Client:

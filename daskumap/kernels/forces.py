@@ -67,9 +67,17 @@ def forces(a: float, b: float, gamma: float, negative_sample_rate: int) -> Force
 
 
 def layout_loss(
-    positions: Array, first: int, indptr: Array, tails: Array, weights: Array, pool: Array,
-    a: float, b: float, negatives: int, key: int,
-) -> tuple[float, float]:  # fmt: skip
+    positions: Array,
+    first: int,
+    indptr: Array,
+    tails: Array,
+    weights: Array,
+    pool: Array,
+    a: float,
+    b: float,
+    negatives: int,
+    key: int,
+) -> tuple[float, float]:
     """Sum the cross-entropy of a block's vertices, edges exactly and non-edges by sampling.
 
     Parameters

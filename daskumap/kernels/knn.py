@@ -303,9 +303,19 @@ def _count_by_products(
     for tile in products.tiles(Q, X):
         q, x = tile.queries, tile.rows
         _count_tile(
-            tile.scores, tile.low, tile.high, tile.half, own[q], Q[q], X[x], x.start, tile.error, finish,
-            thresholds[q], counts[q],
-        )  # fmt: skip
+            tile.scores,
+            tile.low,
+            tile.high,
+            tile.half,
+            own[q],
+            Q[q],
+            X[x],
+            x.start,
+            tile.error,
+            finish,
+            thresholds[q],
+            counts[q],
+        )
 
 
 @kernel

@@ -66,9 +66,20 @@ class State(NamedTuple):
 
 
 def adam_epoch(
-    snapshot: Array, out: Array, first: int, start: int, stop: int, edges: Edges, state: State, pool: Array,
-    forces: Forces, key: int, epoch: int, n_epochs: int, learning_rate: float,
-) -> None:  # fmt: skip
+    snapshot: Array,
+    out: Array,
+    first: int,
+    start: int,
+    stop: int,
+    edges: Edges,
+    state: State,
+    pool: Array,
+    forces: Forces,
+    key: int,
+    epoch: int,
+    n_epochs: int,
+    learning_rate: float,
+) -> None:
     """Move the rows [start, stop) of a block by one Adam step along their summed, clipped gradients.
 
     Parameters
@@ -100,9 +111,20 @@ def adam_epoch(
 
 
 def sgd_epoch(
-    snapshot: Array, out: Array, first: int, start: int, stop: int, edges: Edges, state: State, pool: Array,
-    forces: Forces, key: int, epoch: int, n_epochs: int, learning_rate: float,
-) -> None:  # fmt: skip
+    snapshot: Array,
+    out: Array,
+    first: int,
+    start: int,
+    stop: int,
+    edges: Edges,
+    state: State,
+    pool: Array,
+    forces: Forces,
+    key: int,
+    epoch: int,
+    n_epochs: int,
+    learning_rate: float,
+) -> None:
     """Walk the rows [start, stop) of a block along their fired edges, each step from where the last ended.
 
     Takes what `adam_epoch` takes; `state` is not used. As umap-learn, but the others stand still meanwhile.

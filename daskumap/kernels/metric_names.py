@@ -37,12 +37,21 @@ OTHERS = {
         ("sinkhorn",),
         ("jensen_shannon", "jensen-shannon"),
         ("symmetric_kl", "symmetric-kl", "symmetric_kullback_liebler"),
-        ("hamming",), ("jaccard",), ("dice",), ("matching",), ("kulsinski",), ("rogerstanimoto",),
-        ("russellrao",), ("sokalsneath",), ("sokalmichener",), ("yule",),
-        ("bit_hamming",), ("bit_jaccard",),
+        ("hamming",),
+        ("jaccard",),
+        ("dice",),
+        ("matching",),
+        ("kulsinski",),
+        ("rogerstanimoto",),
+        ("russellrao",),
+        ("sokalsneath",),
+        ("sokalmichener",),
+        ("yule",),
+        ("bit_hamming",),
+        ("bit_jaccard",),
     )
     for name in group
-}  # fmt: skip
+}
 # canonical name -> (keyword, other spellings, default; None: required), in the order of pynndescent's
 # arguments
 KEYWORDS: dict[str, tuple[tuple[str, tuple[str, ...], float | None], ...]] = {
@@ -57,7 +66,12 @@ KEYWORDS: dict[str, tuple[tuple[str, tuple[str, ...], float | None], ...]] = {
 }
 ARRAYS = {"w": 1, "V": 1, "VI": 2, "cost": 2}
 DISTRIBUTIONS = {
-    "hellinger", "kantorovich", "wasserstein_1d", "circular_kantorovich", "sinkhorn", "jensen_shannon",
+    "hellinger",
+    "kantorovich",
+    "wasserstein_1d",
+    "circular_kantorovich",
+    "sinkhorn",
+    "jensen_shannon",
     "symmetric_kl",
-}  # fmt: skip
+}
 NEED_MASS = DISTRIBUTIONS - {"jensen_shannon", "symmetric_kl"}

@@ -145,9 +145,20 @@ def search(
     for tile in tiles(Q, X):
         q, x = tile.queries, tile.rows
         absorb(
-            tile.scores, tile.low, tile.high, tile.half, own[q], Q[q], X[x], x.start, tile.error, finish,
-            ids[q], distances[q], minima,
-        )  # fmt: skip
+            tile.scores,
+            tile.low,
+            tile.high,
+            tile.half,
+            own[q],
+            Q[q],
+            X[x],
+            x.start,
+            tile.error,
+            finish,
+            ids[q],
+            distances[q],
+            minima,
+        )
     return ids, distances
 
 
@@ -181,9 +192,20 @@ def search_self(X: NDArray[np.float32], k: int, finish: int) -> tuple[NDArray[np
 
     def take(scores: NDArray[np.float32], a: slice, b: slice) -> None:
         absorb(
-            scores, space.bounds(b, -1), space.bounds(b, 1), space.half[a], own[a], X[a], X[b], b.start,
-            space.error, finish, ids[a], distances[a], minima,
-        )  # fmt: skip
+            scores,
+            space.bounds(b, -1),
+            space.bounds(b, 1),
+            space.half[a],
+            own[a],
+            X[a],
+            X[b],
+            b.start,
+            space.error,
+            finish,
+            ids[a],
+            distances[a],
+            minima,
+        )
 
     blocks = _slices(len(X), TILE_SELF)
     for t, a in enumerate(blocks):

@@ -8,8 +8,15 @@ from daskumap.kernels.jit import kernel
 
 # Stages draw from separate streams.
 STREAMS = {
-    "sample": 1, "noise": 2, "cells": 3, "negatives": 4, "phase": 5, "start": 6, "probe": 7, "report": 8,
-}  # fmt: skip
+    "sample": 1,
+    "noise": 2,
+    "cells": 3,
+    "negatives": 4,
+    "phase": 5,
+    "start": 6,
+    "probe": 7,
+    "report": 8,
+}
 
 
 def stream_key(seed: int, stream: str, index: int = 0) -> int:

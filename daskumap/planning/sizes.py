@@ -162,9 +162,7 @@ def make_sizes(
     partition = _spread(
         rows, min(BLOCK_BYTES * 4, budget // 2) // vertex_bytes, resources.slots, vertex_chunk
     )
-    block = _row_block(
-        rows, row_bytes, min(BLOCK_BYTES, budget // 6), resources.slots, source_chunk_rows
-    )
+    block = _row_block(rows, row_bytes, min(BLOCK_BYTES, budget // 6), resources.slots, source_chunk_rows)
     window = max(1, min(BLOCK_BYTES * 2, budget // 4) // (columns * 8))
     group = _spread(rows * 2, min(BLOCK_BYTES * 8, budget // 4) // (n_neighbors * 36), resources.slots * 2, 1)
     # What is left beside the layout's positions and moments, and the pieces whose edges are being read.

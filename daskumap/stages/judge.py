@@ -81,9 +81,7 @@ def plan_map_neighbors(job: Job) -> Stage:
             "row blocks": (1 << 20) * d * 8 + s.probe_rows * job.neighbors * 32,
             **({"distinct rows": quality.READ_ROWS * (d * 4 + 24)} if job.params.unique else {}),
         },
-        outputs=(
-            Output("report/map_ids", (p, job.neighbors), (p, job.neighbors), "int64"),
-        ),
+        outputs=(Output("report/map_ids", (p, job.neighbors), (p, job.neighbors), "int64"),),
         read_bytes=s.rows * d * 4,
         work=1.1e-9 * s.rows * s.probe_rows,
     )

@@ -64,10 +64,15 @@ def plan_layout(job: Job) -> Stage:
         work=epoch_seconds(s.rows, k, d) * job.n_epochs,
         ordered=True,
         rounds=Rounds(
-            load_partition, step_partition, positions_of_partition, save_partition,
+            load_partition,
+            step_partition,
+            positions_of_partition,
+            save_partition,
             tuple((first, last) for first, last in segments),
-        ) if s.layout_partitions > 1 else None,
-    )  # fmt: skip
+        )
+        if s.layout_partitions > 1
+        else None,
+    )
 
 
 def epoch_ranges(job: Job) -> list[tuple[int, int]]:
@@ -117,9 +122,20 @@ class _Round:
         seen = self.snapshot if len(self.epochs) == 1 else self.snapshot.copy()
         for epoch, pool in zip(self.epochs, self.pools, strict=True):
             EPOCHS[p.optimizer](
-                seen, out, start, 0, stop - start, edges, state, pool, self.forces, self.key, epoch,
-                self.job.n_epochs, float(p.learning_rate),
-            )  # fmt: skip
+                seen,
+                out,
+                start,
+                0,
+                stop - start,
+                edges,
+                state,
+                pool,
+                self.forces,
+                self.key,
+                epoch,
+                self.job.n_epochs,
+                float(p.learning_rate),
+            )
             if len(self.epochs) > 1:
                 seen[start:stop] = out
 

@@ -267,9 +267,12 @@ def warn_of_recall(job: Job, receipts: dict[int, Receipt]) -> None:
         log.warning(
             "Joining up to %d cells a row finds %.1f %% of the neighbours, less than target_recall %.1f %%. "
             "Raise max_overlap (now %d) or max_cell_rows (now %d), or accept the recall.",
-            job.params.max_overlap, 100 * max(recall), 100 * job.params.target_recall,
-            job.params.max_overlap, job.sizes.max_cell_rows,
-        )  # fmt: skip
+            job.params.max_overlap,
+            100 * max(recall),
+            100 * job.params.target_recall,
+            job.params.max_overlap,
+            job.sizes.max_cell_rows,
+        )
 
 
 def level_of(job: Job) -> int:

@@ -196,9 +196,7 @@ def assign_task(job: Job, number: int) -> Receipt:
     if job.start == "pca":
         axes = np.zeros((stop - start, job.params.n_components), np.float32)
         flat = metrics.to_space(X, metric) if metric.space else X
-        axes[places] = spaces.linear(
-            flat - run.read("cells/mean"), run.read("cells/axes")
-        )
+        axes[places] = spaces.linear(flat - run.read("cells/mean"), run.read("cells/axes"))
         run.array("assign/axes")[start:stop] = axes
     if _has_micro(job):
         micro = np.zeros(stop - start, np.int32)

@@ -72,10 +72,19 @@ def _fired(first: int, row: int, edges: Any, key: int, epoch: int) -> list[int]:
 
 
 def adam_epoch(
-    snapshot: Array, first: int, edges: Any, mean: Array, variance: Array, pool: Array,
-    curve: tuple[float, float, float], negatives: int,
-    key: int, epoch: int, n_epochs: int, learning_rate: float,
-) -> tuple[Array, Array, Array]:  # fmt: skip
+    snapshot: Array,
+    first: int,
+    edges: Any,
+    mean: Array,
+    variance: Array,
+    pool: Array,
+    curve: tuple[float, float, float],
+    negatives: int,
+    key: int,
+    epoch: int,
+    n_epochs: int,
+    learning_rate: float,
+) -> tuple[Array, Array, Array]:
     """Return positions, mean and variance of a block's rows after one Adam step; `curve` is (a, b, gamma)."""
     a, b, gamma = curve
     snapshot, pool = snapshot.astype(np.float64), pool.astype(np.float64)
@@ -98,9 +107,17 @@ def adam_epoch(
 
 
 def sgd_epoch(
-    snapshot: Array, first: int, edges: Any, pool: Array, curve: tuple[float, float, float], negatives: int,
-    key: int, epoch: int, n_epochs: int, learning_rate: float,
-) -> Array:  # fmt: skip
+    snapshot: Array,
+    first: int,
+    edges: Any,
+    pool: Array,
+    curve: tuple[float, float, float],
+    negatives: int,
+    key: int,
+    epoch: int,
+    n_epochs: int,
+    learning_rate: float,
+) -> Array:
     """Return the positions of a block's rows after walking along their fired edges."""
     a, b, gamma = curve
     snapshot, pool = snapshot.astype(np.float64), pool.astype(np.float64)

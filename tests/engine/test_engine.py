@@ -227,9 +227,13 @@ def test_shares_that_arrive_late_are_ignored(fit, data, sequential):
 @pytest.fixture(scope="module")
 def reachable():
     with LocalCluster(
-        n_workers=1, threads_per_worker=1, processes=False, protocol="tcp", memory_limit="4GB",
+        n_workers=1,
+        threads_per_worker=1,
+        processes=False,
+        protocol="tcp",
+        memory_limit="4GB",
         dashboard_address="127.0.0.1:0",
-    ) as cluster:  # fmt: skip
+    ) as cluster:
         yield cluster.scheduler_address
 
 

@@ -92,16 +92,28 @@ FIXED = ("rows", "columns", "sample_rows", "probe_rows", "cells", "max_cell_rows
 
 
 @given(
-    st.integers(20, 10**8), st.integers(1, 4_000), st.integers(RESERVED, 64 * GB), st.integers(1, 32),
-    st.integers(1, 16), st.integers(1, 10**6), st.booleans(), st.none() | st.integers(1, 20),
-)  # fmt: skip
+    st.integers(20, 10**8),
+    st.integers(1, 4_000),
+    st.integers(RESERVED, 64 * GB),
+    st.integers(1, 32),
+    st.integers(1, 16),
+    st.integers(1, 10**6),
+    st.booleans(),
+    st.none() | st.integers(1, 20),
+)
 @settings(max_examples=300, deadline=None)
 def test_sizes_of_any_shape(rows, columns, memory, workers, threads, chunk, product, partitions):
     options = {"matrix_product": product}
     one = make_sizes(
-        rows, columns, 15, 2, Resources(memory, workers, threads), source_chunk_rows=chunk,
-        partitions=partitions, **options,
-    )  # fmt: skip
+        rows,
+        columns,
+        15,
+        2,
+        Resources(memory, workers, threads),
+        source_chunk_rows=chunk,
+        partitions=partitions,
+        **options,
+    )
     other = make_sizes(rows, columns, 15, 2, Resources(64 * GB), **options)
     assert [getattr(one, name) for name in FIXED] == [getattr(other, name) for name in FIXED]
     assert 1 <= one.row_block <= rows
@@ -124,8 +136,14 @@ def test_sizes_of_any_shape(rows, columns, memory, workers, threads, chunk, prod
 def test_a_whole_plan(shape):
     plans = [
         plan(shape(1_000_000, 128), memory="8GB", workers=4, threads=2, random_state=0, calibrate=False),
-        plan(shape(50_000, 784, 1_000, "uint8"), memory="4GB", threads=4, metric="cosine", init="spectral",
-             calibrate=False),
+        plan(
+            shape(50_000, 784, 1_000, "uint8"),
+            memory="4GB",
+            threads=4,
+            metric="cosine",
+            init="spectral",
+            calibrate=False,
+        ),
     ]
     snapshot("plan.txt", "\n\n".join(map(str, plans)) + "\n")
 

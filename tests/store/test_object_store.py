@@ -60,9 +60,11 @@ def server():
     thread.start()
     with pytest.MonkeyPatch.context() as patch:
         for name, value in (
-            ("AWS_ENDPOINT_URL", f"http://127.0.0.1:{httpd.port}"), ("AWS_ACCESS_KEY_ID", "test"),
-            ("AWS_SECRET_ACCESS_KEY", "test"), ("AWS_DEFAULT_REGION", "us-east-1"),
-        ):  # fmt: skip
+            ("AWS_ENDPOINT_URL", f"http://127.0.0.1:{httpd.port}"),
+            ("AWS_ACCESS_KEY_ID", "test"),
+            ("AWS_SECRET_ACCESS_KEY", "test"),
+            ("AWS_DEFAULT_REGION", "us-east-1"),
+        ):
             patch.setenv(name, value)
         yield application
     httpd.shutdown()

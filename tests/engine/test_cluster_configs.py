@@ -8,7 +8,7 @@ import distributed  # noqa: F401, its defaults are part of what Dask knows
 import pytest
 import yaml
 
-FILES = sorted((Path(__file__).parents[1] / "cluster_configs").iterdir())
+FILES = sorted((Path(__file__).parents[2] / "cluster_configs").iterdir())
 
 
 def leaves(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -133,10 +133,15 @@ def test_the_graph_is_that_of_umap_learn(mix, connectivity):
     ids, distances = knn(200, 9, seed=3)
     own = np.hstack([np.arange(200)[:, None], ids])
     expected, _, _ = fuzzy_simplicial_set(
-        np.zeros((200, 1)), 10, np.random.RandomState(0), "euclidean", knn_indices=own,
-        knn_dists=np.hstack([np.zeros((200, 1), np.float32), distances]), set_op_mix_ratio=mix,
+        np.zeros((200, 1)),
+        10,
+        np.random.RandomState(0),
+        "euclidean",
+        knn_indices=own,
+        knn_dists=np.hstack([np.zeros((200, 1), np.float32), distances]),
+        set_op_mix_ratio=mix,
         local_connectivity=connectivity,
-    )  # fmt: skip
+    )
     got = graph(ids, distances, [50, 51, 120], connectivity=connectivity, mix=mix)
     np.testing.assert_allclose(got, expected.toarray(), atol=2e-5)
 

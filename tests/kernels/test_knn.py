@@ -262,16 +262,29 @@ def valid(name, r=60):
     columns = 2 if name == "haversine" else 8
     X = positive(r, columns)
     canonical = metric_names.OTHERS.get(name, metric_names.SPACES.get(name, ("",))[0])
-    if canonical in ("hamming", "jaccard", "dice", "matching", "kulsinski", "rogerstanimoto", "russellrao",
-                     "sokalsneath", "sokalmichener", "yule"):  # fmt: skip
+    if canonical in (
+        "hamming",
+        "jaccard",
+        "dice",
+        "matching",
+        "kulsinski",
+        "rogerstanimoto",
+        "russellrao",
+        "sokalsneath",
+        "sokalmichener",
+        "yule",
+    ):
         X = (rng.random((r, columns)) < 0.5).astype(np.float32)
     A = rng.normal(size=(columns, columns))
     cost = np.abs(np.subtract.outer(np.arange(columns), np.arange(columns))).astype(float)
     keywords = {
-        "minkowski": {"p": 3.0}, "wminkowski": {"w": rng.random(columns) + 0.5, "p": 3.0},
-        "seuclidean": {"V": rng.random(columns) + 0.5}, "mahalanobis": {"VI": A @ A.T + np.eye(columns)},
-        "kantorovich": {"cost": cost}, "sinkhorn": {"cost": cost},
-    }  # fmt: skip
+        "minkowski": {"p": 3.0},
+        "wminkowski": {"w": rng.random(columns) + 0.5, "p": 3.0},
+        "seuclidean": {"V": rng.random(columns) + 0.5},
+        "mahalanobis": {"VI": A @ A.T + np.eye(columns)},
+        "kantorovich": {"cost": cost},
+        "sinkhorn": {"cost": cost},
+    }
     return X, keywords.get(canonical, {})
 
 
@@ -301,10 +314,22 @@ def check_against_pynndescent(name):
 
 @pytest.mark.parametrize(
     "name",
-    ["euclidean", "cosine", "correlation", "spearmanr", "seuclidean", "mahalanobis", "hellinger", "dot",
-    "manhattan",
-     "wminkowski", "bit_hamming", "jaccard", "haversine"],
-)  # fmt: skip
+    [
+        "euclidean",
+        "cosine",
+        "correlation",
+        "spearmanr",
+        "seuclidean",
+        "mahalanobis",
+        "hellinger",
+        "dot",
+        "manhattan",
+        "wminkowski",
+        "bit_hamming",
+        "jaccard",
+        "haversine",
+    ],
+)
 def test_distance_is_that_of_pynndescent(name):
     check_against_pynndescent(name)
 
@@ -369,9 +394,14 @@ def test_shape_refusals():
 def test_invalid_rows():
     X = np.array([[0, 0, 0], [2, 2, 2], [1, -1, 0], [1, 2, 3]], np.float32)
     expected = {
-        "euclidean": [0, 0, 0, 0], "cosine": [1, 0, 0, 0], "dot": [1, 0, 0, 0], "correlation": [1, 1, 0, 0],
-        "hellinger": [1, 0, 1, 0], "jensen_shannon": [0, 0, 1, 0], "sinkhorn": [1, 0, 1, 0],
-    }  # fmt: skip
+        "euclidean": [0, 0, 0, 0],
+        "cosine": [1, 0, 0, 0],
+        "dot": [1, 0, 0, 0],
+        "correlation": [1, 1, 0, 0],
+        "hellinger": [1, 0, 1, 0],
+        "jensen_shannon": [0, 0, 1, 0],
+        "sinkhorn": [1, 0, 1, 0],
+    }
     for name, mask in expected.items():
         keywords = {"cost": np.ones((3, 3))} if name == "sinkhorn" else {}
         np.testing.assert_array_equal(metrics.invalid_rows(X, metrics.resolve(name, keywords)), mask)

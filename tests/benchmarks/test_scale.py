@@ -16,7 +16,7 @@ import zarr
 from daskumap.api import plan
 from daskumap.testing.datasets import uneven_clusters
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 if str(BENCHMARKS) not in sys.path:
     sys.path.append(str(BENCHMARKS))
 
@@ -46,10 +46,13 @@ def test_a_limit_holds(mechanism):
     ends = [
         subprocess.run(
             [*limit.command(), sys.executable, "-c", f"bytearray({size}); print('lives')"],
-            capture_output=True, text=True, check=False, timeout=60,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
         ).stdout
         for size in (50 * MB, 400 * MB)
-    ]  # fmt: skip
+    ]
     killed = limit.readings().get("killed")
     limit.close()
     assert ends == ["lives\n", ""]
@@ -60,9 +63,14 @@ def test_a_limit_holds(mechanism):
 def limited(tmp_path_factory):
     """20,000 x 32 on two workers under a limit: an outcome."""
     arguments = argparse.Namespace(
-        folder=tmp_path_factory.mktemp("limit"), rows=20_000, columns=32, workers=2, memory="900MB",
-        mechanism="cgroup", set=[("n_epochs", 20)],
-    )  # fmt: skip
+        folder=tmp_path_factory.mktemp("limit"),
+        rows=20_000,
+        columns=32,
+        workers=2,
+        memory="900MB",
+        mechanism="cgroup",
+        set=[("n_epochs", 20)],
+    )
     return scale_limit.run(arguments), arguments
 
 
@@ -71,8 +79,9 @@ def test_a_fit_on_limited_workers(limited):
     kept = {promise.name: promise.kept for promise in outcome.promises}
     # This input is not larger than the limit; everything else has to hold.
     assert [name for name, value in kept.items() if not value] == [
-        "input / limit of all workers", "graph / left beside overhead",
-    ]  # fmt: skip
+        "input / limit of all workers",
+        "graph / left beside overhead",
+    ]
     assert not list(arguments.folder.rglob("run.zarr"))
     assert "| layout |" in str(outcome)
     assert all(reading["rss"] > 50 * MB for reading in outcome.figures["readings"])
@@ -188,9 +197,17 @@ def recorded(limited, tmp_path):
 
 def test_a_simulation_is_the_same_twice(recorded, capsys):
     arguments = [
-        str(recorded), "--rows", "100000000", "--workers", "64", "128", "--scheduler-task", "0.001",
-        "--scheduler-edge", "0.00001",
-    ]  # fmt: skip
+        str(recorded),
+        "--rows",
+        "100000000",
+        "--workers",
+        "64",
+        "128",
+        "--scheduler-task",
+        "0.001",
+        "--scheduler-edge",
+        "0.00001",
+    ]
     texts = []
     for _ in range(2):
         assert simulate.main(arguments) == 0

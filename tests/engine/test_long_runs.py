@@ -87,10 +87,18 @@ def soak(tmp_path, rows, columns, seconds, workers, **options):
     zarr.create_array(str(path), data=data, chunks=(max(256, rows // 16), columns))
     options = {"progress": False, "random_state": 1, **options}
     whole = daskumap.fit(path, tmp_path / "whole.zarr", client="sequential", **options)
-    with dask.config.set({"distributed.scheduler.allowed-failures": ALLOWED_FAILURES}), LocalCluster(
-        n_workers=workers, threads_per_worker=1, memory_limit="4GB", dashboard_address="127.0.0.1:0",
-        worker_dashboard_address="127.0.0.1:0", silence_logs=50,
-    ) as cluster, Client(cluster, set_as_default=False) as client:  # fmt: skip
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": ALLOWED_FAILURES}),
+        LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            memory_limit="4GB",
+            dashboard_address="127.0.0.1:0",
+            worker_dashboard_address="127.0.0.1:0",
+            silence_logs=50,
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
         killer, started, attempts = Killer(cluster, seconds, 1), time.monotonic(), 0
         killer.start()
         try:

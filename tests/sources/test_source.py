@@ -142,9 +142,18 @@ def test_paths(tmp_path, monkeypatch, zarr_format, consolidated):
     monkeypatch.setenv("HOME", str(tmp_path))
     inside = tmp_path / "data.zarr" / "deep" / "X"
     for path in [
-        inside, str(inside) + "/", "data.zarr/deep/../deep/X", "~/data.zarr/deep/X", "link/deep/X",
-        tmp_path / "data.zarr", "data.zarr/deep/", f"file://{inside}", group, group["deep/X"], group.store,
-    ]:  # fmt: skip
+        inside,
+        str(inside) + "/",
+        "data.zarr/deep/../deep/X",
+        "~/data.zarr/deep/X",
+        "link/deep/X",
+        tmp_path / "data.zarr",
+        "data.zarr/deep/",
+        f"file://{inside}",
+        group,
+        group["deep/X"],
+        group.store,
+    ]:
         source = open_source(path)
         np.testing.assert_array_equal(source.read(0, 12), X)
         assert source.spec() == {"kind": "zarr", "path": str(inside)}
@@ -296,9 +305,16 @@ def test_metadata_that_zarr_cannot_use(tmp_path):
 def test_pickles_are_never_opened(tmp_path, place, dtype):
     codec = {"id": "pickle", "protocol": 4}
     document = {
-        "zarr_format": 2, "shape": [4, 3], "chunks": [2, 3], "dtype": dtype, "compressor": None,
-        "fill_value": None, "order": "C", "filters": None, place: [codec] if place == "filters" else codec,
-    }  # fmt: skip
+        "zarr_format": 2,
+        "shape": [4, 3],
+        "chunks": [2, 3],
+        "dtype": dtype,
+        "compressor": None,
+        "fill_value": None,
+        "order": "C",
+        "filters": None,
+        place: [codec] if place == "filters" else codec,
+    }
     (tmp_path / ".zarray").write_text(json.dumps(document))
     with pytest.raises(SourceError, match=r"objects|pickles"):
         open_source(tmp_path)

@@ -52,7 +52,7 @@ MOMENTS = dict(zip(PLACES, ["before", "between", "after"] * 3, strict=True))
 
 def file_config():
     """What the shipped configuration of a cluster says."""
-    path = Path(__file__).parent.parent / "cluster_configs" / "local.yaml"
+    path = Path(__file__).parents[2] / "cluster_configs" / "local.yaml"
     return dask.config.merge(
         {"distributed": dask.config.get("distributed")}, yaml.safe_load(path.read_text())
     )
@@ -73,10 +73,19 @@ def forks():
 def workers(forks):
     """Two worker processes with a nanny each, on a scheduler with the shipped configuration."""
     spawning = {"distributed.worker.multiprocessing-method": "forkserver"}
-    with dask.config.set(file_config()), dask.config.set(spawning), LocalCluster(
-        n_workers=2, threads_per_worker=1, memory_limit="4GB", dashboard_address="127.0.0.1:0",
-        worker_dashboard_address="127.0.0.1:0", silence_logs=50,
-    ) as cluster, Client(cluster, set_as_default=False) as client:  # fmt: skip
+    with (
+        dask.config.set(file_config()),
+        dask.config.set(spawning),
+        LocalCluster(
+            n_workers=2,
+            threads_per_worker=1,
+            memory_limit="4GB",
+            dashboard_address="127.0.0.1:0",
+            worker_dashboard_address="127.0.0.1:0",
+            silence_logs=50,
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
         yield client
 
 
@@ -248,9 +257,15 @@ def _serve(pipe):
     """Be a scheduler with a worker of one thread: whoever kills the one kills the other."""
     with dask.config.set({"distributed.scheduler.worker-ttl": None}):
         cluster = LocalCluster(
-            n_workers=1, threads_per_worker=1, processes=False, protocol="tcp", memory_limit="4GB",
-            dashboard_address="127.0.0.1:0", worker_dashboard_address="127.0.0.1:0", silence_logs=50,
-        )  # fmt: skip
+            n_workers=1,
+            threads_per_worker=1,
+            processes=False,
+            protocol="tcp",
+            memory_limit="4GB",
+            dashboard_address="127.0.0.1:0",
+            worker_dashboard_address="127.0.0.1:0",
+            silence_logs=50,
+        )
     pipe.send(cluster.scheduler_address)
     time.sleep(600)
 
@@ -267,7 +282,9 @@ def test_a_scheduler_that_is_lost(stopped, source, place, witnesses, forks, grou
         engine.faults = {BETWEEN[group][:2]: [Kill("between", BETWEEN[group][2])]}
     ((step, task),) = engine.faults
     started = time.monotonic()
-    message = rf"Stage '{step}', task \d+ was cancelled, as all are when the connection to the scheduler at tcp://"
+    message = (
+        rf"Stage '{step}', task \d+ was cancelled, as all are when the connection to the scheduler at tcp://"
+    )
     with pytest.raises(TaskError, match=message + r"127\.0\.0\.1:\d+ is lost\. .* Finished tasks are kept"):
         fit_with(engine, source, place)
     assert time.monotonic() - started < 30
