@@ -264,7 +264,7 @@ def test_same_without_jit_and_with_bounds_checks(setting, tmp_path):
     # A cache of its own, or code compiled without checks would be loaded.
     paths = {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
     env = {**os.environ, **paths, setting: "1"}
-    code = "import numpy, sys, test_kernel_layout as t; numpy.save(sys.argv[1], t.small_run())"
+    code = "import numpy, sys, test_layout as t; numpy.save(sys.argv[1], t.small_run())"
     # NumPy's scalars warn where a hash wraps around.
     command = [sys.executable, "-W", "ignore::RuntimeWarning", "-c", code, str(tmp_path / "run.npy")]
     subprocess.run(command, env=env, check=True, timeout=120, cwd=os.path.dirname(__file__))
