@@ -1,4 +1,4 @@
-"""The small frozen value that every task gets."""
+"""What is fixed when a run starts: the small value that goes with its tasks."""
 
 from __future__ import annotations
 
@@ -11,11 +11,19 @@ from daskumap.planning.sizes import Resources, Sizes
 
 @dataclass(frozen=True)
 class Job:
-    """Where the run is, what it reads, with which parameters and sizes."""
+    """Where a run is, what it reads, with which parameters and sizes.
+
+    Attributes
+    ----------
+    url, id
+        Of the run store, and of the run: the place may hold another one later. Both "" while it is planned.
+    source
+        With what another process opens the input; None for what only this process can read.
+    """
 
     url: str
-    id: str  # of the run, so that nothing held in memory outlives a run store that was made anew
-    source: dict[str, Any]
+    id: str
+    source: dict[str, Any] | None
     params: Params
     sizes: Sizes
     resources: Resources

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
-# A worker's own memory with dask, zarr, numba, scikit-learn and the compiled kernels loaded, in bytes
-# (measured: 300 to 370 MB embedded, what glibc keeps of freed memory included; 270 MB in a worker process).
-RESERVED = 420_000_000
+from daskumap.planning import costs, memory
+
 # Blocks of this size keep a core busy for a tenth of a second and more; larger ones gain nothing (measured).
 BLOCK_BYTES = 48_000_000
 # Rows of a wide cell, and what searching it may take. Larger cells share fewer rows: of 3,000,000 x 64,
@@ -16,22 +14,33 @@ BLOCK_BYTES = 48_000_000
 # Smaller ones fit anywhere.
 WIDE_ROWS = 200_000
 WIDE_BYTES = 250_000_000
-# How fast a worker reads and writes a run store on a local disk (measured: 1.3 to 1.6 GB/s).
-STORE_BYTES_A_SECOND = 1.4e9
-# What sharing the layout costs a round, in seconds: the way to the scheduler and back, two tasks a partition,
-# and a dependency between any two (measured: 14 to 70 ms; 1 ms a task; 22 us).
-ROUND_SECONDS, PARTITION_SECONDS, PAIR_SECONDS = 0.02, 2e-3, 22e-6
 # Most vertices a chunk of a checkpoint: 8 MB of positions in 2-D. Below that a request costs more than it.
 STATE_ROWS = 1 << 20
+# Row blocks that one task counts, at least: below it a second task costs more than it saves.
+LEAST_BLOCKS = 16
+# Hashes that one task compares: 24 MB of them.
+BUCKET_ROWS = 1 << 20
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What a run may use: bytes a worker process, workers, threads a worker."""
+    """What a run may use: bytes a worker process, workers, threads a worker.
+
+    Attributes
+    ----------
+    compiled
+        Whether the workers find the kernels compiled; compiling leaves memory in use.
+    """
 
     memory: int
     workers: int = 1
     threads: int = 1
+    compiled: bool = True
+
+    @property
+    def reserved(self) -> int:
+        """Bytes that a worker takes before it holds any data."""
+        return memory.RESERVED + (0 if self.compiled else memory.COMPILING)
 
     @property
     def slots(self) -> int:
@@ -90,6 +99,26 @@ class Sizes:
         """Number of chunks along the vertices."""
         return math.ceil(self.rows / self.vertex_chunk)
 
+    @property
+    def buckets(self) -> int:
+        """Number of ranges that the hashes of rows are divided into."""
+        return math.ceil(self.rows / BUCKET_ROWS)
+
+    @property
+    def bundle_blocks(self) -> int:
+        """Row blocks a bundle, which one task counts: about as many as there are bundles."""
+        return max(LEAST_BLOCKS, math.ceil(math.sqrt(self.row_blocks)))
+
+    @property
+    def bundles(self) -> int:
+        """Number of bundles of row blocks."""
+        return math.ceil(self.row_blocks / self.bundle_blocks)
+
+    def bundle(self, number: int) -> range:
+        """Return the row blocks of a bundle."""
+        first = number * self.bundle_blocks
+        return range(first, min(self.row_blocks, first + self.bundle_blocks))
+
     def block(self, number: int) -> tuple[int, int]:
         """Return the rows of a row block."""
         return number * self.row_block, min(self.rows, (number + 1) * self.row_block)
@@ -131,7 +160,7 @@ def make_sizes(
     resources: Resources,
     *,
     matrix_product: bool = True,
-    source_chunk_rows: int = 1,
+    source_block_rows: int = 1,
     source_item_bytes: int = 4,
     max_cell_rows: int | None = None,
     partitions: int | None = None,
@@ -142,117 +171,124 @@ def make_sizes(
     >>> s.cells, s.row_blocks, s.partitions
     (100, 10, 5)
     """
-    wanted = cell_rows(rows, columns, matrix_product)
-    limit = max_cell_rows or 12 * wanted
-    cells = 1 if rows <= min(2 * wanted, limit) else math.ceil(rows / min(wanted, max(64, limit // 4)))
-    # 24 rows a cell place a centroid well enough (measured: more changes the recall by less than .002).
-    sample = min(rows, max(8_192, 24 * cells))
-    snapshot = 8 * n_components * rows
-    free = resources.memory - RESERVED - snapshot
+    limit, cells = _cells(rows, columns, matrix_product, max_cell_rows)
     wide = min(rows, max_cell_rows or min(WIDE_ROWS, WIDE_BYTES // (8 * columns + 50 * n_neighbors)))
-    # Five passes read the source: where a worker can hold it in a quarter of its memory, beside the search of
-    # wide cells, it is decoded once.
-    search = resources.threads * wide * (12 * columns + 130 * n_neighbors)
-    room = min(free // 4, free - search)
-    cache = rows * columns * 4 if resources.workers == 1 and rows * columns * 4 <= room else 0
+    chunk = vertex_chunk(rows)
+    free = resources.memory - resources.reserved - 8 * n_components * rows
+    cache = _cache_bytes(rows, columns, n_neighbors, resources, free, wide)
     budget = max(32_000_000, (free - cache) // resources.threads)
-    row_bytes = columns * (4 + source_item_bytes)
-    vertex_chunk = 1 << max(10, min(16, (max(1, rows // 32) - 1).bit_length()))
-    vertex_bytes = edge_row_bytes(n_neighbors) * 2
     partition = _spread(
-        rows, min(BLOCK_BYTES * 4, budget // 2) // vertex_bytes, resources.slots, vertex_chunk
+        rows,
+        min(BLOCK_BYTES * 4, budget // 2) // (2 * memory.edge_row(n_neighbors)),
+        resources.slots,
+        chunk,
     )
-    block = _row_block(rows, row_bytes, min(BLOCK_BYTES, budget // 6), resources.slots, source_chunk_rows)
-    window = max(1, min(BLOCK_BYTES * 2, budget // 4) // (columns * 8))
+    block = _row_block(
+        rows,
+        columns * (4 + source_item_bytes),
+        min(BLOCK_BYTES, budget // 6),
+        resources.slots,
+        source_block_rows,
+    )
     group = _spread(rows * 2, min(BLOCK_BYTES * 8, budget // 4) // (n_neighbors * 36), resources.slots * 2, 1)
-    # What is left beside the layout's positions and moments, and the pieces whose edges are being read.
-    reading = resources.threads * partition * edge_read_bytes(n_neighbors)
-    layout_bytes = position_bytes(rows, n_components) + reading
-    edge_bytes = max(0, resources.memory - RESERVED - cache - layout_bytes)
-    epoch = epoch_seconds(rows, n_neighbors, n_components)
-    edges = rows * layout_edge_bytes(n_neighbors)
-    layout = math.ceil(rows / (partitions or _layout_partitions(epoch, edges, edge_bytes, resources)))
-    chunks = math.ceil(layout / STATE_ROWS)
-    layout = math.ceil(layout / chunks) * chunks
+    edges = _edge_bytes(rows, n_neighbors, n_components, resources, cache, partition)
+    layout = partitions or layout_partitions(rows, n_neighbors, n_components, resources, edges)
     return Sizes(
         rows=rows,
         columns=columns,
-        sample_rows=sample,
+        # 24 rows a cell place a centroid well enough (measured: more changes the recall by less than .002).
+        sample_rows=min(rows, max(8_192, 24 * cells)),
         probe_rows=min(rows, max(256, min(512, rows // 256)) if matrix_product else 128),
         cells=cells,
         max_cell_rows=limit,
         wide_rows=wide,
-        vertex_chunk=vertex_chunk,
+        vertex_chunk=chunk,
         row_block=block,
-        window_rows=window,
+        window_rows=max(1, min(BLOCK_BYTES * 2, budget // 4) // (columns * 8)),
         group_rows=max(group, 1),
         # A task of the search holds an offset for each of its cells and row blocks.
         group_cells=max(64, budget // 16 // (8 * math.ceil(rows / block))),
         partition_rows=partition,
-        layout_rows=layout,
-        edge_bytes=edge_bytes,
+        layout_rows=_layout_rows(rows, layout),
+        edge_bytes=edges,
         cache_bytes=cache,
     )
 
 
-def edge_row_bytes(n_neighbors: int) -> int:
-    """Return the bytes a vertex takes while its edges are joined: lists, incoming edges and CSR entries."""
-    return n_neighbors * (12 + 20 + 2 * 24)
+def _cells(rows: int, columns: int, matrix_product: bool, max_cell_rows: int | None) -> tuple[int, int]:
+    """Return the most rows of a cell, and the number of cells."""
+    wanted = cell_rows(rows, columns, matrix_product)
+    limit = max_cell_rows or 12 * wanted
+    if rows <= min(2 * wanted, limit):
+        return limit, 1
+    return limit, math.ceil(rows / min(wanted, max(64, limit // 4)))
 
 
-def edge_read_bytes(n_neighbors: int) -> int:
-    """Return the bytes a vertex takes while its edges are read for the layout."""
-    return n_neighbors * 2 * 28
+def vertex_chunk(rows: int) -> int:
+    """Return the vertices a chunk: a power of two that makes some 32 chunks, within bounds."""
+    return 1 << max(10, min(16, (max(1, rows // 32) - 1).bit_length()))
 
 
-def position_bytes(rows: int, n_components: int) -> int:
-    """Return what the layout holds of all vertices: two snapshots, two moments and the gathered positions."""
-    return rows * n_components * 4 * 5
+def _cache_bytes(
+    rows: int, columns: int, n_neighbors: int, resources: Resources, free: int, wide: int
+) -> int:
+    """Return what the rows take where the one worker can hold them, else 0.
+
+    Five passes read the source: where a worker can hold it in a quarter of its memory, beside the search of wide
+    cells, it is decoded once.
+    """
+    search = resources.threads * wide * (12 * columns + 130 * n_neighbors)
+    room = min(free // 4, free - search)
+    return rows * columns * 4 if resources.workers == 1 and rows * columns * 4 <= room else 0
 
 
-def layout_edge_bytes(n_neighbors: int) -> int:
-    """Return the bytes of a vertex' edges in the layout, at most."""
-    return (n_neighbors - 1) * 2 * 8
+def _edge_bytes(
+    rows: int, n_neighbors: int, n_components: int, resources: Resources, cache: int, partition: int
+) -> int:
+    """Return what is left for edges beside the layout's positions, and the pieces whose edges are being read."""
+    reading = resources.threads * partition * memory.edge_read(n_neighbors)
+    return max(
+        0, resources.memory - resources.reserved - cache - memory.positions(rows, n_components) - reading
+    )
 
 
-def epoch_seconds(rows: int, n_neighbors: int, n_components: int) -> float:
-    """Return what an epoch of the layout takes one core of the reference machine."""
-    return 165e-9 * rows * n_components / 2 * (n_neighbors - 1) / 14
-
-
-def _layout_partitions(epoch: float, edges: int, edge_bytes: int, resources: Resources) -> int:
+def layout_partitions(
+    rows: int, n_neighbors: int, n_components: int, resources: Resources, edge_bytes: int
+) -> int:
     """Return over how many workers an epoch is fastest: each more moves fewer rows, and costs the scheduler.
 
-    >>> [_layout_partitions(165e-9 * n, 0, 1, Resources(10**9, w, 8)) for n, w in ((10**6, 4), (10**8, 512))]
+    >>> [layout_partitions(n, 15, 2, Resources(10**9, w, 8), 10**12) for n, w in ((10**6, 4), (10**8, 512))]
     [1, 26]
     """
+    epoch = costs.epoch_seconds(rows, n_neighbors, n_components)
+    edges = rows * memory.layout_edges(n_neighbors)
 
     def seconds(parts: int) -> float:
-        read = max(0, edges / parts - edge_bytes) / STORE_BYTES_A_SECOND
-        shared = ROUND_SECONDS + PARTITION_SECONDS * parts + PAIR_SECONDS * parts**2 if parts > 1 else 0.0
-        return epoch / (parts * resources.threads) + read + shared
+        read = max(0, edges / parts - edge_bytes) / costs.STORE_BYTES_A_SECOND
+        shared = costs.ROUND + costs.ROUND_PARTITION * parts + costs.ROUND_PAIR * parts**2
+        return epoch / (parts * resources.threads) + read + (shared if parts > 1 else 0.0)
 
     return min(range(1, resources.workers + 1), key=seconds)
 
 
-def _row_block(rows: int, row_bytes: int, target_bytes: int, slots: int, chunk_rows: int) -> int:
-    """Return rows a block: about `target_bytes`, work for each slot, whole source chunks where they fit."""
+def _layout_rows(rows: int, partitions: int) -> int:
+    """Return the vertices a partition of the layout: whole chunks of equal size."""
+    wanted = math.ceil(rows / partitions)
+    chunks = math.ceil(wanted / STATE_ROWS)
+    return math.ceil(wanted / chunks) * chunks
+
+
+def _row_block(rows: int, row_bytes: int, target_bytes: int, slots: int, block_rows: int) -> int:
+    """Return rows a block: about `target_bytes`, work for each slot, whole pieces of the source where they fit."""
     wanted = max(1, min(target_bytes // row_bytes, math.ceil(rows / (2 * slots))))
     wanted = max(wanted, min(rows, 1024))
-    if chunk_rows <= wanted:
-        return min(rows, wanted // chunk_rows * chunk_rows)
+    if block_rows <= wanted:
+        return min(rows, wanted // block_rows * block_rows)
     # A chunk is decoded whole however little of it is read, so take all of it if it is not too large.
-    return min(rows, chunk_rows) if chunk_rows * row_bytes <= 2 * target_bytes else wanted
+    return min(rows, block_rows) if block_rows * row_bytes <= 2 * target_bytes else wanted
 
 
 def _spread(rows: int, limit: int, slots: int, unit: int) -> int:
     """Return rows a part: at most `limit`, two parts for each slot, in whole units, at least one."""
     wanted = min(max(1, limit), math.ceil(rows / (2 * slots)))
     return max(unit, wanted // unit * unit)
-
-
-def as_dict(sizes: Sizes) -> dict[str, Any]:
-    """Return the sizes as JSON values."""
-    from dataclasses import asdict
-
-    return asdict(sizes)

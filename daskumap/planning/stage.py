@@ -110,8 +110,10 @@ class Stage:
         Named terms in bytes of one task's working set; the worker's own `reserved` is added by the plan.
     shared
         Bytes held once a worker, whatever the number of its threads.
-    exchange_bytes
-        Bytes of what tasks create themselves, since only they know the sizes.
+    outputs
+        Arrays that the driver creates and tasks fill.
+    made, made_bytes
+        Names of what tasks create themselves, since only they know the sizes, and its bytes.
     work, products
         Seconds of all tasks on one core of the reference machine (`kernels.speed`), for the time estimate,
         and whether matrix products set them, or memory.
@@ -132,7 +134,8 @@ class Stage:
     shared: int = 0
     outputs: tuple[Output, ...] = ()
     read_bytes: int = 0
-    exchange_bytes: int = 0
+    made: tuple[str, ...] = ()
+    made_bytes: int = 0
     work: float = 0.0
     products: bool = False
     finish: Callable[[Any, dict[int, Receipt]], None] | None = None
@@ -150,7 +153,7 @@ class Stage:
     @property
     def written_bytes(self) -> int:
         """Bytes that the stage adds to the run store."""
-        return self.exchange_bytes + sum(output.nbytes for output in self.outputs)
+        return self.made_bytes + sum(output.nbytes for output in self.outputs)
 
 
 @dataclass(frozen=True)

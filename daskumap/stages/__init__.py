@@ -1,1 +1,1 @@
-"""The stages: what each reads and writes, its memory formula, its task."""
+"""Stages: each reads the stores, computes with kernels, and writes the run store. No stage imports another."""

@@ -1,9 +1,9 @@
 """Exchange: how records move from the tasks that make them to the tasks that need them.
 
-Each source task writes one *run*: its records sorted by destination, column by column, with a table of
-offsets. A destination then reads its slice of every run. A destination range of any width is a contiguous
-slice of each run, so readers choose their own range, and there are as many objects as runs, never sources
-times destinations.
+Each task of the sender writes one *batch*: its records sorted by destination, column by column, with a table
+of offsets. A destination then reads its slice of every batch. A destination range of any width is a
+contiguous slice of each batch, so readers choose their own range, and there are as many objects as batches,
+never batches times destinations.
 """
 
 from __future__ import annotations
@@ -16,51 +16,58 @@ from typing import Any
 import numpy as np
 import zarr
 
-from daskumap.store.run import RunStore, create_array, read_rows
+from daskumap.store.run import RunStore, create_array, read_range
+from daskumap.store.schema import Exchange
 
-# Small enough that a slice of a run reads little beside itself, large enough that a request is worth making.
-CHUNK_BYTES = 1 << 20
-MANY_RUNS, TOGETHER = 64, 8
+Array = np.ndarray[Any, Any]
+# Columns of records, each (r,) or (r, width), by name.
+Records = dict[str, Array]
+# Type and width of each column; width 0 is a vector.
+Columns = dict[str, tuple[str, int]]
+
+MANY_BATCHES, TOGETHER = 64, 8
 
 
-def chunk_rows(row_bytes: int) -> int:
-    """Return how many rows make a chunk of about one MiB."""
-    return max(1, CHUNK_BYTES // max(1, row_bytes))
+def batch_name(exchange: Exchange, task: int) -> str:
+    """Return the name of a task's batch."""
+    return f"{exchange.name}/{task:08d}"
 
 
-def _together(function: Callable[[int], Any], runs: list[int]) -> Iterator[Any]:
-    """Yield function(run) for each run in order, a few at a time where there are many.
+def chunk_rows(exchange: Exchange, row_bytes: int) -> int:
+    """Return how many rows make a chunk of a column."""
+    return max(1, exchange.chunk_bytes // max(1, row_bytes))
 
-    Requests to a store far away wait for one another otherwise: tasks x runs of them decide at 10^8 rows
-    (docs/scaling.md). Of many runs each slice is small, so that those on the way take little memory.
+
+def _together(function: Callable[[int], Any], batches: list[int]) -> Iterator[Any]:
+    """Yield function(batch) for each batch in order, a few at a time where there are many.
+
+    Requests to a store far away wait for one another otherwise: tasks x batches of them decide at 10^8 rows
+    (docs/scaling.md). Of many batches each slice is small, so that those on the way take little memory.
     """
-    if len(runs) < MANY_RUNS:
-        yield from map(function, runs)
+    if len(batches) < MANY_BATCHES:
+        yield from map(function, batches)
         return
     with ThreadPoolExecutor(TOGETHER, thread_name_prefix="daskumap-exchange") as pool:
-        ahead = deque(pool.submit(function, run) for run in runs[:TOGETHER])
-        for run in runs[TOGETHER:]:
+        ahead = deque(pool.submit(function, batch) for batch in batches[:TOGETHER])
+        for batch in batches[TOGETHER:]:
             yield ahead.popleft().result()
-            ahead.append(pool.submit(function, run))
+            ahead.append(pool.submit(function, batch))
         while ahead:
             yield ahead.popleft().result()
 
 
-class RunWriter:
-    """Writes one source task's run; call `append` in the order of destinations, then `close`."""
+class BatchWriter:
+    """Writes one task's batch; call `write` in the order of destinations, then `close`."""
 
-    def __init__(
-        self, store: RunStore, exchange: str, task: int, rows: int, columns: dict[str, tuple[str, int]]
-    ) -> None:
-        """Create the run's arrays; `columns` maps a name to its dtype and width (0 for a vector)."""
-        self.store, self.name = store, f"{exchange}/{task:08d}"
+    def __init__(self, store: RunStore, exchange: Exchange, task: int, rows: int, columns: Columns) -> None:
+        self.store, self.exchange, self.name = store, exchange, batch_name(exchange, task)
         self.arrays: dict[str, zarr.Array[Any]] = {}
         for name, (dtype, width) in columns.items():
-            step = chunk_rows(np.dtype(dtype).itemsize * max(1, width))
+            step = chunk_rows(exchange, np.dtype(dtype).itemsize * max(1, width))
             shape, chunks = ((rows, width), (step, width)) if width else ((rows,), (step,))
             self.arrays[name] = create_array(store.group, f"{self.name}/{name}", shape, chunks, dtype)
 
-    def write(self, name: str, values: np.ndarray[Any, Any], start: int = 0) -> None:
+    def write(self, name: str, values: Array, start: int = 0) -> None:
         """Write consecutive rows of a column, from row `start`, a multiple of its chunk unless at the end."""
         self.arrays[name][start : start + len(values)] = values
 
@@ -68,54 +75,67 @@ class RunWriter:
         """Return the number of rows in a chunk of a column."""
         return int(self.arrays[name].chunks[0])
 
-    def close(self, offsets: np.ndarray[Any, Any]) -> None:
+    def close(self, offsets: Array) -> None:
         """Write the table of offsets: destination d has the rows offsets[d] to offsets[d + 1]."""
-        array = create_array(self.store.group, f"{self.name}/offsets", offsets.shape, (1 << 13,), "int64")
+        array = create_array(
+            self.store.group,
+            f"{self.name}/{self.exchange.offsets}",
+            offsets.shape,
+            (self.exchange.offsets_a_chunk,),
+            "int64",
+        )
         array[:] = offsets
 
 
-class RunReader:
-    """Reads slices of the runs of an exchange, for the destinations first to last - 1."""
+class BatchReader:
+    """Reads slices of the batches of an exchange, for the destinations first to last - 1."""
 
     def __init__(
-        self, store: RunStore, exchange: str, tasks: int, columns: tuple[str, ...], first: int, last: int
+        self,
+        store: RunStore,
+        exchange: Exchange,
+        batches: int,
+        columns: tuple[str, ...],
+        first: int,
+        last: int,
     ) -> None:
-        """Open the runs and read their offsets: those asked for, since all of them may not fit in memory."""
-        self.first = first
+        """Open the batches and read their offsets: those asked for, since all may not fit in memory."""
+        self.first, self.columns = first, columns
 
-        def open_(task: int) -> tuple[list[zarr.Array[Any]], np.ndarray[Any, Any]]:
-            run = f"{exchange}/{task:08d}"
-            return [store.array(f"{run}/{name}") for name in columns], store.read(
-                f"{run}/offsets", first, last + 1
-            )
+        def open_(task: int) -> tuple[list[zarr.Array[Any]], Array]:
+            batch = batch_name(exchange, task)
+            offsets = store.read(f"{batch}/{exchange.offsets}", first, last + 1)
+            return [store.array(f"{batch}/{name}") for name in columns], offsets
 
-        runs = list(_together(open_, list(range(tasks))))
-        self.arrays = [arrays for arrays, _ in runs]
-        self.offsets = [offsets for _, offsets in runs]
+        opened = list(_together(open_, list(range(batches))))
+        self.arrays = [arrays for arrays, _ in opened]
+        self.offsets = [offsets for _, offsets in opened]
 
     def count(self, first: int, last: int) -> int:
         """Return how many records are for the destinations first to last - 1."""
         first, last = first - self.first, last - self.first
         return int(sum(table[last] - table[first] for table in self.offsets))
 
-    def slices(self, first: int, last: int) -> Iterator[tuple[np.ndarray[Any, Any], ...]]:
-        """Yield the columns of each run's records for the destinations first to last - 1."""
+    def slices(self, first: int, last: int) -> Iterator[Records]:
+        """Yield each batch's records for the destinations first to last - 1."""
         first, last = first - self.first, last - self.first
-        some = [run for run, table in enumerate(self.offsets) if table[last] > table[first]]
+        some = [batch for batch, table in enumerate(self.offsets) if table[last] > table[first]]
 
-        def load(run: int) -> tuple[np.ndarray[Any, Any], ...]:
-            start, stop = (int(self.offsets[run][place]) for place in (first, last))
-            return tuple(read_rows(array, start, stop) for array in self.arrays[run])
+        def load(batch: int) -> Records:
+            start, stop = (int(self.offsets[batch][place]) for place in (first, last))
+            parts = (read_range(array, start, stop) for array in self.arrays[batch])
+            return dict(zip(self.columns, parts, strict=True))
 
         yield from _together(load, some)
 
-    def read(self, first: int, last: int) -> tuple[np.ndarray[Any, Any], ...]:
-        """Return the columns of all records for the destinations first to last - 1, run after run."""
+    def read(self, first: int, last: int) -> Records:
+        """Return all records for the destinations first to last - 1, batch after batch."""
         total = self.count(first, last)
         columns = [np.empty((total, *array.shape[1:]), array.dtype) for array in self.arrays[0]]
         at = 0
-        for part in self.slices(first, last):
-            for column, piece in zip(columns, part, strict=True):
-                column[at : at + len(piece)] = piece
-            at += len(part[0])
-        return tuple(columns)
+        for records in self.slices(first, last):
+            size = len(records[self.columns[0]])
+            for column, piece in zip(columns, records.values(), strict=True):
+                column[at : at + size] = piece
+            at += size
+        return dict(zip(self.columns, columns, strict=True))

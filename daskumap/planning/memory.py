@@ -1,0 +1,37 @@
+"""What things take in memory, in bytes: of a process, and of a row or vertex in the stages that share the figure."""
+
+from __future__ import annotations
+
+# A worker's own memory with dask, zarr, numba, scikit-learn and the compiled kernels loaded (measured: 300 to 370 MB
+# in the caller's process, what glibc keeps of freed memory included; 270 MB in a worker process).
+RESERVED = 420_000_000
+# What compiling the kernels leaves in a process, where they are not in the cache yet (measured: 393 against 283 MB).
+COMPILING = 110_000_000
+# pynndescent with what it compiled, which stays in the process (measured: 180 to 210 MB).
+DESCENT_RESERVED = 220_000_000
+# What NN-descent holds a row beside the vectors: 30 candidates, old and new, and the trees (measured).
+DESCENT_ROW = 900
+# The pieces in which a product of matrices is formed.
+SCORES = 16_000_000
+# The picture of 900 x 900 pixels while it is drawn (measured).
+PICTURE = 60_000_000
+
+
+def edge_row(n_neighbors: int) -> int:
+    """Return what a vertex takes while its edges are joined: lists, incoming edges and CSR entries."""
+    return n_neighbors * (12 + 20 + 2 * 24)
+
+
+def edge_read(n_neighbors: int) -> int:
+    """Return what a vertex takes while its edges are read for the layout."""
+    return n_neighbors * 2 * 28
+
+
+def layout_edges(n_neighbors: int) -> int:
+    """Return what a vertex' edges take in the layout, at most."""
+    return (n_neighbors - 1) * 2 * 8
+
+
+def positions(rows: int, n_components: int) -> int:
+    """Return what the layout holds of all vertices: two snapshots, two moments and the gathered positions."""
+    return rows * n_components * 4 * 5

@@ -1,0 +1,113 @@
+"""What a run will do, from metadata alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from daskumap.errors import PlanError
+from daskumap.planning import costs
+from daskumap.planning.job import Job
+from daskumap.planning.stage import Stage
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will do, stage by stage; `print` it.
+
+    Attributes
+    ----------
+    stages
+        In order. Numbers that only the data can tell (how many cells a row joins, how they are grouped) are
+        expected values; memory is an upper bound whatever they turn out to be.
+    reserved
+        Bytes that a worker takes before it holds any data.
+    speed
+        Of matrix products and of other kernels on a core of the workers, as multiples of the reference
+        (`kernels.speed`). Estimates of time rest on it.
+    """
+
+    job: Job
+    stages: tuple[Stage, ...]
+    reserved: int
+    speed: tuple[float, float] = (1.0, 1.0)
+
+    @property
+    def disk_bytes(self) -> int:
+        """Bytes of the run store if nothing is freed on the way."""
+        return sum(stage.written_bytes for stage in self.stages)
+
+    def peak_bytes(self, stage: Stage) -> int:
+        """Return the projected peak of one worker process in a stage."""
+        at_once = min(stage.tasks, self.job.resources.threads) if not stage.ordered else 1
+        held = self.reserved + self.job.sizes.cache_bytes + stage.shared
+        return held + at_once * stage.task_bytes
+
+    def seconds(self, stage: Stage) -> float:
+        """Return the expected wall time of a stage: within a factor of two where little else runs."""
+        r = self.job.resources
+        # A segment of the layout is one task, which uses all threads of its worker.
+        at_once = r.slots if stage.ordered else min(stage.tasks, r.slots)
+        if stage.ordered:
+            at_once = min(at_once, r.threads * self.job.sizes.layout_partitions)
+        waiting = costs.TASK * stage.tasks / min(stage.tasks, r.slots)
+        moved = (stage.read_bytes + stage.written_bytes) / costs.STORE_BYTES_A_SECOND / r.workers
+        return stage.work / self.speed[0 if stage.products else 1] / at_once + waiting + moved
+
+    def check(self, free_disk: int | None = None) -> None:
+        """Refuse a plan that cannot fit.
+
+        Raises
+        ------
+        PlanError
+            Naming the stage, both numbers and the setting to change.
+        """
+        for stage in self.stages:
+            needed, allowed = self.peak_bytes(stage), self.job.resources.memory
+            if needed > allowed:
+                raise PlanError(
+                    f"Stage '{stage.name}' needs {needed / 1e9:.2f} GB a worker, memory is "
+                    f"{allowed / 1e9:.2f} GB ({self._terms(stage)}). {self._remedy(stage, needed)}"
+                )
+        if free_disk is not None and self.disk_bytes > free_disk:
+            raise PlanError(
+                f"The run store needs {self.disk_bytes / 1e9:.2f} GB of disk, {free_disk / 1e9:.2f} GB are "
+                "free. Free some, or put the run store elsewhere."
+            )
+
+    def __str__(self) -> str:
+        s, r = self.job.sizes, self.job.resources
+        lines = [
+            f"{s.rows:,} rows x {s.columns:,} columns; {r.workers} worker(s) x {r.threads} thread(s), "
+            f"{r.memory / 1e9:.2f} GB a worker",
+            f"about {s.cells:,} cells, {s.row_blocks:,} row blocks of {s.row_block:,}, "
+            f"{s.partitions:,} vertex partitions",
+            "",
+            f"{'stage':<20}{'tasks':>7}{'MB a task':>11}{'MB a worker':>13}{'MB read':>11}{'MB written':>12}"
+            f"{'seconds':>10}",
+        ]
+        lines += [
+            f"{stage.name:<20}{stage.tasks:>7,}{stage.task_bytes / 1e6:>11,.0f}"
+            f"{self.peak_bytes(stage) / 1e6:>13,.0f}{stage.read_bytes / 1e6:>11,.0f}"
+            f"{stage.written_bytes / 1e6:>12,.0f}{self.seconds(stage):>10,.1f}"
+            for stage in self.stages
+        ]
+        total = sum(map(self.seconds, self.stages))
+        lines.append(f"{'total':<20}{'':>42}{self.disk_bytes / 1e6:>12,.0f}{total:>10,.1f}")
+        return "\n".join(lines)
+
+    def _terms(self, stage: Stage) -> str:
+        held = {"reserved": self.reserved, "cache": self.job.sizes.cache_bytes, "shared": stage.shared}
+        terms = {**held, **stage.memory}
+        parts = ", ".join(f"{name} {size / 1e6:,.0f} MB" for name, size in terms.items() if size)
+        return f"{parts}; {min(stage.tasks, self.job.resources.threads)} task(s) at once"
+
+    def _remedy(self, stage: Stage, needed: int) -> str:
+        s, r = self.job.sizes, self.job.resources
+        if stage.name == "neighbors" and s.max_cell_rows * 2 > s.window_rows:
+            share = (r.memory - r.reserved) / max(1, needed - r.reserved)
+            fits = max(64, int(s.max_cell_rows * share * 0.9))
+            return f"Lower max_cell_rows to {fits:_}, use fewer threads, or raise memory."
+        if stage.shared > r.memory // 2:
+            fewer = "raise memory" if r.workers == 1 else "use fewer workers with more memory each"
+            return f"Every worker holds the positions of all rows: {fewer}."
+        return "Raise memory or use fewer threads a worker."

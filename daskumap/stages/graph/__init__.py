@@ -1,0 +1,1 @@
+"""Graph: neighbours, calibration, and the union of both directions of an edge."""

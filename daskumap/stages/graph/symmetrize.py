@@ -1,0 +1,92 @@
+"""Symmetrize: the fuzzy union of the kNN graph with its transpose, a vertex partition a task.
+
+Hubs have in-degrees in the thousands, so the incoming edges are counted before they are read.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from daskumap.kernels.graph.calibrate import memberships
+from daskumap.kernels.graph.union import fuzzy_union
+from daskumap.planning import costs, memory
+from daskumap.planning.stage import ITEM_BYTES, Receipt, Stage, Step
+from daskumap.runtime.context import Context
+from daskumap.store import schema
+
+
+def plan_symmetrize(context: Context) -> Stage:
+    """Plan one task a vertex partition."""
+    s, k = context.sizes, context.job.neighbors
+    largest = min(s.partition_rows, s.rows)
+    edge_bytes = ITEM_BYTES[context.dtype("vertex")] + 4
+    return Stage(
+        task=symmetrize_task,
+        tasks=s.partitions,
+        memory={
+            "lists and edges": largest * memory.edge_row(context.params.n_neighbors),
+            "offsets": s.partitions * (largest // s.vertex_chunk + 2) * 8,
+        },
+        outputs=(context.output(schema.DEGREES),),
+        read_bytes=s.rows * k * 32,
+        made=(schema.GRAPH.name,),
+        made_bytes=s.rows * k * 2 * edge_bytes + s.rows * 8,
+        work=costs.SYMMETRIZE_NEIGHBOR * s.rows * k,
+        finish=keep_graph,
+    )
+
+
+def symmetrize_task(context: Context, number: int) -> Receipt:
+    """Join the edges of a partition with those that point at it."""
+    start, stop = context.sizes.partition(number)
+    chunks = context.sizes.chunks(start, stop)
+    incoming = context.reader(schema.REVERSE, *chunks).read(*chunks)
+    distances = context.read(schema.DISTANCES, start, stop)
+    rho, sigma = (context.read(item, start, stop) for item in (schema.RHO, schema.SIGMA))
+    weights = memberships(distances, rho, sigma)
+    del distances
+    indices = context.read(schema.INDICES, start, stop)
+    indptr, tails, joined = fuzzy_union(
+        indices,
+        weights,
+        start,
+        incoming["tails"],
+        incoming["heads"],
+        incoming["weights"],
+        float(context.params.set_op_mix_ratio),
+    )
+    tails = tails.astype(context.dtype("vertex"), copy=False)
+    context.send(schema.GRAPH, number, indptr, tails=tails, weights=joined)
+    degrees = np.diff(indptr).astype(np.int32)
+    context.write(schema.DEGREES, start, degrees)
+    return Receipt(
+        stop - start,
+        {
+            "edges": len(tails),
+            "largest_weight": float(joined.max(initial=0.0)),
+            "largest_degree": int(degrees.max()),
+            "isolated": int((degrees == 0).sum()),
+        },
+    )
+
+
+def keep_graph(context: Context, receipts: dict[int, Receipt]) -> None:
+    """Keep what is known of the whole graph; the sampling of edges is relative to its largest weight."""
+    found = [receipt.found for receipt in receipts.values()]
+    context.save_fact(
+        schema.GRAPH_FACTS,
+        {
+            "edges": sum(one["edges"] for one in found),
+            "isolated": sum(one["isolated"] for one in found),
+            "largest_weight": max(one["largest_weight"] for one in found),
+            "largest_degree": max(one["largest_degree"] for one in found),
+        },
+    )
+
+
+SYMMETRIZE = Step(
+    "symmetrize",
+    plan_symmetrize,
+    reads=(schema.INDICES, schema.DISTANCES, schema.RHO, schema.SIGMA, schema.REVERSE),
+    writes=(schema.GRAPH, schema.DEGREES, schema.GRAPH_FACTS),
+)

@@ -1,0 +1,146 @@
+"""Initialize: where every vertex starts, each column scaled to 0..10, with noise of 1e-4.
+
+The one task holds positions of all vertices twice; for the spectral start also a dense graph of micro-cells.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from daskumap.kernels.graph import spectral
+from daskumap.kernels.random import uniform
+from daskumap.planning import costs
+from daskumap.planning.stage import Receipt, Stage, Step
+from daskumap.runtime.context import Context
+from daskumap.stages.shared.micro import EXACT_ROWS, MICRO_CELLS
+from daskumap.store import schema
+
+Array = np.ndarray[Any, Any]
+
+# umap-learn's: starts span 0 to 10 in each column, and noise separates what coincides.
+EXTENT = 10.0
+NOISE = 1e-4
+# Passes of averaging over the graph after the coarse spectral start (measured: more change nothing).
+SMOOTHING = 3
+
+
+def plan_initialize(context: Context) -> Stage:
+    """Plan the one task."""
+    s, d = context.sizes, context.params.n_components
+    memory = {"positions": 3 * s.rows * d * 4, "row block": s.row_block * (d * 12 + 16)}
+    if context.job.start == "spectral":
+        g = min(s.rows, EXACT_ROWS if s.rows <= EXACT_ROWS else MICRO_CELLS)
+        memory |= {
+            "dense graph": 4 * g * g * 8,
+            "micro-cells": s.rows * 4,
+            "edges": min(s.partition_rows, s.rows) * 24 * context.job.neighbors,
+        }
+    return Stage(
+        task=initialize_task,
+        tasks=1,
+        memory=memory,
+        outputs=(context.output(schema.INITIAL),),
+        read_bytes=s.rows * (d * 4 + 8),
+        work=costs.INITIALIZE_VERTEX * s.rows,
+    )
+
+
+def initialize_task(context: Context, number: int) -> Receipt:
+    """Write the start of all vertices."""
+    positions = START[context.job.start](context)
+    distinct = context.distinct
+    rescale(positions[:distinct])
+    positions[distinct:] = 0  # Nothing reads the places of twins.
+    add_noise(context, positions, NOISE)
+    context.write(schema.INITIAL, 0, positions)
+    return Receipt(len(positions))
+
+
+def array_start(context: Context) -> Array:
+    """Return the start that the user gave."""
+    return by_vertex(context, schema.INIT)
+
+
+def pca_start(context: Context) -> Array:
+    """Return the places of the rows on the sample's main axes, as far out as the sample's own rows."""
+    limits = context.read(schema.LIMITS).astype(np.float32)
+    return np.clip(by_vertex(context, schema.ON_AXES), *limits)
+
+
+def random_start(context: Context) -> Array:
+    """Return places that only the seed decides."""
+    positions = np.zeros((context.sizes.rows, context.params.n_components), np.float32)
+    add_noise(context, positions, EXTENT)
+    return positions
+
+
+def spectral_start(context: Context) -> Array:
+    """Return the Laplacian's eigenvectors, projected on micro-cells and smoothed over the graph."""
+    s, d = context.sizes, context.params.n_components
+    exact = s.rows <= EXACT_ROWS
+    distinct = context.distinct  # Twins have no edges: they are in some micro-cell, but do not count.
+    micro = np.arange(s.rows, dtype=np.int32) if exact else by_vertex(context, schema.IN_MICRO)
+    np.minimum(micro, distinct - 1, out=micro)
+    size = int(micro.max()) + 1
+    sizes = np.bincount(micro[:distinct], minlength=size)
+    coarse = np.zeros((size, size))
+    for start, stop in map(s.partition, range(s.partitions)):
+        spectral.coarsen(micro, start, *context.edges(start, stop), coarse)
+    positions = spectral.embed(coarse, sizes, d)[micro].astype(np.float32)
+    return positions if exact else smoothed(context, positions)
+
+
+def smoothed(context: Context, positions: Array) -> Array:
+    """Return the positions after a few passes of averaging: steps towards the graph's smooth eigenvectors."""
+    s = context.sizes
+    for _ in range(SMOOTHING):
+        out = np.empty_like(positions)
+        for start, stop in map(s.partition, range(s.partitions)):
+            spectral.smooth(positions, start, *context.edges(start, stop), out[start:stop])
+        positions = out
+    return positions
+
+
+START = {"array": array_start, "pca": pca_start, "random": random_start, "spectral": spectral_start}
+
+
+def by_vertex(context: Context, item: schema.Array) -> Array:
+    """Return an array that is in row order, in vertex order; block by block."""
+    s, source = context.sizes, context.array(item)
+    out = np.empty(source.shape, source.dtype)
+    for start, stop in map(s.block, range(s.row_blocks)):
+        out[context.read(schema.VERTEX, start, stop)] = source[start:stop]
+    return out
+
+
+def rescale(positions: Array) -> None:
+    """Scale each column to 0..10, in place; a constant column becomes 0."""
+    low = positions.min(axis=0)
+    extent = positions.max(axis=0) - low
+    positions -= low
+    positions *= np.float32(EXTENT) / np.where(extent > 0, extent, np.float32(1.0))
+
+
+def add_noise(context: Context, positions: Array, scale: float) -> None:
+    """Add uniform noise in [0, scale) keyed by the vertex, in place."""
+    key, step = context.key("start" if scale == EXTENT else "noise"), 1 << 16
+    for at in range(0, len(positions), step):
+        block = positions[at : at + step]
+        block += (uniform(key, at, *block.shape) * scale).astype(np.float32)
+
+
+INITIALIZE = Step(
+    "initialize",
+    plan_initialize,
+    reads=(
+        schema.INIT,
+        schema.LIMITS,
+        schema.ON_AXES,
+        schema.IN_MICRO,
+        schema.GRAPH,
+        schema.VERTEX,
+    ),
+    writes=(schema.INITIAL,),
+)

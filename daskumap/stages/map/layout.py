@@ -1,0 +1,261 @@
+"""Layout: synchronous epochs over vertex partitions, in segments that each end in a checkpoint.
+
+Where one worker holds all partitions, a task is a segment, and its threads share each epoch. With several
+workers the engine runs the rounds: every worker moves its own partitions against the snapshot that all of
+them see. The bits are the same, since a vertex reads nothing but the snapshot, and all randomness is keyed by
+(seed, epoch, vertex).
+
+The state goes to two slots in turn, so that the last checkpoint is whole while the next one is written; the
+ledger's record of a segment switches to it. A worker holds two snapshots and the moments, 24 d bytes a vertex,
+and the edges; those that do not fit are read every epoch.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from daskumap.errors import StoreError
+from daskumap.kernels.layout.epochs import (
+    Edges,
+    State,
+    adam_epoch,
+    firing_edges,
+    forces,
+    negative_pool,
+    sgd_epoch,
+)
+from daskumap.planning import costs, memory
+from daskumap.planning.stage import Receipt, Rounds, Stage, Step
+from daskumap.runtime.context import Context
+from daskumap.runtime.listen import tell
+from daskumap.stages.shared.positions import epoch_ranges, read_state
+from daskumap.store import schema
+
+Array = np.ndarray[Any, Any]
+
+EPOCHS: dict[str, Callable[..., None]] = {"adam": adam_epoch, "sgd": sgd_epoch}
+
+
+def plan_layout(context: Context) -> Stage:
+    """Plan one task a segment of `checkpoint_every` epochs."""
+    s, d, k = context.sizes, context.params.n_components, context.params.n_neighbors
+    graph = s.rows * memory.layout_edges(k)
+    segments = epoch_ranges(context)
+    return Stage(
+        task=layout_task,
+        tasks=len(segments),
+        memory={"edges read": min(_piece_rows(context), s.rows) * memory.edge_read(context.job.neighbors)},
+        shared=memory.positions(s.rows, d) + min(graph, s.edge_bytes),
+        outputs=tuple(context.output(item) for slot in schema.STATE for item in slot),
+        read_bytes=graph * len(segments),
+        work=costs.epoch_seconds(s.rows, k, d) * context.job.n_epochs,
+        ordered=True,
+        rounds=_rounds(context, segments) if s.layout_partitions > 1 else None,
+    )
+
+
+def _rounds(context: Context, segments: list[tuple[int, int]]) -> Rounds:
+    every = context.params.reconcile_every
+    return Rounds(
+        parts=context.sizes.layout_partitions,
+        segments=tuple(
+            tuple((epoch, min(epoch + every, last)) for epoch in range(first, last, every))
+            for first, last in segments
+        ),
+        load=load_partition,
+        share=positions_of_partition,
+        reduce=np.concatenate,
+        step=step_partition,
+        save=save_partition,
+    )
+
+
+def layout_task(context: Context, segment: int) -> Receipt:
+    """Run the epochs of one segment over all vertices, with the worker's threads."""
+    first, last = epoch_ranges(context)[segment]
+    rows, every = context.sizes.rows, context.params.reconcile_every
+    positions, state = load_state(context, 0, rows, segment)
+    spare = np.empty_like(positions)
+    started = time.perf_counter()
+    with workers(context) as run_all:
+        for epoch in range(first, last, every):
+            round_ = _Round(context, positions, epoch, min(epoch + every, last))
+            run_all(partial(_move, round_, spare, state, 0), _pieces(context, 0, rows))
+            positions, spare = spare, positions
+            tell((min(epoch + every, last) - first) / (last - first))
+    seconds = time.perf_counter() - started
+    save_state(context, 0, segment, positions, state)
+    return Receipt(rows, kernel_seconds=seconds)
+
+
+class _Round:
+    """The epochs between two reconciliations, from one snapshot."""
+
+    def __init__(self, context: Context, snapshot: Array, first: int, last: int) -> None:
+        p = context.params
+        self.context, self.snapshot, self.epochs = context, snapshot, range(first, last)
+        # Tables of a megabyte, the same for all rounds.
+        self.forces = context.held(
+            "forces", lambda: forces(*p.curve(), p.repulsion_strength, p.negative_sample_rate)
+        )
+        self.key = context.key("negatives")
+        seen = snapshot[: context.distinct]  # Twins have no place of their own, and come last.
+        self.pools = [negative_pool(seen, self.key, epoch) for epoch in self.epochs]
+
+    def move(self, start: int, stop: int, out: Array, state: State) -> None:
+        """Move the vertices start to stop - 1, from the snapshot to `out`."""
+        p = self.context.params
+        edges = edges_of(self.context, start, stop)
+        # With one epoch a round everyone reads the snapshot itself; with more, a private copy follows the own
+        # rows.
+        seen = self.snapshot if len(self.epochs) == 1 else self.snapshot.copy()
+        for epoch, pool in zip(self.epochs, self.pools, strict=True):
+            EPOCHS[p.optimizer](
+                seen,
+                out,
+                start,
+                0,
+                stop - start,
+                edges,
+                state,
+                pool,
+                self.forces,
+                self.key,
+                epoch,
+                self.context.job.n_epochs,
+                float(p.learning_rate),
+            )
+            if len(self.epochs) > 1:
+                seen[start:stop] = out
+
+
+def _move(round_: _Round, out: Array, state: State, first: int, piece: tuple[int, int]) -> None:
+    """Move one piece of the vertices; `out` and `state` begin with vertex `first`."""
+    start, stop = piece
+    rows = slice(start - first, stop - first)
+    round_.move(start, stop, out[rows], State(state.mean[rows], state.variance[rows]))
+
+
+def _piece_rows(context: Context) -> int:
+    """Return how many vertices a thread moves at a time: several pieces for each, so that none waits."""
+    s = context.sizes
+    if context.params.reconcile_every > 1:
+        return s.layout_rows
+    return min(s.partition_rows, max(1, -(-s.rows // (8 * context.resources.threads))))
+
+
+def _pieces(context: Context, start: int, stop: int) -> list[tuple[int, int]]:
+    step = _piece_rows(context)
+    return [(at, min(at + step, stop)) for at in range(start, stop, step)]
+
+
+@contextmanager
+def workers(context: Context) -> Iterator[Callable[[Callable[[Any], None], list[Any]], Any]]:
+    """Yield a function that maps over the task's threads and raises what they raise."""
+    if context.resources.threads == 1:
+        yield lambda function, items: list(map(function, items))
+        return
+    with ThreadPoolExecutor(context.resources.threads, thread_name_prefix="daskumap-layout") as pool:
+        yield lambda function, items: list(pool.map(function, items))
+
+
+# One partition between two rounds: positions, moments, and the seconds that its kernels took so far.
+PartitionState = tuple[Array, State, float]
+
+
+def load_partition(context: Context, partition: int, segment: int) -> PartitionState:
+    """Return one partition's positions and moments as the last segment left them."""
+    return *load_state(context, *context.sizes.layout_partition(partition), segment), 0.0
+
+
+def positions_of_partition(state: PartitionState) -> Array:
+    """Return the part of a state that the other partitions see."""
+    return state[0]
+
+
+def step_partition(
+    context: Context, partition: int, epochs: tuple[int, int], state: PartitionState, snapshot: Array
+) -> PartitionState:
+    """Return one partition's next state from the positions of all partitions; nothing given is changed."""
+    started = time.perf_counter()
+    start, stop = context.sizes.layout_partition(partition)
+    out, moments = np.empty_like(state[0]), State(state[1].mean.copy(), state[1].variance.copy())
+    round_ = _Round(context, snapshot, *epochs)
+    pieces = [(start, stop)] if len(round_.epochs) > 1 else _pieces(context, start, stop)
+    with workers(context) as run_all:
+        run_all(partial(_move, round_, out, moments, start), pieces)
+    return out, moments, state[2] + time.perf_counter() - started
+
+
+def save_partition(context: Context, partition: int, segment: int, state: PartitionState) -> Receipt:
+    """Write one partition's state."""
+    start, stop = context.sizes.layout_partition(partition)
+    save_state(context, start, segment, *state[:2])
+    return Receipt(stop - start, kernel_seconds=state[2])
+
+
+def load_state(context: Context, start: int, stop: int, segment: int) -> tuple[Array, State]:
+    """Read the positions and moments of a range of vertices before a segment."""
+    if segment == 0:
+        zeros = [np.zeros((stop - start, context.params.n_components), np.float32) for _ in range(2)]
+        return context.read(schema.INITIAL, start, stop), State(*zeros)
+    slot = schema.STATE[(segment - 1) % 2]
+    positions, mean, variance = (read_state(context, item, start, stop) for item in slot)
+    if not np.isfinite(positions).all():  # A missing chunk reads as NaN, and no layout makes one.
+        raise StoreError(
+            f"The layout's checkpoint before segment {segment} is damaged. Run `daskumap verify --repair`."
+        )
+    return positions, State(mean, variance)
+
+
+def save_state(context: Context, start: int, segment: int, positions: Array, state: State) -> None:
+    """Write the positions and moments of a range of vertices after a segment."""
+    for item, values in zip(schema.STATE[segment % 2], (positions, *state), strict=True):
+        context.write(item, start, values)
+
+
+class KeptEdges:
+    """The edges that a process has read, by range of vertices, while they fit."""
+
+    def __init__(self, room: int) -> None:
+        self.room, self.edges = room, dict[tuple[int, int], Edges]()
+        self._lock = threading.Lock()
+
+    def keep(self, place: tuple[int, int], edges: Edges) -> Edges:
+        """Keep the edges of a range if there is room; return them."""
+        with self._lock:
+            size = sum(array.nbytes for array in edges)
+            if size > self.room:
+                return edges
+            self.room -= size
+            # Copied, or the memory of the edges that never fire would be kept as well.
+            kept = self.edges[place] = Edges(*map(np.copy, edges))
+            return kept
+
+
+def edges_of(context: Context, start: int, stop: int) -> Edges:
+    """Return the edges of a range of vertices, from this process' memory while they fit, else from the store."""
+    kept = context.held("edges", lambda: KeptEdges(context.sizes.edge_bytes))
+    return kept.edges.get((start, stop)) or kept.keep((start, stop), load_edges(context, start, stop))
+
+
+def load_edges(context: Context, start: int, stop: int) -> Edges:
+    """Read the edges of a range of vertices, without those that would never fire."""
+    largest = float(context.fact(schema.GRAPH_FACTS)["largest_weight"] or 1.0)
+    return firing_edges(*context.edges(start, stop), largest, context.job.n_epochs)
+
+
+LAYOUT = Step(
+    "layout",
+    plan_layout,
+    reads=(schema.INITIAL, schema.GRAPH, schema.GRAPH_FACTS),
+    writes=tuple(item for slot in schema.STATE for item in slot),
+)

@@ -1,0 +1,1 @@
+"""Measures: what the map is worth, on the probe rows against all rows."""

@@ -1,0 +1,150 @@
+"""The figures of the report and the picture, put together in one task."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+
+from daskumap.kernels.graph import union
+from daskumap.kernels.quality import quality
+from daskumap.planning import costs, memory
+from daskumap.planning.stage import ITEM_BYTES, Receipt, Stage, Step
+from daskumap.runtime.context import Context
+from daskumap.stages.shared.distinct_map import map_of
+from daskumap.stages.shared.sample import probe_rows
+from daskumap.store import schema
+
+Array = np.ndarray[Any, Any]
+
+
+def plan_summary(context: Context) -> Stage:
+    """Plan the one task that puts the report together."""
+    s, d, k = context.sizes, context.params.n_components, context.job.neighbors
+    edge_bytes = ITEM_BYTES[context.dtype("vertex")] + 8
+    return Stage(
+        task=summary_task,
+        tasks=1,
+        memory={
+            "components": s.rows * 16,
+            "edges": min(s.partition_rows, s.rows) * k * 2 * edge_bytes,
+            "radii": s.rows * (8 + d * 4),
+            "picture": memory.PICTURE,
+            "counts": s.row_blocks * s.probe_rows * k * 8,
+        },
+        read_bytes=s.rows * (d * 4 + k * 16),
+        work=costs.SUMMARY_NEIGHBOR * s.rows * k,
+    )
+
+
+def summary_task(context: Context, number: int) -> Receipt:
+    """Measure the map, draw it, and write both down."""
+    from daskumap.report.picture import embedding_png
+
+    measures = {**_map_measures(context), **_loss_measures(context), **_graph_measures(context)}
+    if context.params.unique:
+        measures["duplicate_rows"] = context.sizes.rows - context.distinct
+    context.save_fact(schema.MEASURES, measures)
+    embedding_png(context.array(schema.EMBEDDING), picture := io.BytesIO())
+    context.save_file(schema.PICTURE, picture.getvalue())
+    return Receipt(context.sizes.rows)
+
+
+def _map_measures(context: Context) -> dict[str, Any]:
+    """Compare the probes' neighbours on the map, in the data, and in the graph."""
+    k, distinct, probes = context.job.neighbors, context.distinct, probe_rows(context)
+    map_ids, exact = context.read(schema.MAP_IDS), context.read(schema.PROBE_IDS)
+    ranks = context.read(schema.CLOSER).sum(axis=0) + 1
+    ranks[map_ids < 0] = distinct - 1  # A probe off the map is as wrong as can be.
+    return {
+        "rows": context.sizes.rows,
+        "n_neighbors": context.params.n_neighbors,
+        "probe_rows": len(probes),
+        "recall": quality.recall(_found(context, probes), exact),
+        "trustworthiness": _trustworthiness(ranks, distinct, k),
+        "knn_preservation": quality.preservation(exact, map_ids),
+        "flyaway_ratio": quality.flyaway_ratio(map_of(context)),
+    }
+
+
+def _loss_measures(context: Context) -> dict[str, Any]:
+    loss = context.fact(schema.LOSS)
+    return {
+        "cut_edge_share": loss["cut_edges"] / max(1, loss["edges"]),
+        "attractive_loss": loss["attractive"],
+        "repulsive_loss": loss["repulsive"],
+    }
+
+
+def _trustworthiness(ranks: Array, rows: int, k: int) -> float | None:
+    """Return trustworthiness, None where it is not defined: fewer than 1.5 rows for each neighbour."""
+    return quality.trustworthiness_from_ranks(ranks, rows, k) if 2 * rows - 3 * k - 1 > 0 else None
+
+
+def _found(context: Context, probes: Array) -> Array:
+    """Return the neighbours that the run found for the probes, as row ids."""
+    step = context.sizes.vertex_chunk
+    vertices = context.take(schema.VERTEX, probes)
+    found = np.empty((len(probes), context.job.neighbors), np.int64)
+    for chunk in np.unique(vertices // step):
+        start = int(chunk) * step
+        here = np.flatnonzero(vertices // step == chunk)
+        found[here] = context.read(schema.INDICES, start, start + step)[vertices[here] - start]
+    return to_rows(context, found)
+
+
+def to_rows(context: Context, vertices: Array) -> Array:
+    """Return the rows of some vertices (any shape, -1 stays -1), by one pass over the numbering."""
+    s = context.sizes
+    wanted, inverse = np.unique(vertices, return_inverse=True)
+    rows = np.full(len(wanted), -1, np.int64)
+    for start, stop in map(s.block, range(s.row_blocks)):
+        numbers = context.read(schema.VERTEX, start, stop)
+        order = np.argsort(numbers)
+        place = np.minimum(np.searchsorted(numbers[order], wanted), len(numbers) - 1)
+        hit = numbers[order][place] == wanted
+        rows[hit] = order[place[hit]] + start
+    return rows[inverse].reshape(vertices.shape)
+
+
+def _graph_measures(context: Context) -> dict[str, Any]:
+    """Count edges, components and rows without neighbours; twins are none of these."""
+    s, distinct = context.sizes, context.distinct
+    parents = np.arange(distinct)
+    for start, stop in map(s.partition, range(s.partitions)):
+        union.unite(parents, start, *context.edges(start, stop)[:2])
+    count, largest = union.count_components(parents)
+    graph, order = context.fact(schema.GRAPH_FACTS), context.fact(schema.ORDER)
+    return {
+        "components": count,
+        "largest_component": largest,
+        "isolated_rows": graph["isolated"] - (s.rows - distinct),
+        "edges": graph["edges"],
+        "largest_degree": graph["largest_degree"],
+        "cells_a_row": round(order["copies"] * s.rows / distinct, 2),
+        "probe_recall": order["recall"][order["level"]],
+        "largest_cell": order["largest_cell"],
+        "sliced_cells": order["sliced_cells"],
+    }
+
+
+SUMMARY = Step(
+    "report.summary",
+    plan_summary,
+    reads=(
+        schema.EMBEDDING,
+        schema.FIRST,
+        schema.PROBE_ROWS,
+        schema.PROBE_IDS,
+        schema.MAP_IDS,
+        schema.CLOSER,
+        schema.VERTEX,
+        schema.INDICES,
+        schema.GRAPH,
+        schema.GRAPH_FACTS,
+        schema.ORDER,
+        schema.LOSS,
+    ),
+    writes=(schema.MEASURES, schema.PICTURE),
+)

@@ -1,0 +1,1 @@
+"""Rows: one pass that validates and samples them; which of them are copies."""

@@ -1,0 +1,148 @@
+"""Scan: one streaming pass over the source that checks it and takes the sample; with `unique` it hashes the rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from daskumap.errors import SourceError
+from daskumap.kernels.metrics import metric as metrics
+from daskumap.kernels.metrics.names import DISTRIBUTIONS
+from daskumap.kernels.neighbors.equal import first_of_equal, hash_rows
+from daskumap.planning import costs
+from daskumap.planning.stage import Receipt, Stage, Step
+from daskumap.runtime.context import Context
+from daskumap.stages.shared.sample import sample_rows
+from daskumap.stages.shared.visitors import Share, Visitor, plan_pass, read_rows
+from daskumap.store import schema
+
+Array = np.ndarray[Any, Any]
+
+# How many rows an error names.
+NAMED = 5
+HASH_BYTES = 24  # Two words and the row id.
+
+
+def plan_scan(context: Context) -> Stage:
+    """Plan one task a row block."""
+    return plan_pass(context, (CHECK, TAKE_SAMPLE, HASH), read_rows, finish=refuse_bad_rows)
+
+
+def _share_of_check(context: Context) -> Share:
+    return Share(work=costs.SCAN_VALUE * context.sizes.rows * context.sizes.columns)
+
+
+def check_rows(context: Context, number: int, X: Array) -> dict[str, Any]:
+    """Find the rows of a block that cannot take part."""
+    start, _ = context.sizes.block(number)
+    broken = not_finite(X)
+    undefined = metrics.invalid_rows(X, context.metric) & ~broken
+    return {**_named("broken", broken, start), **_named("undefined", undefined, start)}
+
+
+def _share_of_sample(context: Context) -> Share:
+    s = context.sizes
+    sampled = s.sample_rows * s.columns * 4
+    memory = {"sample": sampled // s.row_blocks * 2}
+    return Share(memory=memory, made=(schema.SAMPLE.name,), made_bytes=sampled)
+
+
+def take_sample(context: Context, number: int, X: Array) -> dict[str, Any]:
+    """Keep the sampled rows of a block."""
+    start, stop = context.sizes.block(number)
+    wanted = context.held("sample rows", lambda: sample_rows(context))
+    rows = X[wanted[(wanted >= start) & (wanted < stop)] - start]
+    context.send(schema.SAMPLE, number, np.array([0, len(rows)]), rows=rows)
+    return {}
+
+
+def _share_of_hash(context: Context) -> Share:
+    s = context.sizes
+    return Share(
+        outputs=(context.output(schema.BLOCK_FIRST),),
+        # Hashes and ids, their order, and copies.
+        memory={"hashes": s.row_block * HASH_BYTES * 4},
+        made=(schema.HASHES.name,),
+        made_bytes=s.rows * HASH_BYTES,
+    )
+
+
+def write_hashes(context: Context, number: int, X: Array) -> dict[str, Any]:
+    """Write the hash of each kind of row in a block, by bucket, and each row's first in the block.
+
+    Of equal rows the first alone is sent on, so that no row, however often it comes, fills a bucket.
+    """
+    (start, stop), buckets = context.sizes.block(number), context.sizes.buckets
+    rows = np.arange(start, stop)
+    high, low = hash_rows(X)
+    first = first_of_equal(high, low, rows)
+    context.write(schema.BLOCK_FIRST, start, first)
+    kinds = np.flatnonzero(first == rows)
+    kinds = kinds[np.argsort(high[kinds], kind="stable")]
+    edges = np.array([bucket * 2**64 // buckets for bucket in range(buckets)], np.uint64)
+    offsets = np.append(np.searchsorted(high[kinds], edges), len(kinds))
+    context.send(schema.HASHES, number, offsets, high=high[kinds], low=low[kinds], rows=rows[kinds])
+    return {}
+
+
+def not_finite(X: Array) -> Array:
+    """Return (r,) bool: rows with NaN or inf. One sum clears a good block without a temporary of its size."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        if X.dtype.kind != "f" or np.isfinite(X.sum(dtype=np.float64)):
+            return np.zeros(len(X), bool)
+    return np.asarray(~np.isfinite(X).all(axis=1))
+
+
+def refuse_bad_rows(context: Context, receipts: dict[int, Receipt]) -> None:
+    """Raise where a row cannot take part.
+
+    Raises
+    ------
+    SourceError
+        Naming the first such rows and their number.
+    """
+    count, first = _total(receipts, "broken")
+    if count:
+        raise SourceError(
+            f"{count:,} of {context.sizes.rows:,} rows hold NaN or infinity (or values beyond float32); "
+            f"the first: {first}. Remove or impute these rows and fit again."
+        )
+    count, first = _total(receipts, "undefined")
+    if count:
+        name = context.metric.name
+        raise SourceError(
+            f"The metric {name!r} is not defined on {count:,} of {context.sizes.rows:,} rows; "
+            f"the first: {first}. It needs {_needs(name)}. Remove these rows, or use another metric "
+            "such as 'euclidean'."
+        )
+
+
+def _needs(name: str) -> str:
+    if name in ("correlation", "spearmanr"):
+        return "rows that are not constant"
+    if name in DISTRIBUTIONS:
+        return "rows without negative values and with a positive sum"
+    return "rows that are not all zero"
+
+
+def _named(what: str, mask: Array, start: int) -> dict[str, Any]:
+    return {what: int(mask.sum()), f"first_{what}": (np.flatnonzero(mask)[:NAMED] + start).tolist()}
+
+
+def _total(receipts: dict[int, Receipt], what: str) -> tuple[int, str]:
+    first = [row for number in sorted(receipts) for row in receipts[number].found[f"first_{what}"]][:NAMED]
+    names = ("row " if len(first) == 1 else "rows ") + ", ".join(map(str, first))
+    return Receipt.total(receipts, what), names
+
+
+CHECK = Visitor(check_rows, _share_of_check)
+TAKE_SAMPLE = Visitor(take_sample, _share_of_sample)
+HASH = Visitor(write_hashes, _share_of_hash, when=lambda context: context.params.unique)
+
+SCAN = Step(
+    "scan",
+    plan_scan,
+    reads=(schema.SOURCE,),
+    writes=(schema.SAMPLE, schema.HASHES, schema.BLOCK_FIRST),
+)

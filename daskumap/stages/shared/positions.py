@@ -1,0 +1,45 @@
+"""Positions of the finished layout, and arrays of the rows' order in the vertices' order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from daskumap.runtime.context import Context
+from daskumap.store import schema
+
+Array = np.ndarray[Any, Any]
+
+
+def epoch_ranges(context: Context) -> list[tuple[int, int]]:
+    """Return the epochs [first, last) of each segment; segments end between two reconciliations."""
+    p, n_epochs = context.params, context.job.n_epochs
+    every = -(-p.checkpoint_every // p.reconcile_every) * p.reconcile_every
+    return [(first, min(first + every, n_epochs)) for first in range(0, n_epochs, every)]
+
+
+def read_state(context: Context, item: schema.Array, start: int, stop: int) -> Array:
+    """Read one part of the layout's state, a chunk at a time: together they would be held read and decoded."""
+    out = np.empty((stop - start, context.params.n_components), np.float32)
+    for at in range(start, stop, context.sizes.state_chunk):
+        end = min(stop, at + context.sizes.state_chunk)
+        out[at - start : end - start] = context.read(item, at, end)
+    return out
+
+
+def final_positions(context: Context) -> Array:
+    """Return the finished positions, (n, d) in vertex order, NaN for vertices without edges.
+
+    A row that nothing joins to the others has no place on the map; umap-learn gives NaN too.
+    """
+    slot = schema.STATE[(len(epoch_ranges(context)) - 1) % 2]
+    positions = read_state(context, slot[0], 0, context.sizes.rows)
+    positions[context.read(schema.DEGREES) == 0] = np.nan
+    return positions
+
+
+def final_bytes(context: Context) -> int:
+    """Return what reading the finished positions takes: with the degrees, or a chunk as read and decoded."""
+    s, d = context.sizes, context.params.n_components
+    return s.rows * d * 4 + max(s.rows * 5, s.state_chunk * d * 8)

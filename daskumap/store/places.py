@@ -1,0 +1,174 @@
+"""Where a run store lies: in a folder, at a URL, or in a Zarr store that the caller holds.
+
+What only makes sense for one of them belongs here: locks, free space, what dead writers left.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any, Protocol
+
+from zarr.abc.store import Store
+from zarr.core.sync import sync
+from zarr.storage import FsspecStore, LocalStore, MemoryStore
+
+from daskumap.errors import ParameterError, StoreError
+from daskumap.store.trouble import is_url, local_path, speaking
+
+# What another process wrote has to be seen, so listings are not kept.
+URL_OPTIONS = {"use_listings_cache": False}
+
+
+class Place(Protocol):
+    """Where a run store is or will be.
+
+    Attributes
+    ----------
+    url
+        Path, URL or description, for messages and for other processes.
+    shared
+        Whether other processes reach it.
+    """
+
+    url: str
+    shared: bool
+
+    def store(self) -> Store:
+        """Return the Zarr store that begins here."""
+        ...
+
+    def is_occupied(self) -> bool:
+        """Return whether anything is here, a run store or not."""
+        ...
+
+    def free_bytes(self) -> int | None:
+        """Return the bytes that are free here, None where that has no meaning."""
+        ...
+
+    def sweep(self) -> None:
+        """Delete what writes that were cut short have left beside their targets."""
+        ...
+
+
+class Folder:
+    """A folder of this machine."""
+
+    shared = True
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.url = path, str(path)
+
+    def store(self) -> Store:
+        """Return the Zarr store that begins here."""
+        return LocalStore(self.path)
+
+    def is_occupied(self) -> bool:
+        """Return whether anything is here.
+
+        Raises
+        ------
+        StoreError
+            If it is no folder.
+        """
+        with speaking(self.url):
+            if (self.path.exists() or self.path.is_symlink()) and not self.path.is_dir():
+                raise StoreError(
+                    f"{self.url} is a file or a link to nowhere. Name a folder that does not exist yet for "
+                    "the run."
+                )
+            return self.path.exists() and any(self.path.iterdir())
+
+    def free_bytes(self) -> int | None:
+        """Return the bytes that are free on the disk of the folder."""
+        folder = self.path
+        with speaking(self.url):
+            while not folder.exists():
+                folder = folder.parent
+        return shutil.disk_usage(folder).free
+
+    def sweep(self) -> None:
+        """Delete the temporary files of writes that were cut short."""
+        with speaking(self.url):
+            for path in self.path.rglob("*.partial"):
+                path.unlink(missing_ok=True)
+
+
+class Url:
+    """What fsspec reaches."""
+
+    shared = True
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def store(self) -> Store:
+        """Return the Zarr store that begins here."""
+        return FsspecStore.from_url(self.url, storage_options=URL_OPTIONS)
+
+    def is_occupied(self) -> bool:
+        """Return whether anything is here."""
+        with speaking(self.url):
+            return _has_members(self.store())
+
+    def free_bytes(self) -> int | None:
+        """Return None: buckets have no end."""
+        return None
+
+    def sweep(self) -> None:
+        """Do nothing: an object is there whole or not at all."""
+
+
+class Held:
+    """A Zarr store that only this process has, such as one in memory."""
+
+    shared = False
+
+    def __init__(self, store: Store) -> None:
+        self._store, self.url = store, str(store)
+
+    def store(self) -> Store:
+        """Return the store."""
+        return self._store
+
+    def is_occupied(self) -> bool:
+        """Return whether anything is here."""
+        with speaking(self.url):
+            return _has_members(self._store)
+
+    def free_bytes(self) -> int | None:
+        """Return None: what it can hold is the caller's knowledge."""
+        return None
+
+    def sweep(self) -> None:
+        """Do nothing."""
+
+
+def find_place(run: Any) -> Place:
+    """Return the place that a path, a URL or a Zarr store means; memory for None.
+
+    Raises
+    ------
+    ParameterError
+        If it is none of these.
+    """
+    if run is None:
+        return Held(MemoryStore())
+    if isinstance(run, LocalStore):
+        return Folder(Path(run.root).absolute())
+    if isinstance(run, Store):
+        return Held(run)
+    if not isinstance(run, str | Path):
+        raise ParameterError(
+            f"run is a {type(run).__name__}; it must be the path or URL of a run store, or a Zarr store."
+        )
+    return Url(str(run).rstrip("/")) if is_url(run) else Folder(local_path(run))
+
+
+def _has_members(store: Store) -> bool:
+    async def first() -> bool:
+        async for _ in store.list_dir(""):
+            return True
+        return False
+
+    return sync(first())

@@ -1,0 +1,218 @@
+"""Everything that a run store holds, each once: name, type, dimensions, columns, and how long it stays.
+
+Steps declare by these items what they read and write. Dimensions, with what a chunk holds of them:
+
+=========== ============================================================ ==================
+row         position in the user's order                                 a row block
+vertex      position in cell-major order                                 a vertex chunk
+moving      a vertex, in the layout's checkpoints                        a piece of a layout partition
+block       row block of the source                                      one
+bundle      consecutive row blocks that one task counts                  one
+partition   vertex range that one task owns                              one
+column      of the input                                                 all
+component   column of the embedding                                      all
+neighbor    of a row, itself not counted                                 all
+overlap     cells that a row joins, at most                              all
+level       from which a row joins a cell                                all
+cell        small cell                                                   all
+probe       row whose neighbours are also found exactly                  all
+=========== ============================================================ ==================
+
+What a task creates itself, since only it knows the sizes, has `made="task"`. Types beside NumPy's: "metric" is
+what the metric works on, float32 or uint8; "vertex" is the type of vertex ids in graphs, int32 while they fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+# How long an item stays: until its last reader is done, for a model, or as the result.
+SCRATCH, MODEL, RESULT = 0, 1, 2
+# What `keep` of `daskumap.fit` keeps, by the least of these.
+KEEP = {"all": SCRATCH, "model": MODEL, "embedding": RESULT}
+
+
+@dataclass(frozen=True, eq=False)
+class Item:
+    """Something that a run store holds, under a name, for as long as `stays` says."""
+
+    name: str
+
+
+@dataclass(frozen=True, eq=False)
+class Array(Item):
+    """A Zarr array: type and dimensions."""
+
+    dtype: str
+    dims: tuple[str, ...]
+    stays: int = SCRATCH
+    made: str = "driver"
+
+
+@dataclass(frozen=True, eq=False)
+class Exchange(Item):
+    """Records on their way: one batch for each task of the sender, sorted by destination.
+
+    Attributes
+    ----------
+    by, to
+        What there is a batch of, and what a destination is.
+    columns
+        Type and width by name; the width is a dimension, "" for a vector. A batch may lack columns.
+    offsets
+        What the table of offsets is called: destination d has the records offsets[d] to offsets[d + 1].
+    chunk_bytes, offsets_a_chunk
+        About the size of a chunk. Small where slices are small, so that they read little beside themselves.
+    """
+
+    by: str
+    to: str
+    columns: Mapping[str, tuple[str, str]]
+    stays: int = SCRATCH
+    offsets: str = "offsets"
+    chunk_bytes: int = 1 << 20
+    offsets_a_chunk: int = 1 << 13
+
+
+@dataclass(frozen=True, eq=False)
+class Fact(Item):
+    """A number, or a few by name, as a JSON document with a checksum."""
+
+    stays: int = MODEL
+
+
+@dataclass(frozen=True, eq=False)
+class File(Item):
+    """Bytes that are no array."""
+
+    stays: int = RESULT
+
+
+def _cells(name: str, dtype: str, *dims: str) -> Array:
+    return Array(f"cells/{name}", dtype, dims, MODEL, "task")
+
+
+def _order(name: str, dtype: str, *dims: str, stays: int = SCRATCH) -> Array:
+    return Array(f"order/{name}", dtype, dims, stays, "task")
+
+
+# The input, which is read through `Context.rows`: the user's own array, or its copy at this place.
+SOURCE = Array("input/rows", "metric", ("row", "column"), MODEL, "driver")
+INIT = Array("input/init", "float32", ("row", "component"), SCRATCH, "driver")
+
+# Rows: scan and unique.
+SAMPLE = Exchange("scan/sample", "block", "all", {"rows": ("metric", "column")})
+HASHES = Exchange(
+    "scan/hashes", "block", "bucket", {"high": ("uint64", ""), "low": ("uint64", ""), "rows": ("int64", "")}
+)
+BLOCK_FIRST = Array("unique/block_first", "int64", ("row",))
+TWINS = Exchange("unique/twins", "bucket", "block", {"rows": ("int64", ""), "firsts": ("int64", "")})
+FIRST = Array("rows/first", "int64", ("row",), MODEL)
+DISTINCT_ROWS = Fact("facts/distinct_rows")
+
+# Cells: where they are, which rows join them, and the rows brought together.
+CENTROIDS = _cells("centroids", "metric", "cell", "column")
+RADII = _cells("radii", "float32", "cell")
+MEMBERS = _cells("members", "float64", "cell")
+MICRO = _cells("micro", "metric", "micro-cell", "column")
+MEAN = _cells("mean", "float32", "column")
+AXES = _cells("axes", "float32", "column", "component")
+LIMITS = _cells("limits", "float64", "bound", "component")
+PROBES = _cells("probes", "metric", "probe", "column")
+PROBE_ROWS = _cells("probe_rows", "int64", "probe")
+CELLS = Fact("facts/cells")  # cells, probes
+
+NEAREST = Array("assign/cells", "int32", ("row", "overlap"))
+LEVELS = Array("assign/levels", "uint8", ("row", "overlap"))
+COUNTS = Array("assign/counts", "int32", ("block", "level", "cell"))
+BLOCK_PROBES = (
+    Array("assign/probe_ids", "int64", ("block", "probe", "neighbor")),
+    Array("assign/probe_distances", "float32", ("block", "probe", "neighbor")),
+    Array("assign/probe_cells", "int32", ("block", "probe", "neighbor", "overlap")),
+    Array("assign/probe_levels", "uint8", ("block", "probe", "neighbor", "overlap")),
+)
+ON_AXES = Array("assign/axes", "float32", ("row", "component"))
+IN_MICRO = Array("assign/micro", "int32", ("row",))
+
+BUNDLE_COUNTS = Array("counts/members", "int32", ("bundle", "level", "cell"))
+COUNTS_BEFORE = Array("counts/before", "int32", ("block", "cell and twins"))
+BUNDLE_PROBES = (
+    Array("counts/probe_ids", "int64", ("bundle", "probe", "neighbor")),
+    Array("counts/probe_distances", "float32", ("bundle", "probe", "neighbor")),
+    Array("counts/probe_cells", "int32", ("bundle", "probe", "neighbor", "overlap")),
+    Array("counts/probe_levels", "uint8", ("bundle", "probe", "neighbor", "overlap")),
+)
+
+SLICE_STARTS = _order("slice_starts", "int64", "cell bound")
+GROUP_STARTS = _order("group_starts", "int64", "group bound")
+CELL_STARTS = _order("cell_starts", "int64", "cell bound", stays=MODEL)
+WIDE_OF = _order("wide_of", "int32", "cell", stays=MODEL)
+FIRST_VERTICES = _order("first_vertices", "int64", "bundle", "cell and twins")
+PROBE_IDS = _order("probe_ids", "int64", "probe", "neighbor")
+# distinct, wide, level, copies, recall (by level), groups, largest_cell, sliced_cells
+ORDER = Fact("facts/order")
+
+VERTEX = Array("rows/vertex", "int64", ("row",), MODEL)
+# A batch holds "rows", or "ids" where the one worker holds all rows; "cells" where wide cells are searched.
+SHUFFLE = Exchange(
+    "shuffle",
+    "block",
+    "slice of a cell",
+    {
+        "vertices": ("int64", ""),
+        "ids": ("int64", ""),
+        "rows": ("metric", "column"),
+        "cells": ("int32", "seed"),
+    },
+)
+
+# Graph: neighbours, calibration, and the symmetrised graph.
+FOUND = Exchange(
+    "found",
+    "group",
+    "vertex chunk",
+    {"vertices": ("int64", ""), "ids": ("int64", "neighbor"), "distances": ("float32", "neighbor")},
+)
+INDICES = Array("knn/indices", "int64", ("vertex", "neighbor"), MODEL)
+DISTANCES = Array("knn/distances", "float32", ("vertex", "neighbor"), MODEL)
+MEAN_DISTANCE = Fact("facts/mean_distance")
+RHO = Array("calibration/rho", "float32", ("vertex",), MODEL)
+SIGMA = Array("calibration/sigma", "float32", ("vertex",), MODEL)
+REVERSE = Exchange(
+    "reverse",
+    "partition",
+    "vertex chunk",
+    {"tails": ("int64", ""), "heads": ("int64", ""), "weights": ("float32", "")},
+)
+# One CSR block row a partition: the offsets are its indptr.
+GRAPH = Exchange(
+    "graph",
+    "partition",
+    "vertex",
+    {"tails": ("vertex", ""), "weights": ("float32", "")},
+    MODEL,
+    "indptr",
+    4 << 20,
+    1 << 19,
+)
+DEGREES = Array("graph/degrees", "int32", ("vertex",), MODEL)
+GRAPH_FACTS = Fact("facts/graph")  # largest_weight, edges, largest_degree, isolated
+
+# Map: start, layout, embedding.
+INITIAL = Array("initial", "float32", ("vertex", "component"))
+# Two slots, used in turn, so that the last checkpoint is whole while the next one is written.
+STATE = tuple(
+    tuple(Array(f"layout/{slot}/{part}", "float32", ("moving", "component")) for part in parts)
+    for slot, parts in dict.fromkeys(("even", "odd"), ("positions", "mean", "variance")).items()
+)
+EMBEDDING = Array("embedding", "float32", ("row", "component"), RESULT)
+
+# Measures: the report.
+MAP_IDS = Array("report/map_ids", "int64", ("probe", "neighbor"))
+MAP_ROWS = Exchange("report/rows", "block", "all", {"rows": ("metric", "column")})
+MAP_DISTANCES = Array("report/map_distances", "float32", ("probe", "neighbor"))
+CLOSER = Array("report/closer", "int64", ("block", "probe", "neighbor"))
+LOSS = Fact("facts/loss", SCRATCH)  # attractive, repulsive, cut_edges, edges
+MEASURES = Fact("report/measures", RESULT)
+PICTURE = File("embedding.png")
