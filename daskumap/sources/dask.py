@@ -1,0 +1,88 @@
+"""dask arrays, whose blocks have to be computed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import numpy as np
+
+from daskumap.errors import SourceError
+from daskumap.sources import base
+from daskumap.sources.base import Array, Source, check_array
+from daskumap.sources.memory import as_numpy
+
+
+class DaskSource(Source):
+    """A dask array; each read computes the blocks that it touches, by dask's current scheduler.
+
+    `blocks` computes each block once, and no more than 64 MB of them, or one row of blocks, are held. A graph
+    that reduces over all rows, such as `X - X.mean(axis=0)`, is evaluated again for each batch: compute the
+    reduction first.
+    """
+
+    in_place: ClassVar[bool] = False
+
+    def __init__(self, array: Any) -> None:
+        check_array(array, "The dask array")
+        super().__init__(array, "the dask array", block_rows=int(max(array.chunks[0])))
+        self._array = array
+
+    def read_bytes(self, rows: int) -> int:
+        """Return a bound of the rows and of the blocks they lie in; what the graph holds is not known.
+
+        A block is counted twice, since the rows are put together from blocks of several columns.
+        """
+        columns, size = self.shape[1], self.dtype.itemsize
+        spanned = min(self.shape[0], rows + 2 * self.block_rows)
+        return rows * columns * 4 + 2 * spanned * columns * size
+
+    def blocks(self) -> Iterator[Array]:
+        """Return all rows as blocks that end where dask's do."""
+        most = max(1, base.BLOCK_BYTES // (self.shape[1] * self.dtype.itemsize))
+        for start, stop in _batches(np.cumsum(self._array.chunks[0]).tolist(), most):
+            yield self._read(start, stop, self.dtype)
+
+    def _read(self, start: int, stop: int, dtype: np.dtype[Any]) -> Array:
+        block = _compute(self._array, start, stop)
+        if block.dtype == dtype and block.flags.carray:
+            return block
+        out = np.empty(block.shape, dtype)
+        self._cast(block, out, start)
+        return out
+
+
+def is_dask(data: Any) -> bool:
+    """Return whether it is one of dask's collections."""
+    # By name, since importing dask takes longer than most runs on small data.
+    return type(data).__module__.partition(".")[0] == "dask"
+
+
+def open_dask(data: Any) -> DaskSource:
+    """Return the source of a dask array."""
+    if not type(data).__module__.startswith("dask.array"):
+        raise SourceError(
+            f"The input is a dask {type(data).__name__}; pass data.to_dask_array(lengths=True)."
+        )
+    return DaskSource(data)
+
+
+def _batches(ends: list[int], rows: int) -> Iterator[tuple[int, int]]:
+    """Group consecutive blocks, given by their ends, into batches of at most `rows`, or of one block."""
+    start = end = 0
+    for stop in ends:
+        if stop - start > rows and end > start:
+            yield start, end
+            start = end
+        end = stop
+    yield start, end
+
+
+def _compute(array: Any, start: int, stop: int) -> Array:
+    block = array[start:stop].compute()
+    if block.shape != (stop - start, array.shape[1]):
+        raise SourceError(
+            f"Rows {start} to {stop} of the dask array came out as {block.shape}, not as its chunks promise. "
+            "Call compute_chunk_sizes() on it first."
+        )
+    return as_numpy(block)

@@ -1,0 +1,46 @@
+"""Which source the user means, by a table of openers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from daskumap.sources import anndata, dask, memory, nodes, xarray
+from daskumap.sources import zarr as stored
+from daskumap.sources.base import Source
+
+# Each opener knows its kind without importing the library, and returns a source or what lies inside: a path
+# leads to a Zarr group, the group to its array. The first that knows the data opens it, so that a kind comes
+# before the more general one that it belongs to.
+OPENERS: tuple[tuple[Callable[[Any], bool], Callable[[Any], Any]], ...] = (
+    (nodes.is_place, nodes.open_node),
+    (anndata.is_anndata, anndata.matrix_of),
+    (nodes.is_group, nodes.only_array),
+    (stored.is_array, stored.ZarrSource),
+    (xarray.is_xarray, xarray.array_of),
+    (dask.is_dask, dask.open_dask),
+    (memory.is_object, memory.open_object),
+)
+
+
+def find(data: Any) -> Source:
+    """Return the source that a path, a URL, a Zarr array or group, or an array in memory stands for.
+
+    Raises
+    ------
+    SourceNotFoundError
+        If there is nothing at the path.
+    SourceError
+        If it is no two-dimensional numeric array, or several are possible.
+    DependencyError
+        If a URL needs a package that is missing.
+    """
+    found = data
+    while not isinstance(found, Source):
+        found = next(opened for is_kind, opened in OPENERS if is_kind(found))(found)
+    return found
+
+
+def open_spec(spec: dict[str, Any]) -> Source:
+    """Open what `Source.spec` describes, in any process."""
+    return find(nodes.open_node(spec["path"], spec.get("storage_options")))

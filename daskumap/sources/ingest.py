@@ -1,0 +1,70 @@
+"""The way of a source into the run store, so that every worker can read it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.codecs import BytesCodec, Crc32cCodec
+
+from daskumap.sources.base import Array, Source
+
+# Large enough that a file costs little, small enough that a scattered row does.
+CHUNK_BYTES = 4 << 20
+
+
+def ingest(source: Source, group: zarr.Group, name: str) -> str:
+    """Write all rows of a source into an array of a run store, and return their digest.
+
+    The stored bytes depend on the values and the type only. Writing the same rows again gives the same bytes.
+
+    Returns
+    -------
+    str
+        What `Source.digest` says of the source, and of the array that was written.
+    """
+    target = _create(source, group, name)
+    digest, row = hashlib.sha256(), 0
+    for part in _whole_chunks(source.blocks(), target.chunks[0]):
+        digest.update(part.data)
+        target[row : row + len(part)] = part
+        row += len(part)
+    return digest.hexdigest()
+
+
+def _whole_chunks(blocks: Iterator[Array], rows: int) -> Iterator[Array]:
+    """Cut consecutive blocks anew, so that each part but the last one is made of whole chunks."""
+    rest: Array | None = None
+    for block in blocks:
+        if rest is not None:
+            missing = rows - len(rest)
+            rest, block = np.concatenate([rest, block[:missing]]), block[missing:]
+            if len(rest) < rows:
+                continue
+            yield rest
+        whole = len(block) // rows * rows
+        if whole:
+            yield block[:whole]
+        # A copy, since a view would keep the whole block in memory while the next one is made.
+        rest = block[whole:].copy() if whole < len(block) else None
+    if rest is not None:
+        yield rest
+
+
+def _create(source: Source, group: zarr.Group, name: str) -> zarr.Array[Any]:
+    """Create the array in the run store: whole rows, and a checksum, or a flipped bit would go unnoticed."""
+    rows = max(1, CHUNK_BYTES // (source.shape[1] * source.dtype.itemsize))
+    return group.create_array(
+        name,
+        shape=source.shape,
+        dtype=source.dtype,
+        chunks=(min(rows, source.shape[0]), source.shape[1]),
+        filters=None,
+        serializer=BytesCodec(),
+        compressors=[Crc32cCodec()],
+        fill_value=np.nan if source.dtype.kind == "f" else 0,
+        overwrite=True,
+    )

@@ -1,0 +1,172 @@
+"""Which Zarr array or group a path, a URL or a store stands for, and how another process finds it again."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import zarr
+from zarr.abc.store import Store
+from zarr.errors import NodeNotFoundError
+from zarr.storage import FsspecStore, LocalStore
+
+from daskumap.errors import DaskumapError, DependencyError, SourceError, SourceNotFoundError
+from daskumap.sources.base import is_numeric
+from daskumap.store.trouble import is_url
+
+LISTED = 12
+# Never a secret: a spec goes into the run store, and credentials come from each worker's environment.
+SHARED_OPTIONS = ("anon", "endpoint_url", "profile", "project", "requester_pays", "account_name")
+# What people pass instead of Zarr, and how it becomes Zarr.
+FOREIGN = {
+    ".npy": ("a NumPy file", "Pass numpy.load(path, mmap_mode='r') instead of the path"),
+    ".npz": ("a NumPy archive", "Pass numpy.load(path)['name'] instead of the path"),
+    ".h5ad": ("an AnnData HDF5 file", "Convert it: anndata.read_h5ad(path).write_zarr('data.zarr')"),
+    ".h5": ("an HDF5 file", "Convert it: zarr.create_array('data.zarr', data=h5py.File(path)['name'][:])"),
+    ".csv": ("a table of text", "Pass pandas.read_csv(path).to_numpy() instead of the path"),
+    ".parquet": ("a Parquet file", "Pass pandas.read_parquet(path).to_numpy() instead of the path"),
+    ".zip": ("a zip file", "Unpack it and pass the folder"),
+}
+FOREIGN |= {".hdf5": FOREIGN[".h5"], ".tsv": FOREIGN[".csv"]}
+
+
+def is_place(data: Any) -> bool:
+    """Return whether it is a path, a URL or a store of Zarr's."""
+    return isinstance(data, str | os.PathLike | Store)
+
+
+def is_group(data: Any) -> bool:
+    """Return whether it is a Zarr group."""
+    return isinstance(data, zarr.Group)
+
+
+def open_node(where: Any, storage_options: dict[str, Any] | None = None) -> zarr.Array[Any] | zarr.Group:
+    """Open a path, a URL or a store read-only, as the array or group that lies there."""
+    if isinstance(where, Store):
+        return _open(where, str(where), None)
+    text = os.fspath(where)
+    if text.startswith("file://"):
+        text = unquote(urlsplit(text).path)
+    if is_url(text):
+        return _open(text.rstrip("/"), text, storage_options)
+    try:
+        path = Path(text).expanduser().resolve()
+        if not path.exists():
+            raise _not_found(path)
+        return _open(path, str(path), None)
+    except DaskumapError:
+        raise
+    except (OSError, RuntimeError, ValueError) as error:  # links in a circle, what may not be read, no path
+        raise SourceError(
+            f"{text!r} cannot be followed ({type(error).__name__}: {error}). Check the links and permissions "
+            "on the way, or give another path."
+        ) from error
+
+
+def only_array(group: zarr.Group) -> zarr.Array[Any]:
+    """Return the one two-dimensional numeric array of a group."""
+    found, listing = list_matrices(group)
+    if len(found) != 1:
+        raise refuse_choice(group, len(found), listing)
+    return found[0]
+
+
+def list_matrices(group: zarr.Group) -> tuple[list[zarr.Array[Any]], str]:
+    """Return the two-dimensional numeric arrays of a group, at any depth, and a list of them for messages."""
+    try:
+        # A web server lists nothing: there, only consolidated metadata knows the members.
+        listed = group if group.store.supports_listing else zarr.open_group(group.store_path, mode="r")
+        members = sorted(listed.members(max_depth=None), key=lambda item: item[0])
+    except Exception as error:
+        raise SourceError(
+            f"The group {group.store_path} cannot be listed ({type(error).__name__}: {error}). "
+            "Append the name of an array to the path."
+        ) from error
+    arrays = [(path, node) for path, node in members if isinstance(node, zarr.Array)]
+    found = [(path, array) for path, array in arrays if array.ndim == 2 and is_numeric(array.dtype)]
+    listing = "; ".join(f"{path} {a.shape[0]} x {a.shape[1]} {a.dtype}" for path, a in found[:LISTED])
+    return [array for _, array in found], listing
+
+
+def refuse_choice(group: zarr.Group, count: int, listing: str) -> SourceError:
+    """Return the error for a group that does not tell which of its arrays is meant."""
+    name = str(group.store_path)
+    if not count:
+        return SourceError(
+            f"{name} is a group without a two-dimensional numeric array. Pass the path of one."
+        )
+    return SourceError(
+        f"{name} is a group with {count} two-dimensional arrays. Append one to the path: {listing}."
+    )
+
+
+def node_spec(array: zarr.Array[Any]) -> dict[str, Any] | None:
+    """Return path or URL, and options, with which `open_node` finds an array again.
+
+    None for stores that neither describes in full, such as one in memory.
+    """
+    store = array.store
+    if isinstance(store, LocalStore):
+        return {"kind": "zarr", "path": str((store.root / array.path).resolve())}
+    if isinstance(store, FsspecStore):
+        fs = getattr(store.fs, "sync_fs", store.fs)  # zarr wraps what is not asynchronous
+        options = {k: v for k, v in fs.storage_options.items() if k in SHARED_OPTIONS}
+        url = "/".join(part for part in (fs.unstrip_protocol(store.path), array.path) if part)
+        return {"kind": "zarr", "path": url, "storage_options": options}
+    return None
+
+
+def _open(where: Any, name: str, storage_options: dict[str, Any] | None) -> zarr.Array[Any] | zarr.Group:
+    """Open with zarr, and say in our words what went wrong."""
+    try:
+        # What was added after the last consolidation is invisible through consolidated metadata.
+        return zarr.open(where, mode="r", storage_options=storage_options, use_consolidated=False)
+    except NodeNotFoundError as error:
+        raise _not_zarr(where, name) from error
+    except ImportError as error:
+        raise DependencyError(
+            f"{name} cannot be opened: {error}. Install it: pip install 'daskumap[remote]', and what fsspec "
+            f"needs for {name.partition(':')[0]}:// (s3fs, gcsfs, adlfs or aiohttp)."
+        ) from error
+    except FileNotFoundError as error:
+        raise SourceNotFoundError(f"There is nothing at {name}. Check the address.") from error
+    except MemoryError:
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise SourceError(
+            f"{name} cannot be opened as Zarr ({reason}). Its metadata is damaged, it holds objects, "
+            "or it needs a codec that is not installed. Check the address, or write it as plain numbers."
+        ) from error
+
+
+def _not_found(path: Path) -> SourceError:
+    """Say what lies near a path that does not exist."""
+    parent = next(folder for folder in path.parents if folder.exists())
+    if parent.is_file():
+        return _not_zarr(parent, str(parent))
+    names = [entry.name for entry in sorted(parent.iterdir()) if not _is_plumbing(entry.name)]
+    near = difflib.get_close_matches(path.relative_to(parent).parts[0], names, LISTED, 0.3) or names[:LISTED]
+    listed = f"Near it, in {parent}: {', '.join(near)}." if near else f"{parent} is empty."
+    return SourceNotFoundError(f"There is nothing at {path}. {listed} Check the path.")
+
+
+def _not_zarr(where: Any, name: str) -> SourceError:
+    """Say what it looks like, and how it becomes Zarr."""
+    if not isinstance(where, Path):
+        return SourceNotFoundError(f"There is no Zarr array or group at {name}. Check the address.")
+    if where.is_file():
+        kind, remedy = FOREIGN.get(where.suffix.lower(), ("a file", "Pass the folder of a Zarr array"))
+        return SourceError(f"{name} is {kind}, not a Zarr array. {remedy}.")
+    names = [entry.name for entry in sorted(where.iterdir()) if not _is_plumbing(entry.name)][:LISTED]
+    return SourceError(
+        f"{name} is a folder, but no Zarr array or group: it holds {', '.join(names) or 'nothing'}. "
+        "Pass the folder that has a zarr.json, .zarray or .zgroup."
+    )
+
+
+def _is_plumbing(name: str) -> bool:
+    return name.startswith(".") or name in ("zarr.json", "c")
