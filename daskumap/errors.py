@@ -42,5 +42,9 @@ class TaskError(DaskumapError, RuntimeError):
     """A task failed more often than it may."""
 
 
+class ClusterError(DaskumapError, ConnectionError):
+    """The Dask cluster, or the way to it, was lost."""
+
+
 class DependencyError(DaskumapError, ImportError):
     """An optional package is needed and missing."""

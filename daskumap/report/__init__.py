@@ -1,1 +1,1 @@
-"""What people see of a run: progress, tables, pictures."""
+"""What people see of a run: progress, text, pictures."""

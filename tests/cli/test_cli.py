@@ -14,7 +14,7 @@ from conftest import sha
 import daskumap
 import daskumap.api
 from daskumap.cli.main import build_parser, main
-from daskumap.errors import TaskError
+from daskumap.errors import ClusterError, TaskError
 
 QUICK = ["--scheduler", "sequential", "--n-epochs", "10", "--seed", "1", "--n-neighbors", "10"]
 
@@ -32,9 +32,11 @@ def place(tmp_path):
 def test_fit_then_status_and_report(source, place, fit, small, capsys):
     assert main(["fit", source, place, *QUICK, "--min-dist", "0.05", "--set", "target_recall=0.9"]) == 0
     said = capsys.readouterr()
-    assert f"embedding            {place}/embedding" in said.out
+    assert said.out.endswith(
+        f"\n\nembedding            {place}/embedding\npicture              {place}/embedding.png\n"
+    )
     assert "trustworthiness" in said.out
-    assert "layout: 1 task(s)" in said.err
+    assert "daskumap  layout: 1 task, " in said.err
     run = daskumap.open(place)
     options = {"n_neighbors": 10, "min_dist": 0.05, "target_recall": 0.9, "n_epochs": 10}
     assert options.items() <= run.params.items()
@@ -96,13 +98,29 @@ def test_exit_codes_of_a_run_of_another_kind(source, place, capsys):
     assert "min_dist was 0.1 and is now 0.3" in capsys.readouterr().err
 
 
-def test_a_task_that_fails_has_a_code(source, place, capsys, monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (TaskError("Stage 'scan', task 3 failed 3 times"), 7),
+        (ClusterError("The connection to the scheduler was lost."), 8),
+    ],
+)
+def test_what_fails_on_the_way_has_a_code(source, place, capsys, monkeypatch, error, code):
     def fail(*args, **options):
-        raise TaskError("Stage 'scan', task 3 failed 3 times")
+        raise error
 
     monkeypatch.setattr(daskumap, "fit", fail)
-    assert main(["fit", source, place]) == 7
-    assert capsys.readouterr().err == "daskumap: Stage 'scan', task 3 failed 3 times\n"
+    assert main(["fit", source, place]) == code
+    assert capsys.readouterr().err == f"daskumap: {error}\n"
+
+
+@pytest.fixture
+def planned(monkeypatch):
+    """What `daskumap.plan` is called with."""
+    assert callable(daskumap.plan)  # so that the names are loaded
+    given = {}
+    monkeypatch.setattr(daskumap, "plan", lambda data, **params: given.update(params))
+    return given
 
 
 @pytest.mark.parametrize(
@@ -116,19 +134,32 @@ def test_a_task_that_fails_has_a_code(source, place, capsys, monkeypatch):
         ("f=x=y", "x=y"),
     ],
 )
-def test_set(text, value, source, monkeypatch):
-    given = {}
-
-    def plan(data, **params):
-        given.update(params)
-
-    assert callable(daskumap.fit)  # so that the names are loaded
-    monkeypatch.setattr(daskumap, "plan", plan)
+def test_set(text, value, source, planned):
     assert main(["plan", source, "--set", text, "--n-epochs", "7"]) == 0
-    assert given == {text[0]: value, "n_epochs": 7, "workers": 1}
+    assert planned == {text[0]: value, "n_epochs": 7, "workers": 1}
 
 
-@pytest.mark.parametrize("arguments", ["", "fit", "nonsense", "fit a b --init magic", "fit a b --nope"])
+@pytest.mark.parametrize(
+    ("arguments", "params"),
+    [
+        ("", {}),
+        ("--no-report", {"report": False}),
+        ("--keep all", {"keep": "all"}),
+        ("--keep embedding --no-report", {"keep": "embedding", "report": False}),
+    ],
+)
+def test_what_a_run_leaves_behind(arguments, params, source, place, planned, monkeypatch):
+    fitted = {}
+    monkeypatch.setattr(daskumap, "fit", lambda data, run, **options: fitted.update(options))
+    assert main(["plan", source, *arguments.split()]) == 0
+    assert planned == {**params, "workers": 1}
+    assert main(["fit", source, place, "--quiet", *arguments.split()]) == 0
+    assert fitted == {**params, "client": None, "progress": False, "restart": False}
+
+
+@pytest.mark.parametrize(
+    "arguments", ["", "fit", "nonsense", "fit a b --init magic", "fit a b --nope", "plan a --keep some"]
+)
 def test_wrong_usage(arguments, capsys):
     with pytest.raises(SystemExit) as exit_:
         main(arguments.split())
@@ -138,7 +169,7 @@ def test_wrong_usage(arguments, capsys):
 
 def test_each_command_has_help(capsys):
     (commands,) = (action for action in build_parser()._actions if action.choices)
-    assert {"plan", "fit", "status", "report", "demo"} <= set(commands.choices)
+    assert {"plan", "fit", "resume", "status", "report", "verify", "demo"} == set(commands.choices)
     for command in commands.choices:
         with pytest.raises(SystemExit) as exit_:
             main([command, "--help"])

@@ -1,0 +1,62 @@
+"""`daskumap fit | plan | resume`: commands that make a run, or say what it would be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import daskumap
+from daskumap.cli import options as shared
+from daskumap.cli.output import say
+
+
+def add_commands(commands: Any) -> None:
+    """Add these commands to the parser's."""
+    fit = commands.add_parser("fit", help="embed an array into a run store")
+    shared.add_input(fit)
+    fit.add_argument("run", help="path or URL of the run store; an unfinished run of the same input goes on")
+    shared.add_driver(fit)
+    fit.add_argument("--restart", action="store_true", help="delete the run that is there, and start over")
+    fit.set_defaults(command=run_fit)
+
+    resume = commands.add_parser("resume", help="go on with an unfinished run, from what its run store says")
+    shared.add_run(resume)
+    resume.add_argument("--memory", help="what a worker may use, such as 4GB")
+    resume.add_argument("--threads", type=int, help="threads of the embedded worker")
+    shared.add_driver(resume)
+    resume.set_defaults(command=run_resume)
+
+    plan = commands.add_parser("plan", help="say what a fit would do; starts nothing")
+    shared.add_input(plan)
+    plan.add_argument("--workers", type=int, default=1, help="worker processes")
+    plan.set_defaults(command=run_plan)
+
+
+def run_fit(options: dict[str, Any]) -> None:
+    """Fit and show the report."""
+    source, run, quiet, scheduler = (options.pop(name) for name in ("source", "run", "quiet", "scheduler"))
+    params = shared.as_params(options)
+    result = daskumap.fit(source, run, client=scheduler, progress=not quiet, **params)
+    if not quiet:
+        _show(result, run)
+
+
+def run_resume(options: dict[str, Any]) -> None:
+    """Go on with a run and show the report."""
+    run, quiet, scheduler = (options.pop(name) for name in ("run", "quiet", "scheduler"))
+    result = daskumap.resume(run, client=scheduler, progress=not quiet, **options)
+    if not quiet:
+        _show(result, run)
+
+
+def run_plan(options: dict[str, Any]) -> None:
+    """Print the plan."""
+    source = options.pop("source")
+    say(str(daskumap.plan(source, **shared.as_params(options))))
+
+
+def _show(result: daskumap.Run, place: str) -> None:
+    """Say what was measured and where the map is, and its picture, which a run without a report lacks."""
+    lines = [str(result), "", f"embedding            {place}/embedding"]
+    if result.report["measures"]:
+        lines.append(f"picture              {place}/embedding.png")
+    say("\n".join(lines))

@@ -1,0 +1,95 @@
+"""Options that several commands share, and how they become keyword arguments."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from daskumap.errors import ParameterError
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """Add the run store that a command looks at or goes on with."""
+    parser.add_argument("run", help="path or URL of a run store")
+
+
+def add_input(parser: argparse.ArgumentParser) -> None:
+    """Add what is fitted, and how: the same for a fit and its plan."""
+    parser.add_argument("source", help="path or URL of a Zarr array (n, D)")
+    parser.add_argument("--memory", help="what a worker may use, such as 4GB; default: 60 %% of the machine")
+    parser.add_argument("--threads", type=int, help="threads a worker; default: one a core")
+    parser.add_argument("--n-neighbors", type=int, help="15 by default; counts the row itself")
+    parser.add_argument("--n-components", type=int, help="2 by default")
+    parser.add_argument("--metric", help="euclidean by default; any dense metric of pynndescent")
+    parser.add_argument("--min-dist", type=float, help="0.1 by default")
+    parser.add_argument("--spread", type=float, help="1.0 by default")
+    parser.add_argument("--n-epochs", type=int, help="200 by default, 500 up to 10,000 rows")
+    parser.add_argument("--init", choices=("pca", "spectral", "random"), help="pca by default")
+    parser.add_argument("--optimizer", choices=("adam", "sgd"), help="adam by default")
+    parser.add_argument(
+        "--unique", action="store_const", const=True, help="exact duplicates get the position of the first"
+    )
+    parser.add_argument("--seed", type=int, dest="random_state", help="the same seed gives the same bits")
+    add_results(parser)
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="any other parameter of daskumap.fit, value as JSON",
+    )
+
+
+def add_results(parser: argparse.ArgumentParser) -> None:
+    """Add what a run leaves behind."""
+    parser.add_argument(
+        "--no-report", action="store_const", const=False, dest="report", help="measure and draw nothing"
+    )
+    parser.add_argument(
+        "--keep",
+        choices=("all", "model", "embedding"),
+        help="what stays in the run store: every array; all but scratch, which is the default; "
+        "or the map and the report only",
+    )
+
+
+def add_driver(parser: argparse.ArgumentParser) -> None:
+    """Add where tasks run, and what is said meanwhile."""
+    parser.add_argument(
+        "--scheduler",
+        metavar="WHERE",
+        help="Dask scheduler's address or file, 'threads' for one worker in this process, or 'sequential'; "
+        "default: what suits the size",
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress, no report; warnings only")
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Add the choice of a form for programs."""
+    parser.add_argument("--json", action="store_true", help="as JSON")
+
+
+def as_params(options: dict[str, Any]) -> dict[str, Any]:
+    """Return what was given of the options, `--set` among them, as keyword arguments of `daskumap.fit`.
+
+    Raises
+    ------
+    ParameterError
+        If a `--set` has no value.
+    """
+    given = {name: value for name, value in options.items() if value is not None and name != "set"}
+    return given | dict(map(_parse_setting, options["set"]))
+
+
+def _parse_setting(text: str) -> tuple[str, Any]:
+    """Return name and value of NAME=VALUE; what is no JSON is a text."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ParameterError(
+            f"--set {text} has no '='; write --set NAME=VALUE, such as --set target_recall=0.99."
+        )
+    try:
+        return name, json.loads(value)
+    except json.JSONDecodeError:
+        return name, value
