@@ -93,7 +93,7 @@ def as_text(value: Any) -> bytes:
 def sealed(value: Any) -> bytes:
     """Return a document with its checksum."""
     document = {"content": value, "crc32": zlib.crc32(as_text(value))}
-    return json.dumps(document, indent=1, sort_keys=True).encode()
+    return json.dumps(document, indent=1).encode()
 
 
 async def _list(store: Store, prefix: str) -> list[str]:

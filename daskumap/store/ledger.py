@@ -30,6 +30,10 @@ class Ledger:
         }
         return {task: Receipt(**receipt) for task, receipt in loaded.items() if receipt is not None}
 
+    def count(self, stage: str) -> int:
+        """Return how many tasks of a stage have a record."""
+        return len(self.documents.numbers(f"ledger/{stage}"))
+
     def forget(self, stage: str) -> None:
         """Delete the records of a stage's tasks, so that they run again."""
         for task in self.documents.numbers(f"ledger/{stage}"):
