@@ -21,9 +21,9 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from daskumap.kernels import spaces
-from daskumap.kernels.metric_names import ARRAYS, DISTRIBUTIONS, KEYWORDS, NEED_MASS, OTHERS, SPACES
-from daskumap.kernels.scores import SQRT, finished, squared_distance
+from daskumap.kernels.metrics import spaces
+from daskumap.kernels.metrics.names import ARRAYS, DISTRIBUTIONS, KEYWORDS, NEED_MASS, OTHERS, SPACES
+from daskumap.kernels.neighbors.scores import SQRT, finished, squared_distance
 
 Array = np.ndarray[Any, Any]
 

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from daskumap.kernels.forces import Forces, clip, entry, forces, layout_loss
 from daskumap.kernels.jit import fast_kernel
-from daskumap.kernels.sampling import (
+from daskumap.kernels.layout.forces import Forces, clip, entry, forces, layout_loss
+from daskumap.kernels.layout.sampling import (
     DRAW,
     PHASE,
     Array,

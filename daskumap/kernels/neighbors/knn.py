@@ -14,10 +14,18 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from daskumap.kernels import join, products
 from daskumap.kernels.jit import kernel
-from daskumap.kernels.metrics import Metric, distance_function, to_space
-from daskumap.kernels.scores import LARGEST, SQRT, STRIP, finished, insert, squared_distance, unfinished
+from daskumap.kernels.metrics.metric import Metric, distance_function, to_space
+from daskumap.kernels.neighbors import join, products
+from daskumap.kernels.neighbors.scores import (
+    LARGEST,
+    SQRT,
+    STRIP,
+    finished,
+    insert,
+    squared_distance,
+    unfinished,
+)
 
 Array = np.ndarray[Any, Any]
 Lists = tuple[NDArray[np.int32], NDArray[np.float32]]
