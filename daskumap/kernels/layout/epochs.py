@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from daskumap.kernels.jit import fast_kernel
+from daskumap.kernels.jit import fast_kernel, inlined
 from daskumap.kernels.layout.forces import Forces, clip, entry, forces, layout_loss
 from daskumap.kernels.layout.sampling import (
     DRAW,
@@ -24,7 +24,6 @@ from daskumap.kernels.layout.sampling import (
     edge_rates,
     fired_edges,
     firing_edges,
-    inlined,
     longest_row,
     mix,
     negative_pool,

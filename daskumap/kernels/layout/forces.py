@@ -7,12 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from daskumap.kernels.jit import kernel
+from daskumap.kernels.jit import inlined, kernel
 from daskumap.kernels.layout.sampling import (
     LOSS,
     Array,
     below,
-    inlined,
     mix,
     readonly,
     stream_seed,
