@@ -174,31 +174,41 @@ class Judge:
     """Measures every map in the same way: exact neighbours and ranks of the same sampled rows."""
 
     def __init__(self, folder: Path, labels: np.ndarray[Any, Any]) -> None:
-        from daskumap.kernels import quality
+        from daskumap.kernels.quality.neighbors import exact_neighbors
 
-        self.quality, self.labels = quality, labels
+        self.labels = labels
         self.data = np.load(folder / "data.npy", mmap_mode="r")
         self.sample = np.load(folder / "sample.npy")
-        self.exact, _ = quality.exact_neighbors(self.data, self.sample, NEIGHBORS)
+        self.exact, _ = exact_neighbors(self.data, self.sample, NEIGHBORS)
 
     def measure(self, place: str) -> dict[str, float]:
         """Return the quality of the map that a worker left in `place`."""
-        quality, sample = self.quality, self.sample
+        from daskumap.kernels.quality.figures import (
+            flyaway_ratio,
+            knn_accuracy,
+            preservation,
+            trustworthiness_from_ranks,
+        )
+        from daskumap.kernels.quality.neighbors import embedding_neighbors, exact_ranks
+
+        sample = self.sample
         embedding = np.load(f"{place}/embedding.npy")
-        close, _ = quality.embedding_neighbors(embedding, sample, NEIGHBORS)
-        ranks = quality.exact_ranks(self.data, sample, close)
+        close, _ = embedding_neighbors(embedding, sample, NEIGHBORS)
+        ranks = exact_ranks(self.data, sample, close)
         return {
             "recall": self._recall(found) if (found := Path(place) / "found.npy").exists() else 1.0,
-            "trustworthiness": quality.trustworthiness_from_ranks(ranks, len(self.data), NEIGHBORS),
-            "preservation": quality.preservation(self.exact, close),
-            "accuracy": quality.knn_accuracy(embedding, self.labels, NEIGHBORS, sample),
-            "flyaway": quality.flyaway_ratio(embedding),
+            "trustworthiness": trustworthiness_from_ranks(ranks, len(self.data), NEIGHBORS),
+            "preservation": preservation(self.exact, close),
+            "accuracy": knn_accuracy(embedding, self.labels, NEIGHBORS, sample),
+            "flyaway": flyaway_ratio(embedding),
         }
 
     def _recall(self, path: Path) -> float:
         # n_neighbors counts the row itself, which is no find.
         found = np.where((found := np.load(path)) == self.sample[:, None], -1, found)
-        return float(self.quality.recall(found, self.exact[:, : NEIGHBORS - 1]))
+        from daskumap.kernels.quality.figures import recall
+
+        return float(recall(found, self.exact[:, : NEIGHBORS - 1]))
 
 
 def speed_figures(runs: list[dict[str, Any]]) -> dict[str, float | None]:

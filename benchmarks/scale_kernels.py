@@ -79,7 +79,7 @@ def copies(threads: int) -> dict[str, float]:
 
 def layout_rates(fitted: Any, threads: int) -> dict[str, float]:
     """Return forces and streamed bytes a second of one epoch, and of the bare loop."""
-    from daskumap.kernels import layout
+    from daskumap.kernels.layout import epochs as layout
 
     positions, edges, n_epochs = graph_of(fitted)
     rows = len(positions)
@@ -128,7 +128,7 @@ def bare_loop() -> Any:
     import numba
 
     from daskumap.kernels.jit import FAST
-    from daskumap.kernels.layout import _repel_2d
+    from daskumap.kernels.layout.epochs import _repel_2d
 
     @numba.njit(nogil=True, fastmath=FAST)
     def loop(pool, rows, count, table):  # type: ignore[no-untyped-def]
@@ -144,7 +144,7 @@ def bare_loop() -> Any:
 
 def graph_of(fitted: Any) -> tuple[Any, Any, int]:
     """Return the map in vertex order, all edges with their rates, and the number of epochs."""
-    from daskumap.kernels import layout
+    from daskumap.kernels.layout import epochs as layout
 
     store = fitted.store
     vertex = store.read("rows/vertex")
@@ -166,8 +166,8 @@ def neighbor_rates(fitted: Any, path: Any, threads: int) -> dict[str, float]:
     import zarr
 
     from daskumap.engine.base import one_thread
-    from daskumap.kernels import products
-    from daskumap.kernels.scores import SQRT
+    from daskumap.kernels.neighbors import products
+    from daskumap.kernels.neighbors.scores import SQRT
 
     order = fitted.store.records("partition.order")[0]
     sizes = fitted.report["sizes"]
@@ -191,7 +191,7 @@ def neighbor_rates(fitted: Any, path: Any, threads: int) -> dict[str, float]:
 
 def union_rates(fitted: Any, threads: int) -> dict[str, float]:
     """Return edges and bytes a second of joining a partition's lists with the edges that point at it."""
-    from daskumap.kernels.graph import fuzzy_union, sort_by_tail
+    from daskumap.kernels.graph.union import fuzzy_union, sort_by_tail
 
     store, rows = fitted.store, fitted.report["sizes"]["partition_rows"]
     indices = store.read("knn/indices")

@@ -60,14 +60,15 @@ def work(task: dict[str, Any]) -> dict[str, Any]:
 
 def gain(rows: Any, embedding: Any) -> dict[str, Any]:
     """Return the kNN preservation of a map and of the same map with its rows shuffled, and finiteness."""
-    from daskumap.kernels import quality
+    from daskumap.kernels.quality.figures import preservation
+    from daskumap.kernels.quality.neighbors import embedding_neighbors, exact_neighbors
 
     generator = np.random.default_rng(0)
     queries = np.sort(generator.choice(len(rows), min(len(rows), QUERIES), replace=False))
-    exact, _ = quality.exact_neighbors(rows, queries, compare.NEIGHBORS)
+    exact, _ = exact_neighbors(rows, queries, compare.NEIGHBORS)
     maps = {"preserved": embedding, "by_chance": embedding[generator.permutation(len(rows))]}
     kept = {
-        name: quality.preservation(exact, quality.embedding_neighbors(map_, queries, compare.NEIGHBORS)[0])
+        name: preservation(exact, embedding_neighbors(map_, queries, compare.NEIGHBORS)[0])
         for name, map_ in maps.items()
     }
     return {**kept, "missing": int(np.count_nonzero(~np.isfinite(embedding).all(axis=1)))}

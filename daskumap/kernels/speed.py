@@ -10,8 +10,9 @@ from functools import lru_cache
 
 import numpy as np
 
-from daskumap.kernels import layout, products
-from daskumap.kernels.scores import SQRT
+from daskumap.kernels.layout import epochs as layout
+from daskumap.kernels.neighbors import products
+from daskumap.kernels.neighbors.scores import SQRT
 
 # The reference: one core of an AMD EPYC (Zen 5) at 2.6 GHz with OpenBLAS' AVX2 kernels.
 DISTANCE_SECONDS = 2.15e-9  # a distance of 64 columns, product and selection

@@ -5,7 +5,8 @@ import doctest
 import numpy as np
 import pytest
 
-from daskumap.kernels import quality
+from daskumap.kernels.quality.figures import preservation
+from daskumap.kernels.quality.neighbors import embedding_neighbors, exact_neighbors
 from daskumap.testing import skewed
 
 ROWS, CAP = 4_000, 600
@@ -46,11 +47,10 @@ def test_the_map_is_sensible(run):
     embedding = result.embedding[:]
     assert np.isfinite(embedding).all()
     queries = np.arange(0, ROWS, 8)
-    exact, _ = quality.exact_neighbors(rows, queries, K)
+    exact, _ = exact_neighbors(rows, queries, K)
     shuffled = embedding[np.random.default_rng(0).permutation(ROWS)]
     kept, chance = (
-        quality.preservation(exact, quality.embedding_neighbors(map_, queries, K)[0])
-        for map_ in (embedding, shuffled)
+        preservation(exact, embedding_neighbors(map_, queries, K)[0]) for map_ in (embedding, shuffled)
     )
     assert kept > 20 * chance
     measures = result.report["measures"]
@@ -78,7 +78,7 @@ def test_neighbours_are_found(run, name):
 
 
 def degrees(rows):
-    ids, _ = quality.exact_neighbors(rows, np.arange(len(rows)), K)
+    ids, _ = exact_neighbors(rows, np.arange(len(rows)), K)
     return np.bincount(ids.ravel(), minlength=len(rows))
 
 
@@ -103,7 +103,7 @@ def test_components_are_tiny():
     assert len(sizes) == rows // 25
     assert sizes.min() >= 20
     assert sizes.max() <= 30
-    ids, _ = quality.exact_neighbors(data.rows(), np.arange(rows), K)
+    ids, _ = exact_neighbors(data.rows(), np.arange(rows), K)
     assert (data.labels()[ids] == data.labels()[:, None]).all()
 
 

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components
 
-from daskumap.kernels import spectral
-from daskumap.kernels.calibrate import calibrate, memberships
-from daskumap.kernels.graph import count_components, fuzzy_union, sort_by_tail, unite
-from daskumap.kernels.lists import cut_off, merge_lists
+from daskumap.kernels.graph import spectral
+from daskumap.kernels.graph.calibrate import calibrate, memberships
+from daskumap.kernels.graph.union import count_components, fuzzy_union, sort_by_tail, unite
+from daskumap.kernels.neighbors.lists import cut_off, merge_lists
 from daskumap.testing import reference_graph as reference
 from daskumap.testing import reference_knn
 
@@ -329,7 +329,7 @@ def small_run():
 def test_same_without_jit_and_with_bounds_checks(setting, tmp_path):
     # A cache of its own, or code compiled without checks would be loaded.
     paths = {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
-    code = "import numpy, sys, test_graph_kernels as t; numpy.save(sys.argv[1], t.small_run())"
+    code = "import numpy, sys, test_graph as t; numpy.save(sys.argv[1], t.small_run())"
     command = [sys.executable, "-W", "ignore::RuntimeWarning", "-c", code, str(tmp_path / "run.npy")]
     env = {**os.environ, **paths, setting: "1"}
     subprocess.run(command, env=env, check=True, timeout=180, cwd=os.path.dirname(__file__))

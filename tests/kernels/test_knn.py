@@ -7,7 +7,9 @@ import numba
 import numpy as np
 import pytest
 
-from daskumap.kernels import knn, metric_names, metrics, products, scores
+from daskumap.kernels.metrics import metric as metrics
+from daskumap.kernels.metrics import names as metric_names
+from daskumap.kernels.neighbors import knn, products, scores
 from daskumap.testing import reference_knn as reference
 
 K = 10
@@ -227,7 +229,8 @@ def test_names_are_those_of_pynndescent():
 
 def test_euclidean_metrics_do_not_import_pynndescent():
     code = (
-        "import sys, numpy as np; from daskumap.kernels import knn, metrics\n"
+        "import sys, numpy as np; from daskumap.kernels.neighbors import knn\n"
+        "from daskumap.kernels.metrics import metric as metrics\n"
         "X = np.random.default_rng(0).random((100, 5), np.float32)\n"
         "for name in ('euclidean', 'cosine', 'dot', 'correlation'):\n"
         "    m = metrics.resolve(name); knn.cell_neighbors(X, 5, m, 0)\n"
@@ -239,7 +242,8 @@ def test_euclidean_metrics_do_not_import_pynndescent():
 
 def test_kernels_stay_within_bounds(tmp_path):
     code = (
-        "import numpy as np; from daskumap.kernels import knn, metrics\n"
+        "import numpy as np; from daskumap.kernels.neighbors import knn\n"
+        "from daskumap.kernels.metrics import metric as metrics\n"
         "X = np.random.default_rng(0).random((900, 101), np.float32); i = np.arange(900)\n"
         "for name in ('euclidean', 'spearmanr', 'hellinger', 'true_angular'):\n"
         "    m = metrics.resolve(name)\n"

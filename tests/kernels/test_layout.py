@@ -8,8 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-from daskumap.kernels import layout
-from daskumap.kernels.layout import Edges, State
+from daskumap.kernels.layout import epochs as layout
+from daskumap.kernels.layout.epochs import Edges, State
 from daskumap.testing import reference_layout as reference
 
 A, B, GAMMA, NEGATIVES, KEY, EPOCHS = 1.577, 0.895, 1.0, 5, 0xFEDCBA9876543210, 200

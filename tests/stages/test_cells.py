@@ -3,8 +3,11 @@
 import numpy as np
 import pytest
 
-from daskumap.kernels import cells, knn
-from daskumap.kernels.metrics import resolve
+from daskumap.kernels.cells.find import find_centroids, measure_cells
+from daskumap.kernels.cells.join import LEVELS, MARGINS, joined, rank_margins, shared_recall
+from daskumap.kernels.cells.slices import cut, plan_slices, slices_of
+from daskumap.kernels.metrics.metric import resolve
+from daskumap.kernels.neighbors import knn
 from daskumap.testing.datasets import uneven_clusters
 
 
@@ -22,7 +25,7 @@ def test_levels_are_those_of_the_distance_from_the_border(space):
     radii = rng.uniform(0.5, 2.0, 12).astype(np.float32)
     near, distances = nearest_centres(rows, centres, 4)
     near[::50, 3] = -1
-    levels = cells.rank_margins(near, distances, radii, np.full(12, 99.0), 50, centres if space else None)
+    levels = rank_margins(near, distances, radii, np.full(12, 99.0), 50, centres if space else None)
     assert (levels[:, 0] == 0).all()
     own = centres[near[:, 0]].astype(float)
     for j in range(1, 4):
@@ -33,29 +36,29 @@ def test_levels_are_those_of_the_distance_from_the_border(space):
         if not space:
             margin = (distances[there, j] - distances[there, 0]) / 2
         share = margin / radii[near[there, 0]]
-        clear = np.abs(share[:, None] - cells.MARGINS).min(axis=1) > 1e-5
-        expected = 1 + (share[:, None] > cells.MARGINS).sum(axis=1)
+        clear = np.abs(share[:, None] - MARGINS).min(axis=1) > 1e-5
+        expected = 1 + (share[:, None] > MARGINS).sum(axis=1)
         np.testing.assert_array_equal(levels[there, j][clear], expected[clear])
     assert len(np.unique(levels)) > 8
-    for level in range(cells.LEVELS):
-        np.testing.assert_array_equal(cells.joined(near, levels, level) >= 0, (levels <= level) & (near >= 0))
+    for level in range(LEVELS):
+        np.testing.assert_array_equal(joined(near, levels, level) >= 0, (levels <= level) & (near >= 0))
 
 
 def test_a_cell_without_extent_has_the_mean_radius():
     owner, distances = np.array([0, 0, 1, 3]), np.array([1.0, 2.0, 0.0, np.inf])
-    found = cells.measure_cells(np.zeros((5, 2)), owner, distances)
+    found = measure_cells(np.zeros((5, 2)), owner, distances)
     assert found.radii.tolist() == [1.5] * 5
     assert found.counts.tolist() == [2, 1, 0, 1, 0]
-    assert cells.measure_cells(np.zeros((2, 2)), owner[2:3], distances[2:3]).radii.tolist() == [1.0, 1.0]
+    assert measure_cells(np.zeros((2, 2)), owner[2:3], distances[2:3]).radii.tolist() == [1.0, 1.0]
 
 
 def test_rows_of_small_cells_join_more():
     near = np.array([[0, 1, 2, 3], [3, 2, 1, 0]], np.int32)
     distances = np.array([[1, 9, 10, 11]] * 2, np.float32)
     members, radii = np.array([5.0, 30.0, 40.0, 500.0]), np.ones(4, np.float32)
-    levels = cells.rank_margins(near, distances, radii, members, 60, None)
-    assert levels[0].tolist() == [0, 1, 1, cells.LEVELS - 1]  # 5 + 30 + 40 are enough
-    assert levels[1].tolist() == [0] + 3 * [cells.LEVELS - 1]
+    levels = rank_margins(near, distances, radii, members, 60, None)
+    assert levels[0].tolist() == [0, 1, 1, LEVELS - 1]  # 5 + 30 + 40 are enough
+    assert levels[1].tolist() == [0] + 3 * [LEVELS - 1]
 
 
 def test_no_row_is_alone(fit):
@@ -70,19 +73,19 @@ def test_no_row_is_alone(fit):
 def test_cells_by_margin_need_fewer_pairs_than_cells_by_rank():
     """At equal recall, on uneven clusters: the reason for levels."""
     rows = uneven_clusters(6000, 16, 12, seed=3).rows()
-    centroids, radii, members = cells.find_centroids(rows, 60, 0.1, 0)
+    centroids, radii, members = find_centroids(rows, 60, 0.1, 0)
     near, distances = nearest_centres(rows, centroids, 6)
     ids, _ = knn.cell_neighbors(rows, 14, resolve("euclidean", None), 0)
 
     def recall_and_pairs(ranks):
         found = []
         for level in range(ranks.max() + 1):
-            joined = cells.joined(near, ranks, level)
-            members = np.bincount(joined[joined >= 0]).astype(float)
-            found.append((cells.shared_recall(joined, joined[ids], ids)[0], (members**2).sum()))
+            cells = joined(near, ranks, level)
+            members = np.bincount(cells[cells >= 0]).astype(float)
+            found.append((shared_recall(cells, cells[ids], ids)[0], (members**2).sum()))
         return np.array(found).T
 
-    margin = recall_and_pairs(cells.rank_margins(near, distances, radii, members, 25, centroids))
+    margin = recall_and_pairs(rank_margins(near, distances, radii, members, 25, centroids))
     rank = recall_and_pairs(np.broadcast_to(np.arange(6, dtype=np.uint8), near.shape))
     assert np.interp(0.96, *margin) < 0.8 * np.interp(0.96, *rank)
 
@@ -101,33 +104,33 @@ def test_neighbours_that_share_a_cell_are_found():
     probes = np.array([[0, 1], [2, -1]])
     found = np.array([[[1, 5], [5, 6], [-1, -1]], [[-1, -1], [3, 2], [4, 5]]])
     ids = np.array([[7, 8, -1], [-1, 9, 3]])
-    recall, error = cells.shared_recall(probes, found, ids)
+    recall, error = shared_recall(probes, found, ids)
     assert recall == 0.5
     assert error == 0.0  # one of two for both probes
-    assert cells.shared_recall(probes, found, np.full_like(ids, -1)) == (1.0, 0.0)
+    assert shared_recall(probes, found, np.full_like(ids, -1)) == (1.0, 0.0)
 
 
 def test_groups_hold_their_rows_and_their_cells():
     members = np.array([50, 60, 5, 0, 0, 0, 0, 5, 5, 120])
-    assert cells.plan_slices(members, 1_000, 100, 64)[1].tolist() == [0, 1, 9, 10]
-    assert cells.plan_slices(members, 1_000, 100, 3)[1].tolist() == [0, 1, 4, 7, 9, 10]
+    assert plan_slices(members, 1_000, 100, 64)[1].tolist() == [0, 1, 9, 10]
+    assert plan_slices(members, 1_000, 100, 3)[1].tolist() == [0, 1, 4, 7, 9, 10]
 
 
 def test_slices_hold_their_limit_and_each_row_has_one():
     members = np.array([10, 2_000, 600])
-    starts = cells.cut(members, 600)
+    starts = cut(members, 600)
     assert starts.tolist() == [0, 1, 5, 6]
     joined = np.repeat(np.arange(3), members)
-    slices = cells.slices_of(np.arange(len(joined)), joined[:, None], starts)[:, 0]
+    slices = slices_of(np.arange(len(joined)), joined[:, None], starts)[:, 0]
     assert ((slices >= starts[joined]) & (slices < starts[joined + 1])).all()
     assert np.bincount(slices, minlength=6).max() <= 600
-    assert cells.slices_of(np.array([3]), np.array([[-1]]), starts) == -1
+    assert slices_of(np.array([3]), np.array([[-1]]), starts) == -1
 
 
 def test_rows_that_are_parted_in_one_cell_meet_in_another():
     """Of two rows that join three cells of two slices each, one pair in eight meets nowhere."""
     joined = np.tile(np.arange(3), (20_000, 1))
-    slices = cells.slices_of(np.arange(20_000), joined, np.array([0, 2, 4, 6]))
+    slices = slices_of(np.arange(20_000), joined, np.array([0, 2, 4, 6]))
     met = (slices[::2] == slices[1::2]).any(axis=1).mean()
     assert met == pytest.approx(7 / 8, abs=0.015)
 

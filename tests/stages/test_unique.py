@@ -16,7 +16,7 @@ import daskumap
 from daskumap.cli.main import main
 from daskumap.engine.base import measured
 from daskumap.errors import ParameterError, SourceError
-from daskumap.kernels.equal import first_of_equal, hash_rows
+from daskumap.kernels.neighbors.equal import first_of_equal, hash_rows
 from daskumap.pipeline import STEPS, UNIQUE_STEPS, steps_of
 from daskumap.stages import unique
 from daskumap.store.run import RunStore

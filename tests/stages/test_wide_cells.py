@@ -5,9 +5,13 @@ import pytest
 import zarr
 from conftest import sha
 
-from daskumap.kernels import cells, join, products
-from daskumap.kernels.metrics import resolve, to_space
-from daskumap.kernels.scores import SQRT, SQUARE
+from daskumap.kernels.cells import find
+from daskumap.kernels.cells.find import find_centroids
+from daskumap.kernels.cells.join import LEVELS, widen
+from daskumap.kernels.cells.slices import halve, join_cells
+from daskumap.kernels.metrics.metric import resolve, to_space
+from daskumap.kernels.neighbors import join, products
+from daskumap.kernels.neighbors.scores import SQRT, SQUARE
 from daskumap.params import make_params
 from daskumap.planning.job import Job
 from daskumap.planning.sizes import Resources, make_sizes
@@ -102,7 +106,7 @@ def test_duplicates_and_far_rows_in_a_wide_cell(rows):
 
 def test_widen_names_the_small_cells_of_each_wide_one():
     nearest = np.array([[4, 1, 0, 5], [2, 3, -1, -1]], np.int32)
-    wide, small = cells.widen(nearest, np.array([0, 0, 1, 1, 2, 2], np.int32), 2)
+    wide, small = widen(nearest, np.array([0, 0, 1, 1, 2, 2], np.int32), 2)
     np.testing.assert_array_equal(wide, [[2, 0, -1, -1], [1, -1, -1, -1]])
     np.testing.assert_array_equal(small[0], [[4, 5], [1, 0], [-1, -1], [-1, -1]])
     np.testing.assert_array_equal(small[1, 0], [2, 3])
@@ -110,14 +114,14 @@ def test_widen_names_the_small_cells_of_each_wide_one():
 
 def test_cells_are_joined_in_order_and_halved():
     members = np.array([10, 10, 500, 10, 10, 10, 10, 10])
-    wide = cells.join_cells(members, 100)
+    wide = join_cells(members, 100)
     assert wide[0] == 0
     assert (np.diff(wide) >= 0).all()
     assert (np.diff(wide) <= 1).all()
-    halved = cells.halve(wide, members, np.bincount(wide, members) > 30)
+    halved = halve(wide, members, np.bincount(wide, members) > 30)
     assert halved[-1] > wide[-1]
     single = np.arange(8, dtype=np.int32)
-    np.testing.assert_array_equal(cells.halve(single, members, np.ones(8, bool)), single)
+    np.testing.assert_array_equal(halve(single, members, np.ones(8, bool)), single)
 
 
 @pytest.fixture
@@ -125,7 +129,7 @@ def wide(monkeypatch):
     """Search wide cells where small ones are cheaper, on six thousand rows."""
 
     def choose(job, probes, members):
-        return order.Choice(cells.join_cells(members[0], 1500), 6, np.ones(cells.LEVELS))
+        return order.Choice(join_cells(members[0], 1500), 6, np.ones(LEVELS))
 
     monkeypatch.setattr(order, "choose_cells", choose)
     return {"n_epochs": 10, "max_cell_rows": 3000}
@@ -186,7 +190,7 @@ def probes_where(shared, k=14):
     ],
 )
 def test_the_cheapest_cells_that_find_enough_are_chosen(shared, expected):
-    job, members = job_of(1_000_000), np.full((cells.LEVELS, 1000), 1000)
+    job, members = job_of(1_000_000), np.full((LEVELS, 1000), 1000)
     members[6:] = 0
     choice = order.choose_cells(job, probes_where(shared), members)
     assert (choice.wide_of is not None, choice.level) == expected
@@ -196,12 +200,12 @@ def test_k_means_in_two_levels_is_as_good_as_flat(monkeypatch):
     X = uneven_clusters(6000, 16, 12, seed=3).rows()
 
     def scatter():
-        centroids = cells.find_centroids(X, 100, 0.1, 0).centres
+        centroids = find_centroids(X, 100, 0.1, 0).centres
         table = ((X[:, None] - centroids) ** 2).sum(axis=2)
         return len(centroids), float(table.min(axis=1).mean()), int(np.bincount(table.argmin(axis=1)).max())
 
     flat = scatter()
-    monkeypatch.setattr(cells, "FLAT_CELLS", 50)
+    monkeypatch.setattr(find, "FLAT_CELLS", 50)
     count, mean, largest = scatter()
     assert mean != flat[1]  # or else it was flat
     assert 80 <= count <= 120

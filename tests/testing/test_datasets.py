@@ -7,7 +7,7 @@ import pytest
 import zarr
 
 from daskumap.errors import DependencyError, ParameterError, SourceError
-from daskumap.kernels.quality import exact_neighbors
+from daskumap.kernels.quality.neighbors import exact_neighbors
 from daskumap.testing import datasets
 
 SYNTHETIC = {

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daskumap.kernels.jit import kernel
-from daskumap.kernels.scores import STRIP, absorb, half_norms, margin
+from daskumap.kernels.neighbors.scores import STRIP, absorb, half_norms, margin
 
 # Scores in flight: 4 MB. Wide tiles let fewer rows pass, tall ones feed the BLAS; 3,000 x 64 takes 17.0 ms
 # with 256 x 4096, 17.6 with 128 x 4096, 20.1 with 512 x 1024 (measured, bare product 9.4).

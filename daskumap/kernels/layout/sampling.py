@@ -6,11 +6,10 @@ Edges carry no state: whether one fires is integer arithmetic on its ids.
 
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from daskumap.kernels.jit import FAST, fast_kernel, kernel
+from daskumap.kernels.jit import fast_kernel, inlined, kernel
 
 Array = NDArray[Any]
 
@@ -20,9 +19,6 @@ POOL_SIZE = 65_536
 SMALLEST_POOL = 1_024
 GOLDEN = np.uint32(0x9E3779B1)  # odd, 2**32 / golden ratio: products spread evenly over the 32 bits
 PHASE, DRAW, POOL, LOSS = 1, 2, 3, 4  # what a seed is for
-
-# Inlined by numba, before LLVM: a call with array arguments costs 10 ns, a force from the table 1 ns.
-inlined = numba.njit(nogil=True, cache=True, fastmath=FAST, inline="always")
 
 
 class Edges(NamedTuple):

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from daskumap.kernels.forces import Forces, clip, entry, forces, layout_loss
-from daskumap.kernels.jit import fast_kernel
-from daskumap.kernels.sampling import (
+from daskumap.kernels.jit import fast_kernel, inlined
+from daskumap.kernels.layout.forces import Forces, clip, entry, forces, layout_loss
+from daskumap.kernels.layout.sampling import (
     DRAW,
     PHASE,
     Array,
@@ -24,7 +24,6 @@ from daskumap.kernels.sampling import (
     edge_rates,
     fired_edges,
     firing_edges,
-    inlined,
     longest_row,
     mix,
     negative_pool,

@@ -1,6 +1,6 @@
 """The dense metrics of pynndescent 0.7: names, spellings, keywords and where they are defined. Data only."""
 
-from daskumap.kernels.scores import ANGLE, HALF, HALF_SQRT, SQRT, SQUARE
+from daskumap.kernels.neighbors.scores import ANGLE, HALF, HALF_SQRT, SQRT, SQUARE
 
 # name -> (canonical name, space, how a squared distance in it becomes the metric's)
 SPACES = {

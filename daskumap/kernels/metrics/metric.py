@@ -21,9 +21,10 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from daskumap.kernels import spaces
-from daskumap.kernels.metric_names import ARRAYS, DISTRIBUTIONS, KEYWORDS, NEED_MASS, OTHERS, SPACES
-from daskumap.kernels.scores import SQRT, finished, squared_distance
+from daskumap.kernels.jit import uncached
+from daskumap.kernels.metrics import spaces
+from daskumap.kernels.metrics.names import ARRAYS, DISTRIBUTIONS, KEYWORDS, NEED_MASS, OTHERS, SPACES
+from daskumap.kernels.neighbors.scores import SQRT, finished, squared_distance
 
 Array = np.ndarray[Any, Any]
 
@@ -173,7 +174,7 @@ def _resolve_callable(metric: Callable[..., Any], kwds: dict[str, Any]) -> Metri
 def _compiled(metric: Callable[..., Any]) -> Any:
     with _lock:
         if metric not in _functions:
-            _functions[metric] = numba.njit(nogil=True)(metric)
+            _functions[metric] = uncached(metric)
         return _functions[metric]
 
 
@@ -264,7 +265,7 @@ def _bound(metric: Metric) -> Any:
         inner = metric.function
     arguments = tuple(value for _, value in metric.keywords)
 
-    @numba.njit(nogil=True)
+    @uncached
     def distance(x, y):  # type: ignore[no-untyped-def]
         return np.float32(inner(x, y, *arguments))
 
@@ -275,7 +276,7 @@ def _in_space(metric: Metric) -> Any:
     transform = _row_transform(metric)
     finish = metric.finish
 
-    @numba.njit(nogil=True)
+    @uncached
     def distance(x, y):  # type: ignore[no-untyped-def]
         a = transform(x.reshape((1, x.shape[0])))
         b = transform(y.reshape((1, y.shape[0])))
@@ -288,16 +289,16 @@ def _row_transform(metric: Metric) -> Any:
     """Return `to_space` of this metric as a numba function of (1, D) arrays."""
     values = dict(metric.keywords)
     if metric.space == "identity":
-        return numba.njit(lambda rows: rows)
+        return uncached(lambda rows: rows)
     if metric.space == "scaled":
         root = np.sqrt(values["V"])
-        return numba.njit(lambda rows: (rows / root).astype(np.float32))
+        return uncached(lambda rows: (rows / root).astype(np.float32))
     if metric.space == "linear":
         factor = np.linalg.cholesky(values["VI"])
-        return numba.njit(lambda rows: spaces.linear(rows, factor))
+        return uncached(lambda rows: spaces.linear(rows, factor))
     if metric.space == "ranked_unit":
-        return numba.njit(lambda rows: spaces.unit(spaces.ranks(rows), True))
+        return uncached(lambda rows: spaces.unit(spaces.ranks(rows), True))
     if metric.space == "root_unit":
-        return numba.njit(lambda rows: spaces.root_unit(rows))
+        return uncached(lambda rows: spaces.root_unit(rows))
     centred = metric.space == "centred_unit"
-    return numba.njit(lambda rows: spaces.unit(rows, centred))
+    return uncached(lambda rows: spaces.unit(rows, centred))

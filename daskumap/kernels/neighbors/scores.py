@@ -14,10 +14,9 @@ E (hx + hy) with E = `margin(D)`: one part for each row, so that an outlier loos
 
 import math
 
-import numba
 import numpy as np
 
-from daskumap.kernels.jit import FAST, fast_kernel, kernel
+from daskumap.kernels.jit import FAST, compiled, fast_kernel, kernel
 
 # Width of one test "is anything here below the bound". Loops of 32 are unrolled before LLVM's vectoriser sees
 # them and then run five times slower (measured).
@@ -119,7 +118,7 @@ def _group_minima(strips, high, minima):  # type: ignore[no-untyped-def]
     return used
 
 
-@numba.njit(nogil=True, cache=True, fastmath=FAST | {"nnan"})
+@compiled(fastmath=FAST | {"nnan"})
 def _at_least(minima, used, rank):  # type: ignore[no-untyped-def]
     """Return a value that at least `rank` of the minima do not exceed, close to the smallest such value.
 

@@ -14,10 +14,18 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from daskumap.kernels import join, products
-from daskumap.kernels.jit import kernel
-from daskumap.kernels.metrics import Metric, distance_function, to_space
-from daskumap.kernels.scores import LARGEST, SQRT, STRIP, finished, insert, squared_distance, unfinished
+from daskumap.kernels.jit import kernel, uncached
+from daskumap.kernels.metrics.metric import Metric, distance_function, to_space
+from daskumap.kernels.neighbors import join, products
+from daskumap.kernels.neighbors.scores import (
+    LARGEST,
+    SQRT,
+    STRIP,
+    finished,
+    insert,
+    squared_distance,
+    unfinished,
+)
 
 Array = np.ndarray[Any, Any]
 Lists = tuple[NDArray[np.int32], NDArray[np.float32]]
@@ -235,7 +243,7 @@ def _by_pairs(Q: Array, X: Array, k: int, metric: Metric, own: NDArray[np.int32]
     return ids, distances
 
 
-@numba.njit(nogil=True)
+@uncached
 def _pairs(Q, X, own, distance, ids, distances):  # type: ignore[no-untyped-def]
     for i in range(Q.shape[0]):
         for j in range(X.shape[0]):
@@ -243,7 +251,7 @@ def _pairs(Q, X, own, distance, ids, distances):  # type: ignore[no-untyped-def]
                 insert(ids[i], distances[i], np.int32(j), distance(Q[i], X[j]))
 
 
-@numba.njit(nogil=True)
+@uncached
 def _evaluate(X, candidates, distance, ids, distances):  # type: ignore[no-untyped-def]
     """Fill the lists from each row's candidates: itself and repeats are skipped wherever they stand."""
     for i in range(X.shape[0]):
@@ -256,7 +264,7 @@ def _evaluate(X, candidates, distance, ids, distances):  # type: ignore[no-untyp
                 insert(ids[i], distances[i], j, distance(X[i], X[j]))
 
 
-@numba.njit(nogil=True)
+@uncached
 def _count_pairs(Q, X, own, distance, thresholds, counts):  # type: ignore[no-untyped-def]
     for i in range(Q.shape[0]):
         for j in range(X.shape[0]):

@@ -7,8 +7,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from daskumap.kernels.jit import kernel
-from daskumap.kernels.sampling import LOSS, Array, below, inlined, mix, readonly, stream_seed, vertex_hash
+from daskumap.kernels.jit import inlined, kernel
+from daskumap.kernels.layout.sampling import (
+    LOSS,
+    Array,
+    below,
+    mix,
+    readonly,
+    stream_seed,
+    vertex_hash,
+)
 
 # Exponent and 9 mantissa bits: relative error (1 + b) / 2**10, at most 0.3 % for b <= 2. 8 bits gain no time.
 MANTISSA_BITS = 9

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from daskumap.kernels import products
 from daskumap.kernels.jit import kernel
-from daskumap.kernels.lists import merge_lists
-from daskumap.kernels.scores import SQUARE, finished, insert, squared_distance
+from daskumap.kernels.neighbors import products
+from daskumap.kernels.neighbors.lists import merge_lists
+from daskumap.kernels.neighbors.scores import SQUARE, finished, insert, squared_distance
 
 Array = np.ndarray[Any, Any]
 

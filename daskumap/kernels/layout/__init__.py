@@ -1,0 +1,1 @@
+"""The layout: forces, what an epoch draws, and the epochs."""

@@ -1,0 +1,1 @@
+"""Distances by name, and the Euclidean spaces that some of them have."""

@@ -1,0 +1,1 @@
+"""Nearest neighbours: candidates by matrix product, exact evaluation, merged lists."""

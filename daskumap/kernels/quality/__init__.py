@@ -1,0 +1,1 @@
+"""Measures of a map against its input."""

@@ -1,0 +1,239 @@
+"""The cache of compiled kernels: what runs is the source, in every install, and it compiles once."""
+
+import ctypes
+import json
+import logging
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import daskumap
+from daskumap.kernels import cache
+
+# Of linux/prctl.h and linux/capability.h.
+PR_CAPBSET_DROP, CAP_DAC_OVERRIDE = 24, 1
+
+# Moves a few vertices by one epoch, and prints their digest and what the cache did.
+EPOCH = """
+import hashlib, json, logging, sys
+logging.basicConfig(stream=sys.stdout, format="WARNED %(message)s")
+import numpy as np
+from daskumap.kernels.jit import is_compiled
+from daskumap.kernels.layout import epochs, forces, sampling
+n = 200
+rng = np.random.default_rng(0)
+positions = (rng.random((n, 2)) * 1e-3).astype(np.float32)
+rates = sampling.edge_rates(rng.random(5 * n, np.float32), 1.0, 10)
+edges = sampling.Edges(np.arange(n + 1) * 5, rng.integers(0, n, 5 * n).astype(np.int32), rates)
+table, pool = forces.forces(1.6, 0.9, 1.0, 5), sampling.negative_pool(positions, 1, 0)
+out = np.empty_like(positions)
+epochs.sgd_epoch(positions, out, 0, 0, n, edges, epochs.State(out[:0], out[:0]), pool, table, 1, 0, 10, 1.0)
+stats = [kernel.stats for kernel in (epochs._sgd_2d, sampling._edge_rates, sampling._draw_pool)]
+hits, misses = sum(len(s.cache_hits) for s in stats), sum(len(s.cache_misses) for s in stats)
+print(json.dumps({"digest": hashlib.sha256(out).hexdigest(), "hits": hits, "misses": misses}))
+"""
+
+
+def environment(package, **settings):
+    """Return the variables of a process that finds the package in a folder and its cache beside it."""
+    names = ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME", "NUMBA_DISABLE_JIT")
+    kept = {name: value for name, value in os.environ.items() if name not in names}
+    # A compiled file of Python's could be taken for that of a source changed within its second.
+    return {**kept, "PYTHONPATH": str(package), "PYTHONDONTWRITEBYTECODE": "1", **settings}
+
+
+def run(package, code=EPOCH, **options):
+    """Run code in a process of its own; return its last line, and what it warned of."""
+    settings = options.pop("settings", {})
+    command = [sys.executable, "-c", code]
+    env = environment(package, **settings)
+    done = subprocess.run(command, env=env, cwd="/", check=True, timeout=240, capture_output=True, **options)
+    *said, last = done.stdout.decode().splitlines()
+    return json.loads(last), [line for line in said if line.startswith("WARNED")]
+
+
+def copy_package(folder):
+    """Copy the kernels, without what was compiled of them."""
+    source = Path(daskumap.__file__).parent
+    package = folder / "daskumap"
+    shutil.copytree(source / "kernels", package / "kernels", ignore=shutil.ignore_patterns("__pycache__"))
+    (package / "__init__.py").touch()
+    return folder
+
+
+@pytest.fixture
+def package(tmp_path):
+    return copy_package(tmp_path)
+
+
+def edit(package, file, old, new):
+    path = package / "daskumap" / "kernels" / file
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def test_a_changed_source_is_what_runs(package):
+    first, _ = run(package)
+    warm, _ = run(package)
+    assert (first["hits"], first["misses"]) == (0, 3)
+    assert warm == {**first, "hits": 3, "misses": 0}
+    # The kernel is in `epochs.py`, and inlines the limit from here.
+    edit(package, "layout/forces.py", "LIMIT = np.float32(4.0)", "LIMIT = np.float32(0.5)")
+    assert run(package)[0]["digest"] != first["digest"]
+    # What was compiled before the change is still there.
+    edit(package, "layout/forces.py", "LIMIT = np.float32(0.5)", "LIMIT = np.float32(4.0)")
+    assert run(package)[0] == warm
+
+
+def test_the_cache_lies_where_it_is_told(package, tmp_path):
+    told = tmp_path / "told"
+    run(package, settings={"NUMBA_CACHE_DIR": str(told)})
+    assert len(list(told.glob("daskumap/kernels-*/daskumap.kernels.layout.epochs._sgd_2d-*.nbc"))) == 1
+    assert not list(package.glob("daskumap/kernels/__pycache__/kernels-*"))
+
+
+def unprivileged():
+    """Return the arguments of `subprocess.run` with which permissions count, also for root."""
+    if os.geteuid() != 0:
+        return {}
+    if sys.platform != "linux":
+        pytest.skip("root may write anywhere")
+    libc = ctypes.CDLL(None)
+
+    def drop():
+        assert libc.prctl(PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, 0, 0, 0) == 0
+
+    return {"preexec_fn": drop}
+
+
+@pytest.fixture
+def readonly_package():
+    """A package that nobody can write, where everybody can read it."""
+    folder = Path(tempfile.mkdtemp())
+    copy_package(folder)
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    yield folder
+    for path in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
+        path.chmod(0o755)
+    shutil.rmtree(folder)
+
+
+def test_no_place_to_write(readonly_package):
+    # A home that cannot be made, by whoever runs this.
+    settings = {"HOME": "/proc/none"}
+    got, warned = run(readonly_package, settings=settings, **unprivileged())
+    assert got["misses"] == 3
+    assert len(warned) == 1
+    assert "NUMBA_CACHE_DIR" in warned[0]
+    assert run(readonly_package, settings=settings, **unprivileged())[0] == got
+
+
+def test_the_users_folder_where_the_install_is_readonly(readonly_package):
+    home = tempfile.mkdtemp()
+    os.chmod(home, 0o777)
+    options = {"settings": {"HOME": home}, **unprivileged()}
+    first, warned = run(readonly_package, **options)
+    assert not warned
+    assert run(readonly_package, **options)[0]["hits"] == first["misses"] == 3
+    shutil.rmtree(home)
+
+
+def test_two_processes_at_once(package):
+    command = [sys.executable, "-c", EPOCH]
+    started = [
+        subprocess.Popen(command, env=environment(package), cwd="/", stdout=subprocess.PIPE) for _ in range(2)
+    ]
+    digests = [json.loads(process.communicate(timeout=240)[0])["digest"] for process in started]
+    after, _ = run(package)
+    assert digests == [after["digest"]] * 2
+    assert after["misses"] == 0
+    assert not list(package.rglob("*.tmp"))
+
+
+@pytest.mark.parametrize("content", [b"", b"what is this", pickle.dumps((("another key",), ()))])
+def test_a_damaged_file_is_compiled_anew(package, content):
+    first, _ = run(package)
+    (path,) = package.rglob("*epochs._sgd_2d-*.nbc")
+    path.write_bytes(content)
+    assert run(package)[0]["digest"] == first["digest"]
+    assert run(package)[0]["misses"] == 0
+
+
+IS_COMPILED = """
+import json
+import numpy as np
+from daskumap.kernels.jit import is_compiled
+before = is_compiled()
+from daskumap.kernels.graph.calibrate import calibrate
+from daskumap.kernels.graph.union import fuzzy_union
+rows, one, none = np.ones((3, 1), np.float32), np.ones((3, 1), np.int64), np.empty(0, np.int64)
+calibrate(rows, 2, 1.0, 1.0)
+fuzzy_union(one, rows, 0, none, none, np.empty(0, np.float32), 1.0)
+between = is_compiled()
+"""
+
+
+def test_it_knows_whether_kernels_are_compiled(package):
+    code = IS_COMPILED + EPOCH.rsplit("\n", 2)[0] + "\nprint(json.dumps([before, between, is_compiled()]))"
+    assert run(package, code)[0] == [False, False, True]
+    assert run(package, code)[0] == [True, True, True]
+    edit(package, "random.py", "9007199254740992.0", "9007199254740992.5")
+    assert run(package, code)[0] == [False, False, True]
+
+
+def test_old_sources_do_not_pile_up(tmp_path):
+    for age in range(3 * cache.KEPT):
+        folder = tmp_path / f"kernels-{age:016}"
+        folder.mkdir()
+        os.utime(folder, (age, age))
+    cache._write(tmp_path / "kernels-new" / "kernel.nbc", b"code")
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == [f"kernels-{age:016}" for age in range(2 * cache.KEPT + 1, 3 * cache.KEPT)] + [
+        "kernels-new"
+    ]
+
+
+def test_a_full_disk_does_not_stop_a_kernel(tmp_path, monkeypatch, caplog):
+    def fail(path, data):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(cache, "_write", fail)
+    monkeypatch.setattr(cache, "cache_folder", lambda: tmp_path)
+    cache._warn_once.cache_clear()
+    from daskumap.kernels.jit import compiled
+
+    def twice(x):
+        return 2 * x
+
+    with caplog.at_level(logging.WARNING):
+        kernel = compiled()(twice)
+        assert kernel(2) == 4
+        assert kernel(0.5) == 1.0
+    assert [record.message.count("No space left") for record in caplog.records] == [1]
+
+
+CALLABLE = """
+import json
+import numpy as np
+from daskumap.kernels.metrics.metric import resolve
+from daskumap.kernels.neighbors.knn import brute_force
+def distance(x, y):
+    return {body}
+X = np.arange(8, dtype=np.float32).reshape(4, 2) ** 2
+print(json.dumps(brute_force(X, 2, resolve(distance))[1].tolist()))
+"""
+
+
+def test_a_users_function_is_never_that_of_another_process(package):
+    for body, expected in (("abs(x[0] - y[0])", 4.0), ("abs(x[0] - y[0]) + 1.0", 5.0)):
+        assert np.asarray(run(package, CALLABLE.format(body=body))[0])[0, 0] == expected
+    assert not list(package.rglob("*distance*.nbc"))
