@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from daskumap.api import fit, open, plan, resume, verify
     from daskumap.errors import DaskumapError
-    from daskumap.pipeline import Plan
+    from daskumap.planning.plan import Plan
     from daskumap.run import Run
 
 __version__ = "0.1.0"
@@ -18,7 +18,7 @@ __all__ = ["DaskumapError", "Plan", "Run", "__version__", "fit", "open", "plan",
 
 _MODULES = {
     "DaskumapError": "daskumap.errors",
-    "Plan": "daskumap.pipeline",
+    "Plan": "daskumap.planning.plan",
     "Run": "daskumap.run",
     "fit": "daskumap.api",
     "open": "daskumap.api",

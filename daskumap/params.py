@@ -16,6 +16,7 @@ from daskumap.errors import ParameterError
 
 INITS = ("pca", "spectral", "random")
 OPTIMIZERS = ("adam", "sgd")
+KEEP = ("all", "model", "embedding")
 # As in umap-learn: at these distances two rows share nothing, and no edge joins them.
 DISCONNECTION_DISTANCES = {
     "correlation": 2.0,
@@ -55,6 +56,8 @@ class Params:
     max_cell_rows: int | None = None
     checkpoint_every: int = 50
     unique: bool = False
+    report: bool = True
+    keep: str = "model"
 
     def epochs(self, rows: int) -> int:
         """Return the number of epochs: as given, else 500 up to 10,000 rows and 200 above."""
@@ -166,8 +169,11 @@ def _check_rest(params: Params) -> None:
         raise ParameterError(
             f"metric is a {type(params.metric).__name__}; it must be a name or a function of two rows."
         )
-    if not isinstance(params.unique, bool):
-        raise ParameterError(f"unique is {params.unique!r}; it must be True or False.")
+    for name in ("unique", "report"):
+        if not isinstance(getattr(params, name), bool):
+            raise ParameterError(f"{name} is {getattr(params, name)!r}; it must be True or False.")
+    if params.keep not in KEEP:
+        raise ParameterError(f"keep is {params.keep!r}; allowed are {', '.join(KEEP)}.")
     if params.metric_kwds is not None and not isinstance(params.metric_kwds, dict):
         raise ParameterError(
             f"metric_kwds is a {type(params.metric_kwds).__name__}; it must be a dict of keyword arguments."

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 
+from daskumap.driver import FINISHED, STAGES
 from daskumap.errors import StoreError
-from daskumap.pipeline import steps_of
-from daskumap.report.tables import assemble, render
+from daskumap.params import Params
+from daskumap.pipeline import FIT
+from daskumap.report.text import assemble, render
+from daskumap.store import schema
 from daskumap.store.run import RunStore
 
 Array = np.ndarray[Any, Any]
@@ -18,14 +22,18 @@ Array = np.ndarray[Any, Any]
 class Run:
     """A finished or unfinished run: a view of its run store."""
 
-    def __init__(self, store: RunStore, path: str) -> None:
+    def __init__(self, store: RunStore) -> None:
         self.store = store
-        self.path = path
+
+    @property
+    def path(self) -> str:
+        """Where the run store is."""
+        return self.store.url
 
     @property
     def finished(self) -> bool:
         """Whether every stage is done."""
-        return bool(self.store.records("report.summary"))
+        return self.store.documents.load(FINISHED) is not None
 
     @property
     def embedding(self) -> Any:
@@ -38,16 +46,18 @@ class Run:
         StoreError
             While the run is unfinished.
         """
-        if not self._done("publish"):
+        if "publish" not in self._stages():
             raise StoreError(
                 f"The run in {self.path} has no embedding yet. Fit again on the same run store to go on."
             )
-        return self.store.array("embedding")
+        return self.store.array(schema.EMBEDDING.name)
 
     @property
     def report(self) -> dict[str, Any]:
         """What was measured: quality, graph, seconds and peak memory by stage."""
-        return assemble(self.store)
+        about = self.store.about
+        measures = self.store.documents.load(schema.MEASURES.name)
+        return assemble(measures or {}, self._stages(), about["params"], about["sizes"])
 
     @property
     def params(self) -> dict[str, Any]:
@@ -63,15 +73,24 @@ class Run:
             (n, n_neighbors - 1) int64 and float32, ascending, without the row itself; -1 and inf where
             missing. With `unique`, those are distinct rows, each by its first, and a duplicate has the
             neighbours of its first row.
+
+        Raises
+        ------
+        StoreError
+            If the run did not keep them.
         """
-        vertex = self.store.read("rows/vertex")
+        if schema.INDICES.name in self.store.ledger.freed():
+            raise StoreError(
+                f"The run in {self.path} kept its embedding alone. Fit with keep='model' for the neighbours."
+            )
+        vertex = self.store.read(schema.VERTEX.name)
         row = np.empty_like(vertex)
         row[vertex] = np.arange(len(vertex))
         if self.params.get("unique"):
-            vertex = vertex[self.store.read("rows/first")]
-        indices = self.store.read("knn/indices")[vertex]
+            vertex = vertex[self.store.read(schema.FIRST.name)]
+        indices = self.store.read(schema.INDICES.name)[vertex]
         rows = np.where(indices >= 0, row[np.maximum(indices, 0)], -1)
-        return rows, self.store.read("knn/distances")[vertex]
+        return rows, self.store.read(schema.DISTANCES.name)[vertex]
 
     def save_picture(self, path: str | Path) -> None:
         """Write the picture of the map to a PNG file."""
@@ -80,12 +99,14 @@ class Run:
         embedding_png(self.embedding, path)
 
     def status(self) -> dict[str, int]:
-        """Return the number of finished tasks by stage."""
-        return {name: len(self.store.records(name)) for name in steps_of(bool(self.params.get("unique")))}
+        """Return the number of finished tasks by step."""
+        params = SimpleNamespace(**self.params)
+        return {
+            step.name: self.store.ledger.count(step.name) for step, has in FIT if has(cast(Params, params))
+        }
 
-    def _done(self, stage: str) -> bool:
-        times = self.store.load_json("report/stages") or {}
-        return stage in times
+    def _stages(self) -> dict[str, Any]:
+        return dict(self.store.documents.load(STAGES) or {})
 
     def __repr__(self) -> str:
         sizes = self.store.about["sizes"]

@@ -54,6 +54,11 @@ def hash_sources(root: Path) -> str:
 _sources = hash_sources(KERNELS)
 
 
+def source_digest() -> str:
+    """Return the digest of the kernels' source that this process runs."""
+    return _sources
+
+
 def _folder_name() -> str:
     """Return a name that differs wherever the same function could become different machine code."""
     numba_ = (numba.__version__, config.OPT, config.BOUNDSCHECK, config.DEBUGINFO_DEFAULT)

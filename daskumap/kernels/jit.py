@@ -5,11 +5,12 @@ abort the process.
 """
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numba
 
-from daskumap.kernels.cache import KernelCache, cached_names
+from daskumap.kernels.cache import KernelCache, cached_names, source_digest
 
 # "reassoc" and friends let reductions vectorise; NaN and inf keep their meaning ("nnan", "ninf" are absent).
 FAST = {"reassoc", "contract", "arcp", "nsz"}
@@ -43,11 +44,17 @@ inlined = compiled(fastmath=FAST, inline="always")
 uncached = numba.njit(nogil=True)
 
 
+@cache
 def is_compiled() -> bool:
-    """Say whether a process here would load the kernels of a usual fit and not compile them.
+    """Say whether this process loads the kernels of a usual fit, and did not compile them, as it stood at first.
 
     Other metrics, optimizers and numbers of components than those of the fit before compile a few more. It
     looks at the names of files only.
     """
     names = cached_names()
     return all(any(f"daskumap.kernels.{main}" in name for name in names) for main in MAIN_KERNELS)
+
+
+def digest() -> str:
+    """Return a digest of the source of all kernels."""
+    return source_digest()[:12]

@@ -2,37 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 # Of these, steps that follow each other reach the largest, not the sum.
 PEAKS = ("peak_bytes", "projected_bytes")
 
 
-class Documents(Protocol):
-    """What a report needs of a run store."""
-
-    @property
-    def about(self) -> dict[str, Any]:
-        """What the run store says of its run."""
-
-    def load_json(self, name: str) -> Any:
-        """Return a document, None where there is none."""
-
-
-def assemble(store: Documents) -> dict[str, Any]:
+def assemble(
+    measures: dict[str, Any], steps: dict[str, Any], params: dict[str, Any], sizes: dict[str, Any]
+) -> dict[str, Any]:
     """Return a run's report: its measures, and each stage with what was planned and what was measured.
 
     Steps of a stage (`partition.cells`, ...) are listed alone and summed under the stage's name. The measures
     of a run without a report are empty.
     """
-    steps: dict[str, Any] = store.load_json("report/stages") or {}
     return {
-        "measures": store.load_json("report/measures") or {},
+        "measures": measures,
         "stages": _sum_by_stage(steps),
         "steps": steps,
         "seconds": sum(step["seconds"] for step in steps.values()),
-        "params": store.about["params"],
-        "sizes": store.about["sizes"],
+        "params": params,
+        "sizes": sizes,
     }
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import zarr
 
 from daskumap.errors import StoreError
-from daskumap.kernels.cells.cells import LEVELS
+from daskumap.kernels.cells.join import LEVELS
 from daskumap.kernels.metrics import metric as metrics
 from daskumap.kernels.neighbors.join import SEEDS
 from daskumap.kernels.random import stream_key

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import zarr
 from zarr.codecs import BytesCodec, Crc32cCodec
+from zarr.storage import MemoryStore
 
 from daskumap.sources.base import Array, Source
+from daskumap.sources.zarr import ZarrSource
 
 # Large enough that a file costs little, small enough that a scattered row does.
 CHUNK_BYTES = 4 << 20
@@ -33,6 +35,11 @@ def ingest(source: Source, group: zarr.Group, name: str) -> str:
         target[row : row + len(part)] = part
         row += len(part)
     return digest.hexdigest()
+
+
+def as_stored(source: Source) -> Source:
+    """Return a source like what `ingest` makes of one, without its rows: enough to plan with."""
+    return ZarrSource(_create(source, zarr.create_group(MemoryStore()), "rows"))
 
 
 def _whole_chunks(blocks: Iterator[Array], rows: int) -> Iterator[Array]:

@@ -13,10 +13,13 @@ import socket
 import threading
 import time
 import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
 from daskumap.errors import StoreError
+from daskumap.store.places import Folder
 from daskumap.store.run import RunStore
 
 log = logging.getLogger(__name__)
@@ -50,16 +53,16 @@ class RunLock:
         for generation in seen:
             self._refuse_if_alive(generation)
         self.generation = max(seen, default=-1) + 1
-        self.store.create_json(self._name(self.generation), self._about())
-        if not self.store.is_local:
+        self.store.documents.create(self._name(self.generation), self._about())
+        if not isinstance(self.store.place, Folder):
             time.sleep(SETTLE_SECONDS)
-        now = self.store.load_json(self._name(self.generation))
+        now = self.store.documents.load(self._name(self.generation))
         if now is None or now["id"] != self.id:
             raise self._refusal(now or self._unknown())
         try:
             self._displace_others()
         except StoreError:
-            self.store.delete(f"{self._name(self.generation)}.json")
+            self.store.documents.delete(f"{self._name(self.generation)}.json")
             raise
         self._thread = threading.Thread(target=self._beat, name="daskumap-lock", daemon=True)
         self._thread.start()
@@ -72,7 +75,7 @@ class RunLock:
         self._thread.join()
         if not self._lost:
             try:
-                self.store.delete(f"{self._name(self.generation)}.json")
+                self.store.documents.delete(f"{self._name(self.generation)}.json")
             except StoreError as failure:  # what ended the run matters more, and this goes stale by itself
                 log.warning("The lock could not be given back: %s", failure)
 
@@ -90,7 +93,7 @@ class RunLock:
                 if max(self._generations(), default=self.generation) > self.generation:
                     self._lost = True
                     return
-                self.store.save_json(self._name(self.generation), self._about())
+                self.store.documents.save(self._name(self.generation), self._about())
             except (StoreError, OSError) as error:  # a store that is full or away for a while
                 log.warning("The lock could not be renewed: %s", error)
 
@@ -101,19 +104,19 @@ class RunLock:
         return f"lock/{generation:08d}"
 
     def _generations(self) -> list[int]:
-        return sorted(int(name.removesuffix(".json")) for name in self.store.names("lock"))
+        return self.store.documents.numbers("lock")
 
     def _displace_others(self) -> None:
         """Delete the locks of the dead; give way to one newer, or alive after all."""
         for generation in self._generations():
             if generation > self.generation:
-                raise self._refusal(self.store.load_json(self._name(generation)) or self._unknown())
+                raise self._refusal(self.store.documents.load(self._name(generation)) or self._unknown())
             if generation < self.generation:
                 self._refuse_if_alive(generation)
-                self.store.delete(f"{self._name(generation)}.json")
+                self.store.documents.delete(f"{self._name(generation)}.json")
 
     def _refuse_if_alive(self, generation: int) -> None:
-        about = self.store.load_json(self._name(generation))
+        about = self.store.documents.load(self._name(generation))
         if not isinstance(about, dict) or not about.keys() >= {"host", "pid", "time"}:
             return  # a damaged one says nothing
         silent = time.time() - about["time"] > DEAD_AFTER_SECONDS
@@ -129,6 +132,16 @@ class RunLock:
             f"was alive {max(0.0, time.time() - about['time']):.0f} s ago. Wait for it or stop it; the "
             f"run store of one that died is free after {DEAD_AFTER_SECONDS:.0f} s."
         )
+
+
+@contextmanager
+def alone(store: RunStore) -> Iterator[Callable[[], None]]:
+    """Hold a run store; yield what raises if somebody took it over. A store of this process needs no lock."""
+    if not store.place.shared:
+        yield lambda: None
+        return
+    with RunLock(store) as lock:
+        yield lock.check
 
 
 def _is_dead(host: str, pid: int) -> bool:

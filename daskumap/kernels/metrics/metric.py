@@ -58,6 +58,11 @@ class Metric:
     function: Callable[..., Any] | None = field(default=None, repr=False)
 
     @property
+    def uses_descent(self) -> bool:
+        """Whether pynndescent takes part: where no matrix product gives the distances."""
+        return self.space is None
+
+    @property
     def key(self) -> tuple[Any, ...]:
         """Equal for equal metrics within a process: name, keywords and callable."""
         digest = hashlib.sha256()

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from daskumap.kernels.cells import cells
+from daskumap.kernels.cells import join
 from daskumap.kernels.metrics import metric as metrics
 from daskumap.kernels.metrics import spaces
 from daskumap.kernels.neighbors import knn
@@ -63,7 +63,7 @@ def _nearest_cells(context: Context, X: Array) -> tuple[Array, Array]:
     radii, members = context.read(schema.RADII), context.read(schema.MEMBERS)
     enough = max(ENOUGH_LISTS * (context.job.neighbors + 1), ENOUGH_SHARE * members.mean())
     centres = centroids if metric.space else None
-    return nearest, cells.rank_margins(nearest, distances, radii, members, enough, centres)
+    return nearest, join.rank_margins(nearest, distances, radii, members, enough, centres)
 
 
 def _share_of_nearest(context: Context) -> Share:
@@ -90,7 +90,7 @@ def write_nearest(context: Context, number: int, block: Block) -> dict[str, Any]
 
 def _share_of_counts(context: Context) -> Share:
     return Share(
-        outputs=(context.output(schema.COUNTS),), memory={"counts": context.cells * cells.LEVELS * 12}
+        outputs=(context.output(schema.COUNTS),), memory={"counts": context.cells * join.LEVELS * 12}
     )
 
 
@@ -98,7 +98,7 @@ def count_members(context: Context, number: int, block: Block) -> dict[str, Any]
     """Count the rows of a block that join each cell, by the level from which on they do."""
     size = context.cells
     members = (block.levels.astype(np.int64) * size + block.nearest)[block.nearest >= 0]
-    counts = np.bincount(members, minlength=cells.LEVELS * size).reshape(cells.LEVELS, -1)
+    counts = np.bincount(members, minlength=join.LEVELS * size).reshape(join.LEVELS, -1)
     context.write(schema.COUNTS, number, counts[None])
     return {}
 

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from daskumap.kernels.cells import cells
-from daskumap.kernels.neighbors import join
+from daskumap.kernels.cells import join, slices
+from daskumap.kernels.neighbors.join import SEEDS
 from daskumap.planning import costs
 from daskumap.runtime.context import Context
 from daskumap.store import schema
@@ -45,8 +45,8 @@ class Probes(NamedTuple):
     def joined(self, level: int) -> tuple[Array, Array]:
         """Return the cells that the probes join at a level, (p, m), and their neighbours, (p, k, m)."""
         return (
-            cells.joined(self.cells, self.levels, level),
-            cells.joined(self.found, self.found_levels, level),
+            join.joined(self.cells, self.levels, level),
+            join.joined(self.found, self.found_levels, level),
         )
 
 
@@ -70,7 +70,7 @@ def choose_cells(context: Context, probes: Probes, members: Array) -> Choice:
         (LEVELS, c) int64: rows that join each small cell from that level on.
     """
     joined = np.cumsum(members, axis=0)
-    slice_starts = [cells.cut(rows, context.sizes.max_cell_rows) for rows in joined]
+    slice_starts = [slices.cut(rows, context.sizes.max_cell_rows) for rows in joined]
     compared = [  # ns a row, by level
         costs.distance_ns(context.sizes.columns) * float((rows.astype(float) ** 2 / np.diff(starts)).sum() / joined[0].sum())
         for rows, starts in zip(joined, slice_starts, strict=True)
@@ -78,16 +78,16 @@ def choose_cells(context: Context, probes: Probes, members: Array) -> Choice:
     recall, error = _small_recall(probes, slice_starts)
     options = [
         (compared[level], recall[level], error[level], Choice(None, level, recall))
-        for level in range(1, cells.LEVELS)
+        for level in range(1, join.LEVELS)
     ]
     # Of a row's small cells in a wide one as many as this are compared.
     copies = joined.sum(axis=1) / joined[0].sum()
-    seeds = np.minimum(1.0, join.SEEDS / copies) ** 2 * compared
+    seeds = np.minimum(1.0, SEEDS / copies) ** 2 * compared
     for wide_of in _wide_cells(context, members[0]) if context.metric.space is not None else ():
         recall, error = _wide_recall(probes, wide_of)
         idle = max(1.0, WIDE_CELLS / (int(wide_of[-1]) + 1))
-        for level in range(1, cells.LEVELS):
-            wide = cells.widen(probes.joined(level)[0], wide_of)[0] >= 0
+        for level in range(1, join.LEVELS):
+            wide = join.widen(probes.joined(level)[0], wide_of)[0] >= 0
             cost = (seeds[level] + costs.join_ns(context.sizes.columns) * float(wide.sum(axis=1).mean())) * idle
             options.append((cost, recall[level], error[level], Choice(wide_of, level, recall)))
     enough = [option for option in options if option[1] - SAFETY * option[2] >= context.params.target_recall]
@@ -106,10 +106,10 @@ def fit_wide_cells(context: Context, choice: Choice, probes: Probes, members: Ar
     while True:
         recall, error = _wide_recall(probes, wide_of)
         enough = recall - SAFETY * error >= context.params.target_recall
-        while level < cells.LEVELS - 1 and not enough[level]:
+        while level < join.LEVELS - 1 and not enough[level]:
             level += 1
         joined = _count_wide(context, wide_of, level)
-        halved = cells.halve(wide_of, members, joined > context.sizes.wide_rows)
+        halved = slices.halve(wide_of, members, joined > context.sizes.wide_rows)
         if halved[-1] == wide_of[-1]:
             return Choice(wide_of, level, recall), joined
         wide_of = halved
@@ -124,7 +124,7 @@ def _wide_cells(context: Context, members: Array) -> Iterator[Array]:
         return
     rows = min(largest, max(MIN_WIDE_ROWS, distinct // WIDE_CELLS))
     while rows <= largest and rows < distinct:
-        yield cells.join_cells(members, rows)
+        yield slices.join_cells(members, rows)
         rows = min(2 * rows, largest) if rows < largest else largest + 1
     if distinct <= s.wide_rows:
         yield np.zeros(len(members), np.int32)
@@ -135,8 +135,8 @@ def _small_recall(probes: Probes, slice_starts: list[Array]) -> tuple[Array, Arr
     shares = []
     for level, starts in enumerate(slice_starts):
         here, there = probes.joined(level)
-        slices = cells.slices_of(probes.rows, here, starts), cells.slices_of(probes.ids, there, starts)
-        shares.append(cells.shared_recall(*slices, probes.ids))
+        slices = slices.slices_of(probes.rows, here, starts), slices.slices_of(probes.ids, there, starts)
+        shares.append(join.shared_recall(*slices, probes.ids))
     recall, error = np.array(shares).T
     return recall, error
 
@@ -144,9 +144,9 @@ def _small_recall(probes: Probes, slice_starts: list[Array]) -> tuple[Array, Arr
 def _wide_recall(probes: Probes, wide_of: Array) -> tuple[Array, Array]:
     """Return recall and standard error in wide cells, by level."""
     shares = []
-    for level in range(cells.LEVELS):
-        here, there = (cells.widen(some, wide_of)[0] for some in probes.joined(level))
-        shares.append(cells.shared_recall(here, there, probes.ids))
+    for level in range(join.LEVELS):
+        here, there = (join.widen(some, wide_of)[0] for some in probes.joined(level))
+        shares.append(join.shared_recall(here, there, probes.ids))
     recall, error = np.array(shares).T
     return JOIN_RECALL * recall, error
 
@@ -158,8 +158,8 @@ def _count_wide(context: Context, wide_of: Array, level: int) -> Array:
     def count(block: int) -> Array:
         start, stop = context.sizes.block(block)
         near, levels = context.read(schema.NEAREST, start, stop), context.read(schema.LEVELS, start, stop)
-        joined = cells.joined(near, levels, level)
-        wide, _ = cells.widen(joined, wide_of)
+        joined = join.joined(near, levels, level)
+        wide, _ = join.widen(joined, wide_of)
         return np.bincount(wide[wide >= 0], minlength=wides)
 
     with ThreadPoolExecutor(context.resources.threads, thread_name_prefix="daskumap-order") as pool:

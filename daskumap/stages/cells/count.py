@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from daskumap.kernels.cells.cells import LEVELS
+from daskumap.kernels.cells.join import LEVELS
 from daskumap.planning import costs
 from daskumap.planning.stage import Receipt, Stage, Step
 from daskumap.runtime.context import Context

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from daskumap.kernels.cells import cells
+from daskumap.kernels.cells import find
 from daskumap.kernels.metrics import metric as metrics
 from daskumap.kernels.neighbors import knn
 from daskumap.planning import costs
@@ -41,7 +41,7 @@ def plan_cells(context: Context) -> Stage:
         made_bytes=s.cells * s.columns * 4,
         work=s.sample_rows
         * s.columns
-        * (costs.K_MEANS_FLOPS * min(s.cells, cells.FLAT_CELLS) + 2.0 * small)
+        * (costs.K_MEANS_FLOPS * min(s.cells, find.FLAT_CELLS) + 2.0 * small)
         / costs.FLOPS,
         products=True,
         finish=keep_cells,
@@ -60,9 +60,9 @@ def cells_task(context: Context, number: int) -> Receipt:
     context.put(schema.RADII, found.radii)
     context.put(schema.MEMBERS, found.counts * (_distinct_rows(context) / found.counts.sum()))
     if has_micro_cells(context):
-        micro = cells.find_pivots(flat, min(MICRO_CELLS, len(flat)), seed + 1)
+        micro = find.find_pivots(flat, min(MICRO_CELLS, len(flat)), seed + 1)
         context.put(schema.MICRO, micro)
-    mean, axes, limits = cells.principal_axes(flat, context.params.n_components)
+    mean, axes, limits = find.principal_axes(flat, context.params.n_components)
     context.put(schema.MEAN, mean)
     context.put(schema.PROBES, sample[probes])
     context.put(schema.PROBE_ROWS, rows[probes])
@@ -71,7 +71,7 @@ def cells_task(context: Context, number: int) -> Receipt:
     return Receipt(len(sample), {"cells": len(found.centres), "probes": len(probes)})
 
 
-def _make_cells(context: Context, flat: Array, probes: Array, seed: int) -> cells.Cells:
+def _make_cells(context: Context, flat: Array, probes: Array, seed: int) -> find.Cells:
     """Return cells about centroids, or about pivots where the metric has no space.
 
     Centroids lie nearer to the rows that k-means sees than to others, so it sees no larger share of the
@@ -79,13 +79,13 @@ def _make_cells(context: Context, flat: Array, probes: Array, seed: int) -> cell
     """
     wanted, metric = _wanted_cells(context, len(flat)), context.metric
     if metric.space is None:
-        pivots = cells.find_pivots(flat, wanted, seed)
+        pivots = find.find_pivots(flat, wanted, seed)
         owner, distances = knn.assign_cells(flat, pivots, 1, metric)
-        return cells.measure_cells(pivots, np.maximum(owner[:, 0], 0), distances[:, 0])
+        return find.measure_cells(pivots, np.maximum(owner[:, 0], 0), distances[:, 0])
     unseen = 1.0 - context.sizes.sample_rows / context.sizes.rows
     hidden = np.diff(np.floor(np.arange(len(probes) + 1) * unseen)) > 0
     others = np.delete(flat, probes[hidden], axis=0)
-    return cells.find_centroids(others, wanted, 3.0 / wanted, seed)
+    return find.find_centroids(others, wanted, 3.0 / wanted, seed)
 
 
 def _distinct_sample(context: Context) -> tuple[Array, Array]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from daskumap.kernels.cells import cells
+from daskumap.kernels.cells import join, slices
 from daskumap.planning import costs
 from daskumap.planning.stage import Receipt, Stage, Step
 from daskumap.runtime.context import Context
@@ -32,16 +32,16 @@ def plan_order(context: Context) -> Stage:
         task=order_task,
         tasks=1,
         memory={
-            "counts": size * (4 * cells.LEVELS + 4) * 8,
+            "counts": size * (4 * join.LEVELS + 4) * 8,
             "rows of wide cells": context.resources.threads * s.row_block * m * 13,
             "probes": s.probe_rows * k * (12 + 5 * m) * 6,
         },
         outputs=(context.output(schema.FIRST_VERTICES),),
-        read_bytes=bundles * (size * cells.LEVELS * 4 + s.probe_rows * k * (12 + 5 * m)),
+        read_bytes=bundles * (size * join.LEVELS * 4 + s.probe_rows * k * (12 + 5 * m)),
         made=tuple(item.name for item in made),
         # Mostly the rows of wide cells, which are counted twice as a rule.
         work=costs.ORDER
-        + bundles * (costs.ORDER_BUNDLE + costs.ORDER_CELL * size * cells.LEVELS)
+        + bundles * (costs.ORDER_BUNDLE + costs.ORDER_CELL * size * join.LEVELS)
         + costs.ORDER_ROW * s.rows,
         finish=keep_order,
     )
@@ -65,7 +65,7 @@ def order_task(context: Context, number: int) -> Receipt:
         choice, joined = fit_wide_cells(context, choice, probes, members[0])
         context.put(schema.WIDE_OF, choice.wide_of)
         limit, group = s.wide_rows, min(s.group_rows, s.wide_rows)
-    slice_starts, group_starts = cells.plan_slices(joined, limit, group, s.group_cells)
+    slice_starts, group_starts = slices.plan_slices(joined, limit, group, s.group_cells)
     context.put(schema.SLICE_STARTS, slice_starts)
     context.put(schema.GROUP_STARTS, group_starts)
     context.put(schema.PROBE_IDS, ids)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from daskumap.kernels.cells import cells
+from daskumap.kernels.cells import join, slices
 from daskumap.kernels.neighbors.join import SEEDS
 from daskumap.planning import costs
 from daskumap.planning.stage import Receipt, Stage, Step
@@ -49,10 +49,10 @@ def shuffle_task(context: Context, number: int) -> Receipt:
     vertices = number_vertices(nearest[:, 0], _first_vertices(context, number))
     context.write(schema.VERTEX, start, vertices)
     level = context.fact(schema.ORDER)["level"]
-    joined, small = _joined(context, cells.joined(nearest, levels, level))
+    joined, small = _joined(context, join.joined(nearest, levels, level))
     slice_starts = context.read(schema.SLICE_STARTS)
-    slices = cells.slices_of(np.arange(start, stop), joined, slice_starts).ravel()
-    order = np.argsort(slices, kind="stable")[np.count_nonzero(slices < 0) :]
+    places = slices.slices_of(np.arange(start, stop), joined, slice_starts).ravel()
+    order = np.argsort(places, kind="stable")[np.count_nonzero(places < 0) :]
     held, wide = context.rows.held, bool(_wide_cells(context))
     columns = ("vertices", "ids" if held else "rows", *(("cells",) if wide else ()))
     writer = context.writer(schema.SHUFFLE, number, len(order), *columns)
@@ -64,7 +64,7 @@ def shuffle_task(context: Context, number: int) -> Receipt:
     writer.write("vertices", vertices[rows])
     if wide:
         writer.write("cells", small.reshape(-1, SEEDS)[order])
-    writer.close(np.searchsorted(slices[order], np.arange(slice_starts[-1] + 1)))
+    writer.close(np.searchsorted(places[order], np.arange(slice_starts[-1] + 1)))
     return Receipt(stop - start, {"written": len(rows)})
 
 
@@ -82,7 +82,7 @@ def _joined(context: Context, nearest: Array) -> tuple[Array, Array]:
     """Return the cells that each row joins, (r, m), and for each the small cells that it is compared in."""
     if not _wide_cells(context):
         return nearest, np.empty((*nearest.shape, 0), np.int32)
-    return cells.widen(nearest, context.read(schema.WIDE_OF), SEEDS)
+    return join.widen(nearest, context.read(schema.WIDE_OF), SEEDS)
 
 
 def _first_vertices(context: Context, block: int) -> Array:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from daskumap.kernels.quality import quality
+from daskumap.kernels.quality import neighbors
 from daskumap.planning import costs
 from daskumap.planning.stage import Receipt, Stage, Step
 from daskumap.runtime.context import Context
@@ -22,7 +22,7 @@ Array = np.ndarray[Any, Any]
 def plan_map_neighbors(context: Context) -> Stage:
     """Plan the one task that searches the map."""
     s, d = context.sizes, context.params.n_components
-    twins = {"distinct rows": quality.READ_ROWS * (d * 4 + 24)} if context.params.unique else {}
+    twins = {"distinct rows": neighbors.READ_ROWS * (d * 4 + 24)} if context.params.unique else {}
     return Stage(
         task=map_neighbors_task,
         tasks=1,
@@ -35,7 +35,7 @@ def plan_map_neighbors(context: Context) -> Stage:
 
 def map_neighbors_task(context: Context, number: int) -> Receipt:
     """Find the probes' nearest rows on the map."""
-    ids, _ = quality.embedding_neighbors(map_of(context), probe_rows(context), context.job.neighbors)
+    ids, _ = neighbors.embedding_neighbors(map_of(context), probe_rows(context), context.job.neighbors)
     context.write(schema.MAP_IDS, 0, ids)
     return Receipt(len(ids))
 

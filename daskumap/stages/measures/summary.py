@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from daskumap.kernels.graph import union
-from daskumap.kernels.quality import quality
+from daskumap.kernels.quality import figures
 from daskumap.planning import costs, memory
 from daskumap.planning.stage import ITEM_BYTES, Receipt, Stage, Step
 from daskumap.runtime.context import Context
@@ -61,10 +61,10 @@ def _map_measures(context: Context) -> dict[str, Any]:
         "rows": context.sizes.rows,
         "n_neighbors": context.params.n_neighbors,
         "probe_rows": len(probes),
-        "recall": quality.recall(_found(context, probes), exact),
+        "recall": figures.recall(_found(context, probes), exact),
         "trustworthiness": _trustworthiness(ranks, distinct, k),
-        "knn_preservation": quality.preservation(exact, map_ids),
-        "flyaway_ratio": quality.flyaway_ratio(map_of(context)),
+        "knn_preservation": figures.preservation(exact, map_ids),
+        "flyaway_ratio": figures.flyaway_ratio(map_of(context)),
     }
 
 
@@ -79,7 +79,7 @@ def _loss_measures(context: Context) -> dict[str, Any]:
 
 def _trustworthiness(ranks: Array, rows: int, k: int) -> float | None:
     """Return trustworthiness, None where it is not defined: fewer than 1.5 rows for each neighbour."""
-    return quality.trustworthiness_from_ranks(ranks, rows, k) if 2 * rows - 3 * k - 1 > 0 else None
+    return figures.trustworthiness_from_ranks(ranks, rows, k) if 2 * rows - 3 * k - 1 > 0 else None
 
 
 def _found(context: Context, probes: Array) -> Array:

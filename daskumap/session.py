@@ -1,0 +1,333 @@
+"""Makes a run ready, once: the source, the place, the parameters, the engine, the plan and the run store."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import logging
+import tempfile
+import uuid
+import weakref
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from daskumap.driver import FINISHED, find_damage, make_plan, run_pipeline
+from daskumap.engine.base import KEPT, Engine
+from daskumap.errors import NO_SPACE, ParameterError, RunMismatchError, SourceError, StoreError
+from daskumap.kernels import jit
+from daskumap.kernels.metrics import metric as metrics
+from daskumap.params import Params, make_params
+from daskumap.pipeline import FIT, steps_of
+from daskumap.planning.job import Job
+from daskumap.planning.plan import Plan
+from daskumap.planning.sizes import Resources, Sizes, make_sizes
+from daskumap.report.progress import Progress
+from daskumap.runtime.context import Context
+from daskumap.sources.base import Source
+from daskumap.sources.find import find, open_spec
+from daskumap.sources.ingest import as_stored, ingest
+from daskumap.store import schema
+from daskumap.store.lock import alone
+from daskumap.store.places import Place, find_place
+from daskumap.store.run import COMPARED, RunStore, check_same
+
+log = logging.getLogger(__name__)
+
+# A run of an array in memory, without a place of its own, stays in memory while it takes at most this share of
+# what the process may use.
+MEMORY_SHARE = 0.25
+INPUT_SPEC, INPUT_DIGEST = "input/source", "input/digest"
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What a caller asks for: the input, the parameters as checked against it, and how the layout is cut."""
+
+    source: Source
+    params: Params
+    partitions: int | None = None
+
+    def plan(self, resources: Resources, ingested: bool) -> Plan:
+        """Return the plan of the run, with the input where it is or as it lies in the run store; starts nothing."""
+        source = as_stored(self.source) if ingested else self.source
+        sizes = plan_sizes(source, self.params, resources, self.partitions)
+        job = Job("", "", source.spec(), self.params, sizes, resources)
+        return make_plan(Context(job, source), steps_of(FIT, self.params))
+
+
+def make_request(data: Any, values: dict[str, Any], partitions: int | None) -> Request:
+    """Find the source and check the parameters, alone and against the shape of the data."""
+    source = find(data)
+    if partitions is not None and (not isinstance(partitions, int) or not 1 <= partitions <= source.shape[0]):
+        raise ParameterError(
+            f"partitions is {partitions!r}; it must be an integer from 1 to the number of rows."
+        )
+    params = make_params(values)
+    check_params(params, source)
+    return Request(source, params, partitions)
+
+
+def check_params(params: Params, source: Source) -> None:
+    """Refuse parameters that do not suit the shape of the data."""
+    rows, columns = source.shape
+    if rows <= params.n_neighbors:
+        raise SourceError(
+            f"n_neighbors is {params.n_neighbors} and the input has {rows} rows; it needs more rows "
+            f"than n_neighbors. Lower n_neighbors to at most {rows - 1}."
+            if rows > 2
+            else f"The input has {rows} rows; at least 3 are needed."
+        )
+    try:
+        metrics.check_shape(metrics.resolve(params.metric, params.metric_kwds), columns)
+    except ValueError as error:
+        raise ParameterError(str(error)) from error
+    if isinstance(params.init, np.ndarray):
+        wanted, init = (rows, params.n_components), params.init
+        if init.shape != wanted or init.dtype.kind not in "fiu" or not np.isfinite(init).all():
+            raise ParameterError(
+                f"init is an array of shape {init.shape} and type {init.dtype}; it must be {wanted}, numeric "
+                "and finite."
+            )
+
+
+def plan_sizes(source: Source, params: Params, resources: Resources, partitions: int | None) -> Sizes:
+    """Fix the sizes of a run."""
+    return make_sizes(
+        *source.shape,
+        params.n_neighbors,
+        params.n_components,
+        resources,
+        matrix_product=not metrics.resolve(params.metric, params.metric_kwds).uses_descent,
+        source_block_rows=source.block_rows,
+        source_item_bytes=source.dtype.itemsize,
+        max_cell_rows=params.max_cell_rows,
+        partitions=partitions,
+    )
+
+
+def fit_request(request: Request, run: Any, engine: Engine, progress: Progress, restart: bool) -> RunStore:
+    """Run what a caller asks for, or what is left of it, and return its run store."""
+    resources = dataclasses.replace(engine.resources, compiled=is_compiled(engine))
+    place, folder = choose_place(request, run, engine, resources)
+    try:
+        ingested = request.source.spec() is None and (place.shared or not request.source.in_place)
+        planned = request.plan(resources, ingested)
+        refuse_inside(place, request.source, restart)
+        with counting_bytes(place, planned):
+            if restart and place.is_occupied():
+                start_over(place, planned)
+            if not place.is_occupied():
+                planned.check(place.free_bytes())
+            store = RunStore.open_or_create(place, describe(planned, request))
+            refuse_other(store, request)
+            drive(store, lambda: open_fit(store, request, ingested, resources), engine, progress)
+    except BaseException:
+        if folder is not None:
+            folder.cleanup()
+        raise
+    if folder is not None:
+        weakref.finalize(store.group.store, folder.cleanup)  # An array that was taken keeps it too.
+    return store
+
+
+def resume_run(store: RunStore, engine: Engine, progress: Progress) -> None:
+    """Go on with a run from what its run store says of it."""
+    resources = dataclasses.replace(engine.resources, compiled=is_compiled(engine))
+    context = open_known(store, resources)
+    check_same(store.url, {"versions": store.about["versions"]}, {"versions": versions()})
+    planned = make_plan(context, steps_of(FIT, context.params))
+    with counting_bytes(store.place, planned):
+        drive(store, lambda: context, engine, progress)
+
+
+def choose_place(
+    request: Request, run: Any, engine: Engine, resources: Resources
+) -> tuple[Place, tempfile.TemporaryDirectory[str] | None]:
+    """Return where the run store is to be; without one of the caller's, memory or a folder that goes with the run.
+
+    Memory where the input is in memory too, the tasks run in this process, and the plan leaves room.
+    """
+    if run is not None:
+        place = find_place(run)
+        if not place.shared and not engine.local:
+            raise ParameterError(
+                f"The workers of the cluster cannot reach {place.url}. Name a path or URL that they reach."
+            )
+        return place, None
+    if engine.local and request.source.spec() is None:
+        planned = request.plan(resources, ingested=not request.source.in_place)
+        if planned.disk_bytes <= MEMORY_SHARE * resources.memory:
+            return find_place(None), None
+        log.info("The run store goes to a temporary folder: it needs %d MB.", planned.disk_bytes // 10**6)
+    folder = tempfile.TemporaryDirectory(prefix="daskumap-")
+    return find_place(Path(folder.name) / "run.zarr"), folder
+
+
+def describe(planned: Plan, request: Request) -> dict[str, Any]:
+    """Return what a run store says of its run."""
+    return {
+        "id": uuid.uuid4().hex,
+        "params": request.params.fingerprint(),
+        "source": request.source.identity(),
+        "spec": request.source.spec(),
+        "sizes": dataclasses.asdict(planned.job.sizes),
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of all that decides the bits of a result."""
+    libraries = ("numba", "numpy", "scipy", "scikit-learn", "pynndescent")
+    from daskumap import __version__
+
+    return {"daskumap": __version__, "kernels": jit.digest(), **{name: version(name) for name in libraries}}
+
+
+def refuse_other(store: RunStore, request: Request) -> None:
+    """Refuse a run store that holds a run of another input, with other parameters, or begun by other versions.
+
+    Raises
+    ------
+    RunMismatchError
+        Listing what differs.
+    """
+    known = store.about
+    now = {"params": request.params.fingerprint(), "source": request.source.identity(), "versions": versions()}
+    finished = store.documents.load(FINISHED) is not None
+    compared = [part for part in COMPARED if part != "versions" or not finished]
+    check_same(store.url, {part: known[part] for part in compared}, now)
+    digest = store.documents.load(INPUT_DIGEST)
+    if digest is not None and digest != request.source.digest():
+        raise RunMismatchError(
+            f"{store.url} holds a run of another input: its values differ. Give the same input to continue it, "
+            "name another store, or start over there with restart (--restart)."
+        )
+
+
+def open_fit(store: RunStore, request: Request, ingested: bool, resources: Resources) -> Context:
+    """Return the context of a run that was asked for; bring what only this process has into the run store."""
+    params, source = request.params, request.source
+    if isinstance(params.init, np.ndarray):
+        if schema.INIT.name not in store.group:
+            store.put(schema.INIT.name, params.init.astype(np.float32))
+        params = without_init(params)
+    if ingested:
+        if store.documents.load(INPUT_SPEC) is None or schema.SOURCE.name in store.ledger.freed():
+            store.documents.save(INPUT_DIGEST, ingest(source, store.group, schema.SOURCE.name))
+            stored = find(store.group[schema.SOURCE.name])
+            store.documents.save(INPUT_SPEC, stored.spec())
+        source = find(store.group[schema.SOURCE.name])
+    known = store.about
+    job = Job(store.url, known["id"], source.spec(), params, Sizes(**known["sizes"]), resources)
+    return Context(job, source, store)
+
+
+def open_known(store: RunStore, resources: Resources) -> Context:
+    """Return the context of a run from what its run store says of it.
+
+    Raises
+    ------
+    StoreError
+        If only `fit` can continue it: with a function as metric, or with data from memory that are not all in
+        the run store.
+    """
+    known, url = store.about, store.url
+    spec = store.documents.load(INPUT_SPEC) if known["spec"] is None else known["spec"]
+    params = known_params(store)
+    if spec is None or schema.SOURCE.name in store.ledger.freed() and known["spec"] is None:
+        raise StoreError(f"{url} stopped before its input was copied. Call daskumap.fit again to go on.")
+    source = open_spec(spec)
+    if known["spec"] is not None:
+        check_same(url, {"source": known["source"]}, {"source": source.identity()})
+    job = Job(url, known["id"], spec, params, Sizes(**known["sizes"]), resources)
+    return Context(job, source, store)
+
+
+def known_params(store: RunStore) -> Params:
+    """Return the parameters that a run store recorded, which must be plain values or in the store."""
+    values = dict(store.about["params"])
+    lost = str(values["metric"]).startswith("callable:") or "array(" in str(values["metric_kwds"])
+    given = str(values["init"]).startswith("array(")
+    gone = given and schema.INIT.name not in store.group and schema.INIT.name not in store.ledger.freed()
+    if lost or gone:
+        raise StoreError(
+            f"{store.url} was started with a function or an array that it does not hold. Call daskumap.fit "
+            "again with the same arguments to go on."
+        )
+    return without_init(make_params({**values, "init": "pca"})) if given else make_params(values)
+
+
+def without_init(params: Params) -> Params:
+    """Return the parameters with the user's start left in the run store: tasks read it there."""
+    return dataclasses.replace(params, init=np.zeros((0, 0), np.float32))
+
+
+def drive(store: RunStore, open_context: Callable[[], Context], engine: Engine, progress: Progress) -> None:
+    """Run what is left of a run, alone."""
+    finished = store.documents.load(FINISHED)
+    if finished is not None:
+        log.info("Nothing was left to do: the run in %s was finished at %s.", store.url, finished)
+        return
+    with contextlib.ExitStack() as stack:
+        stack.callback(progress.close)
+        check = stack.enter_context(alone(store))
+        store.check_identity()
+        store.place.sweep()
+        context = open_context()
+        stack.callback(context.close)
+        steps = steps_of(FIT, context.params)
+        for stage, damage in find_damage(context, steps, read=False).items():
+            log.warning("Stage '%s' runs again: %s.", stage, "; ".join(damage))
+            store.ledger.forget(stage)
+        run_pipeline(context, steps, engine, progress, check)
+        store.place.sweep()  # Workers may have died in this attempt.
+
+
+def start_over(place: Place, planned: Plan) -> None:
+    """Delete the run store at a place, if this is one and nobody works on it."""
+    store = RunStore.open_to_delete(place)
+    planned.check()  # Before anything is lost.
+    with alone(store):
+        store.discard()
+
+
+def is_compiled(engine: Engine) -> bool:
+    """Return whether the engine's workers find the kernels compiled, as far as can be seen from here."""
+    return jit.is_compiled() if engine.local else True
+
+
+@contextlib.contextmanager
+def counting_bytes(place: Place, planned: Plan) -> Iterator[None]:
+    """Say how much a run needs where the disk is full."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_SPACE or isinstance(error, StoreError):
+            raise
+        raise StoreError(
+            error.errno,
+            f"There is no space left for {place.url} ({errno.errorcode[error.errno]}); the whole run needs "
+            f"{max(1, round(planned.disk_bytes / 1e6)):,} MB. Free that much. {KEPT}",
+        ) from error
+
+
+def refuse_inside(place: Place, source: Source, restart: bool) -> None:
+    """Refuse a run store that would lie in the input, and an input that lies where a run store would."""
+    spec = source.spec()
+    if spec is None or not place.shared:
+        return
+    given, path = spec["path"], place.url
+    here, there = (str(Path(text).resolve()) if "://" not in text else text for text in (path, given))
+    if here == there or here.startswith(there.rstrip("/") + "/"):
+        raise ParameterError(
+            f"The run store {path} lies in the input {given}, which is never written. Name a place beside it."
+        )
+    if restart and there.startswith(here.rstrip("/") + "/"):
+        raise ParameterError(
+            f"The input {given} lies in the run store {path}, which restart would delete. Name another place."
+        )
