@@ -86,7 +86,7 @@ def fit(
     """
     shown = choose_progress(progress)
     request = make_request(data, params if restart else _with_known_seed(run, params), partitions)
-    engine = make_engine(client, parse_memory(memory), threads, rows=request.source.shape[0])
+    engine = make_engine(client, parse_memory(memory), threads)
     try:
         return Run(fit_request(request, run, engine, shown, restart))
     finally:
@@ -113,7 +113,7 @@ def resume(
     """
     shown = choose_progress(progress)
     store = RunStore.open(find_place(run))
-    engine = make_engine(client, parse_memory(memory), threads, rows=store.about["sizes"]["rows"])
+    engine = make_engine(client, parse_memory(memory), threads)
     try:
         resume_run(store, engine, shown)
     finally:

@@ -43,7 +43,11 @@ class TaskError(DaskumapError, RuntimeError):
 
 
 class ClusterError(DaskumapError, ConnectionError):
-    """The Dask cluster, or the way to it, was lost."""
+    """The connection to a Dask cluster was lost, or somebody else took back its tasks."""
+
+
+class ProcessError(DaskumapError, RuntimeError):
+    """This process cannot run a fit, and another one can."""
 
 
 class DependencyError(DaskumapError, ImportError):

@@ -135,8 +135,8 @@ def _small_recall(probes: Probes, slice_starts: list[Array]) -> tuple[Array, Arr
     shares = []
     for level, starts in enumerate(slice_starts):
         here, there = probes.joined(level)
-        slices = slices.slices_of(probes.rows, here, starts), slices.slices_of(probes.ids, there, starts)
-        shares.append(join.shared_recall(*slices, probes.ids))
+        own, others = slices.slices_of(probes.rows, here, starts), slices.slices_of(probes.ids, there, starts)
+        shares.append(join.shared_recall(own, others, probes.ids))
     recall, error = np.array(shares).T
     return recall, error
 
