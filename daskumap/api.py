@@ -43,13 +43,13 @@ def fit(
         array.
     run
         Path or URL of the run store, or a Zarr store. If it holds an unfinished run of the same input and
-        parameters, that run goes on. None: for an array in memory the run store is in memory while it takes at
-        most a quarter of what the process may use; else it is a temporary folder, which goes when the returned
-        object does.
+        parameters, that run goes on. None: for an array in memory the run store is in memory while it takes
+        at most a quarter of what the process may use; else it is a temporary folder, which goes when the
+        returned object does.
     client
         `distributed.Client`, cluster, scheduler address or scheduler file; "threads" or "sequential" for this
-        process. None: the active Dask client, or else the threads of this process. The result is the same, bit
-        for bit.
+        process. None: the active Dask client, or else the threads of this process. The result is the same,
+        bit for bit.
     memory
         Bytes a worker process may use, such as "4GB". None: the workers' own limits; in this process, 60 % of
         the machine.
@@ -70,9 +70,9 @@ def fit(
         `max_cell_rows`, `checkpoint_every`. With `reconcile_every` above 1 the result depends on
         `partitions`. And umap-learn's `unique`: exact duplicates of a row cost no neighbours; the map is that
         of the distinct rows, and each duplicate gets the position of its first occurrence.
-        `report=False` leaves out the measures and the picture. `keep` says what stays in the run store: "model"
-        (default) all but scratch, which goes when its last reader is done; "all"; or "embedding", with the
-        report.
+        `report=False` leaves out the measures and the picture. `keep` says what stays in the run store:
+        "model" (default) all but scratch, which goes when its last reader is done; "all"; or "embedding",
+        with the report.
 
     Returns
     -------
@@ -127,8 +127,8 @@ def verify(run: Any, *, repair: bool = False) -> dict[str, list[str]]:
     Parameters
     ----------
     repair
-        Mark what made the damaged parts as not done; `resume` then makes them again, to the same bits. What was
-        freed and is needed for that is made again too.
+        Mark what made the damaged parts as not done; `resume` then makes them again, to the same bits. What
+        was freed and is needed for that is made again too.
 
     Returns
     -------

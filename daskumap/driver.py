@@ -37,10 +37,12 @@ def reserved_bytes(context: Context) -> int:
 def find_damage(context: Context, steps: Steps, read: bool) -> dict[str, list[str]]:
     """Return what is damaged in a run store, by the step that can make it again.
 
-    Chunks of finished steps are counted, and with `read` all that is there is read against its checksums. What
-    was freed is no damage.
+    Chunks of finished steps are counted, and with `read` all that is there is read against its checksums.
+    What was freed is no damage.
     """
     store, found = context.store, dict[str, list[str]]()
+    if not store.ledger.has_begun():
+        return found
     freed = store.ledger.freed()
     for step in steps:
         done = store.ledger.count(step.name)
@@ -50,7 +52,9 @@ def find_damage(context: Context, steps: Steps, read: bool) -> dict[str, list[st
         names = [name for name in _products(stage, done) if name not in freed]
         whole = done == stage.tasks or stage.ordered
         # What a step that is half done has not written is no damage.
-        wrong = [text for name in names for text in find_in(store, name, read) if whole or "missing" not in text]
+        wrong = [
+            text for name in names for text in find_in(store, name, read) if whole or "missing" not in text
+        ]
         if wrong:
             found[step.name] = wrong
     return found
@@ -71,12 +75,16 @@ def reopen(context: Context, steps: Steps) -> None:
     So it is where a late step runs again after its inputs were freed.
     """
     ledger = context.store.ledger
+    if not ledger.has_begun():
+        return
     freed, needed = ledger.freed(), set[str]()
     back = set[str]()
     for step in reversed(steps):
         lost = {item.name for item in step.writes} & needed & freed
         if lost:
-            log.warning("Stage '%s' runs again: %s was freed and is needed.", step.name, ", ".join(sorted(lost)))
+            log.warning(
+                "Stage '%s' runs again: %s was freed and is needed.", step.name, ", ".join(sorted(lost))
+            )
             ledger.forget(step.name)
             back |= {item.name for item in step.writes}
         if lost or not is_done(context, step):
@@ -108,20 +116,20 @@ def run_pipeline(
     context.store.documents.save(FINISHED, datetime.now(UTC).isoformat(timespec="seconds"))
 
 
-def scratch_after(steps: Steps, keep: str) -> list[set[str]]:
-    """Return for each step the names of what nothing needs once it is done.
+def scratch_after(steps: Steps, keep: str) -> list[list[schema.Item]]:
+    """Return for each step what nothing needs once it is done.
 
     Parameters
     ----------
     keep
         "all", "model" or "embedding", as of `daskumap.fit`.
     """
-    last: dict[str, int] = {}
+    last: dict[schema.Item, int] = {}
     for number, step in enumerate(steps):
         for item in (*step.reads, *step.writes):
             if item.stays < schema.KEEP[keep]:
-                last[item.name] = number
-    return [{name for name, place in last.items() if place == number} for number in range(len(steps))]
+                last[item] = number
+    return [[item for item, place in last.items() if place == number] for number in range(len(steps))]
 
 
 def run_stage(
@@ -135,7 +143,7 @@ def run_stage(
     started = time.perf_counter()
     if todo:
         for output in stage.outputs:
-            store.create(output)
+            store.create(output, anew=not receipts)
     for number, receipt in _run_all(stage, engine, todo, progress, len(receipts)):
         check()
         store.ledger.record(stage.name, number, receipt)

@@ -47,7 +47,7 @@ class ClusterError(DaskumapError, ConnectionError):
 
 
 class ProcessError(DaskumapError, RuntimeError):
-    """This process cannot run a fit, and another one can."""
+    """A fit cannot run in this process, and can in another one."""
 
 
 class DependencyError(DaskumapError, ImportError):

@@ -30,17 +30,17 @@ Pipeline = tuple[tuple[Step, Condition], ...]
 
 
 def always(params: Params) -> bool:
-    """Every run has this step."""
+    """Tell that every run has a step."""
     return True
 
 
 def unique(params: Params) -> bool:
-    """Runs in which copies of a row count once have this step."""
+    """Tell whether copies of a row count once."""
     return params.unique
 
 
 def report(params: Params) -> bool:
-    """Runs with a report have this step."""
+    """Tell whether a run has a report."""
     return params.report
 
 

@@ -10,6 +10,7 @@ import tempfile
 import uuid
 import weakref
 from collections.abc import Callable, Iterator
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -38,8 +39,8 @@ from daskumap.store.run import COMPARED, RunStore, check_same
 
 log = logging.getLogger(__name__)
 
-# A run of an array in memory, without a place of its own, stays in memory while it takes at most this share of
-# what the process may use.
+# A run of an array in memory, without a place of its own, stays in memory while it takes at most this share
+# of what the process may use.
 MEMORY_SHARE = 0.25
 INPUT_SPEC, INPUT_DIGEST = "input/source", "input/digest"
 
@@ -53,7 +54,7 @@ class Request:
     partitions: int | None = None
 
     def plan(self, resources: Resources, ingested: bool) -> Plan:
-        """Return the plan of the run, with the input where it is or as it lies in the run store; starts nothing."""
+        """Return the plan, with the input where it is or as it lies in the run store; starts nothing."""
         source = as_stored(self.source) if ingested else self.source
         sizes = plan_sizes(source, self.params, resources, self.partitions)
         job = Job("", "", source.spec(), self.params, sizes, resources)
@@ -148,7 +149,7 @@ def resume_run(store: RunStore, engine: Engine, progress: Progress) -> None:
 def choose_place(
     request: Request, run: Any, engine: Engine, resources: Resources
 ) -> tuple[Place, tempfile.TemporaryDirectory[str] | None]:
-    """Return where the run store is to be; without one of the caller's, memory or a folder that goes with the run.
+    """Return where the run store is to be: the caller's place, memory, or a folder that goes with the run.
 
     Memory where the input is in memory too, the tasks run in this process, and the plan leaves room.
     """
@@ -180,6 +181,7 @@ def describe(planned: Plan, request: Request) -> dict[str, Any]:
     }
 
 
+@cache
 def versions() -> dict[str, str]:
     """Return the versions of all that decides the bits of a result."""
     libraries = ("numba", "numpy", "scipy", "scikit-learn", "pynndescent")
@@ -189,7 +191,7 @@ def versions() -> dict[str, str]:
 
 
 def refuse_other(store: RunStore, request: Request) -> None:
-    """Refuse a run store that holds a run of another input, with other parameters, or begun by other versions.
+    """Refuse a run store with a run of another input, of other parameters, or begun by other versions.
 
     Raises
     ------
@@ -197,15 +199,19 @@ def refuse_other(store: RunStore, request: Request) -> None:
         Listing what differs.
     """
     known = store.about
-    now = {"params": request.params.fingerprint(), "source": request.source.identity(), "versions": versions()}
+    now = {
+        "params": request.params.fingerprint(),
+        "source": request.source.identity(),
+        "versions": versions(),
+    }
     finished = store.documents.load(FINISHED) is not None
     compared = [part for part in COMPARED if part != "versions" or not finished]
     check_same(store.url, {part: known[part] for part in compared}, now)
     digest = store.documents.load(INPUT_DIGEST)
     if digest is not None and digest != request.source.digest():
         raise RunMismatchError(
-            f"{store.url} holds a run of another input: its values differ. Give the same input to continue it, "
-            "name another store, or start over there with restart (--restart)."
+            f"{store.url} holds a run of another input: its values differ. Give the same input to continue "
+            "it, name another store, or start over there with restart (--restart)."
         )
 
 
@@ -222,6 +228,8 @@ def open_fit(store: RunStore, request: Request, ingested: bool, resources: Resou
             stored = find(store.group[schema.SOURCE.name])
             store.documents.save(INPUT_SPEC, stored.spec())
         source = find(store.group[schema.SOURCE.name])
+    if not store.place.shared:  # A run store that dies with this process needs no checkpoints.
+        params = dataclasses.replace(params, checkpoint_every=params.epochs(source.shape[0]))
     known = store.about
     job = Job(store.url, known["id"], source.spec(), params, Sizes(**known["sizes"]), resources)
     return Context(job, source, store)
@@ -239,7 +247,7 @@ def open_known(store: RunStore, resources: Resources) -> Context:
     known, url = store.about, store.url
     spec = store.documents.load(INPUT_SPEC) if known["spec"] is None else known["spec"]
     params = known_params(store)
-    if spec is None or schema.SOURCE.name in store.ledger.freed() and known["spec"] is None:
+    if spec is None or (schema.SOURCE.name in store.ledger.freed() and known["spec"] is None):
         raise StoreError(f"{url} stopped before its input was copied. Call daskumap.fit again to go on.")
     source = open_spec(spec)
     if known["spec"] is not None:

@@ -46,7 +46,7 @@ uncached = numba.njit(nogil=True)
 
 @cache
 def is_compiled() -> bool:
-    """Say whether this process loads the kernels of a usual fit, and did not compile them, as it stood at first.
+    """Say whether this process loads the kernels of a usual fit; asked first before it compiles any.
 
     Other metrics, optimizers and numbers of components than those of the fit before compile a few more. It
     looks at the names of files only.

@@ -1,7 +1,7 @@
 """What things cost on the reference machine: one core of a two-core Xeon of 2.1 GHz with AVX-512, local disk.
 
-Estimates of time rest on these figures, scaled by what `kernels.speed` measures on the workers. Those that say so
-also decide between ways to search, so they are constants and no timings: they are part of the result.
+Estimates of time rest on these figures, scaled by what `kernels.speed` measures on the workers. Those that
+say so also decide between ways to search, so they are constants and no timings: they are part of the result.
 Seconds, unless a name says otherwise; each was measured with the benchmark that it names, or alone.
 """
 
@@ -9,7 +9,8 @@ from __future__ import annotations
 
 # Matrix products: floating-point operations a second of one core (benchmarks/scale_kernels.py).
 FLOPS = 55e9
-# How fast a worker reads and writes a run store on a local disk: 1.3 to 1.6 GB/s (benchmarks/scale.py growth).
+# How fast a worker reads and writes a run store on a local disk: 1.3 to 1.6 GB/s (benchmarks/scale.py
+# growth).
 STORE_BYTES_A_SECOND = 1.4e9
 # What a task costs beside its work: 5 to 20 ms (benchmarks/scale.py growth).
 TASK = 0.01
@@ -34,19 +35,19 @@ MERGE_NEIGHBOR, CALIBRATE_NEIGHBOR, SYMMETRIZE_NEIGHBOR = 0.06e-6, 0.23e-6, 0.28
 INITIALIZE_VERTEX, PUBLISH_ROW = 0.12e-6, 0.3e-6
 # A vertex in an epoch of the layout, in two dimensions with 14 neighbours (benchmarks/scale_kernels.py).
 EPOCH_VERTEX = 165e-9
-# The report: a pair of points on the map, a pair of rows beside its product, a neighbour in the loss, and in the
-# summary.
+# The report: a pair of points on the map, a pair of rows beside its product, a neighbour in the loss, and in
+# the summary.
 MAP_PAIR, RANK_PAIR, LOSS_NEIGHBOR, SUMMARY_NEIGHBOR = 1.1e-9, 8e-9, 0.17e-6, 0.06e-6
 
-# What one distance of a matrix product costs with its selection, in ns, without and for each column (2.2 ns at
-# D = 64, 8.2 at D = 784). Part of the result.
+# What one distance of a matrix product costs with its selection, in ns, without and for each column (2.2 ns
+# at D = 64, 8.2 at D = 784). Part of the result.
 DISTANCE_NS = (1.6, 0.0085)
-# What a row costs in the joins of a wide cell, in ns, without and for each column (27 us at D = 32, 33 at 64, 46
-# at 128). Part of the result.
+# What a row costs in the joins of a wide cell, in ns, without and for each column (27 us at D = 32, 33 at 64,
+# 46 at 128). Part of the result.
 JOIN_NS = (21_000.0, 200.0)
 
-# What sharing the layout costs a round: the way to the scheduler and back, two tasks a partition, and a dependency
-# between any two (14 to 70 ms; 1 ms a task; 22 us; benchmarks/scale.py workers).
+# What sharing the layout costs a round: the way to the scheduler and back, two tasks a partition, and a
+# dependency between any two (14 to 70 ms; 1 ms a task; 22 us; benchmarks/scale.py workers).
 ROUND, ROUND_PARTITION, ROUND_PAIR = 0.02, 2e-3, 22e-6
 
 

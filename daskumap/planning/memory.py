@@ -1,11 +1,12 @@
-"""What things take in memory, in bytes: of a process, and of a row or vertex in the stages that share the figure."""
+"""What things take in memory, in bytes: a process, and rows and vertices where stages share the figure."""
 
 from __future__ import annotations
 
-# A worker's own memory with dask, zarr, numba, scikit-learn and the compiled kernels loaded (measured: 300 to 370 MB
-# in the caller's process, what glibc keeps of freed memory included; 270 MB in a worker process).
+# A worker's own memory with dask, zarr, numba, scikit-learn and the compiled kernels loaded (measured: 300 to
+# 370 MB in the caller's process, what glibc keeps of freed memory included; 270 MB in a worker process).
 RESERVED = 420_000_000
-# What compiling the kernels leaves in a process, where they are not in the cache yet (measured: 393 against 283 MB).
+# What compiling the kernels leaves in a process, where they are not in the cache yet (measured: 393 against
+# 283 MB).
 COMPILING = 110_000_000
 # pynndescent with what it compiled, which stays in the process (measured: 180 to 210 MB).
 DESCENT_RESERVED = 220_000_000

@@ -234,8 +234,8 @@ def _cache_bytes(
 ) -> int:
     """Return what the rows take where the one worker can hold them, else 0.
 
-    Five passes read the source: where a worker can hold it in a quarter of its memory, beside the search of wide
-    cells, it is decoded once.
+    Five passes read the source: where a worker can hold it in a quarter of its memory, beside the search of
+    wide cells, it is decoded once.
     """
     search = resources.threads * wide * (12 * columns + 130 * n_neighbors)
     room = min(free // 4, free - search)
@@ -245,7 +245,7 @@ def _cache_bytes(
 def _edge_bytes(
     rows: int, n_neighbors: int, n_components: int, resources: Resources, cache: int, partition: int
 ) -> int:
-    """Return what is left for edges beside the layout's positions, and the pieces whose edges are being read."""
+    """Return what is left for edges beside the layout's positions and the edges that are being read."""
     reading = resources.threads * partition * memory.edge_read(n_neighbors)
     return max(
         0, resources.memory - resources.reserved - cache - memory.positions(rows, n_components) - reading
@@ -279,7 +279,7 @@ def _layout_rows(rows: int, partitions: int) -> int:
 
 
 def _row_block(rows: int, row_bytes: int, target_bytes: int, slots: int, block_rows: int) -> int:
-    """Return rows a block: about `target_bytes`, work for each slot, whole pieces of the source where they fit."""
+    """Return rows a block: about `target_bytes`, work for each slot, whole pieces of the source if they fit."""
     wanted = max(1, min(target_bytes // row_bytes, math.ceil(rows / (2 * slots))))
     wanted = max(wanted, min(rows, 1024))
     if block_rows <= wanted:

@@ -118,8 +118,8 @@ class Stage:
         Seconds of all tasks on one core of the reference machine (`kernels.speed`), for the time estimate,
         and whether matrix products set them, or memory.
     finish
-        `finish(context, receipts) -> None`, run by the driver when all tasks are done: keeps facts, and checks
-        what only the whole tells.
+        `finish(context, receipts) -> None`, run by the driver when all tasks are done: keeps facts, and
+        checks what only the whole tells.
     ordered
         Whether each task needs the one before it. An ordered task uses all threads of its worker.
     rounds

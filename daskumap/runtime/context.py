@@ -1,7 +1,7 @@
 """What the tasks of one run see in one process: its run store, its rows, its metric, and what they hold.
 
-A context is opened once a run and process and closed when the run ends, also by an error. What tasks hold is freed
-when the process goes over to another stage. A task may touch only what its step declares.
+A context is opened once a run and process and closed when the run ends, also by an error. What tasks hold is
+freed when the process goes over to another stage. A task may touch only what its step declares.
 """
 
 from __future__ import annotations
@@ -110,30 +110,27 @@ class Context:
         return partial(open_context, self.job)
 
     def enter(self, stage: Stage) -> bool:
-        """Go over to a stage, and free what the last one held; tell whether this process was in another one."""
+        """Go over to a stage and free what the last one held; tell whether the process was in another one."""
         with self._lock:
             if self._stage is not None and self._stage.name == stage.name:
                 return False
             self._stage = stage
-            self._release()
+            self._held.clear()
             return True
 
     def leave(self) -> None:
         """Be in no stage, as the driver is between two of them: it may read and write what it likes."""
         with self._lock:
             self._stage = None
-            self._release()
+            self._held.clear()
 
     def close(self) -> None:
         """Free all that is held."""
         with self._lock:
-            self._release()
-            self._rows.release()
+            self._held.clear()
+            self._arrays.clear()
             self._facts.clear()
-
-    def _release(self) -> None:
-        self._held.clear()
-        self._arrays.clear()
+            self._rows.release()
 
     def held(self, name: str, make: Callable[[], Held]) -> Held:
         """Return what `make` returns, made once a process and kept until it goes over to another stage."""

@@ -1,1 +1,1 @@
-"""Stages: each reads the stores, computes with kernels, and writes the run store. No stage imports another."""
+"""Stages: each reads the stores, computes with kernels, writes the run store, and imports no other."""

@@ -18,6 +18,10 @@ class Ledger:
     def __init__(self, documents: Documents) -> None:
         self.documents = documents
 
+    def has_begun(self) -> bool:
+        """Return whether any task has a record."""
+        return bool(self.documents.members("ledger"))
+
     def record(self, stage: str, task: int, receipt: Receipt) -> None:
         """Write down that a task is done. Call it after the task's data is written."""
         self.documents.save(f"ledger/{stage}/{task:08d}", receipt.as_dict())

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import zlib
+from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any
 
@@ -28,6 +29,7 @@ from daskumap.planning.stage import Output
 from daskumap.store.documents import Documents, as_text, create_object
 from daskumap.store.ledger import Ledger
 from daskumap.store.places import Place
+from daskumap.store.schema import Fact, Item
 from daskumap.store.trouble import speaking
 
 log = logging.getLogger(__name__)
@@ -133,9 +135,9 @@ class RunStore:
         """Where the run store is, for messages."""
         return self.place.url
 
-    def create(self, output: Output) -> None:
-        """Create an array unless it is there already, as it is when a run goes on."""
-        if not self.has(output.name) or self.array(output.name).shape != output.shape:
+    def create(self, output: Output, anew: bool) -> None:
+        """Create an array, unless it is there already as it is when a run goes on and `anew` is false."""
+        if anew or not self.has(output.name) or self.array(output.name).shape != output.shape:
             create_array(self.group, output.name, output.shape, output.chunks, output.dtype)
 
     def create_group(self, name: str) -> None:
@@ -183,14 +185,19 @@ class RunStore:
         """Read the places start to stop of the array called `name`."""
         return read_range(self.array(name), start, stop)
 
-    def free(self, names: set[str]) -> None:
-        """Delete arrays, exchanges, facts and files, and remember that they are gone on purpose."""
+    def free(self, items: Iterable[Item]) -> None:
+        """Delete items of the schema, and remember that they are gone on purpose."""
+        names = {item.name for item in items}
+        if not names:
+            return
         freed = self.ledger.freed()
         if names - freed:
             self.ledger.set_freed(freed | names)
-        for name in sorted(names):
-            self.documents.delete_folder(name)
-            self.documents.delete(f"{name}.json")
+        for item in items:
+            if isinstance(item, Fact):
+                self.documents.delete(f"{item.name}.json")
+            else:
+                self.documents.delete_folder(item.name)
 
     def discard(self) -> None:
         """Delete the run store and leave its place free.

@@ -18,8 +18,8 @@ cell        small cell                                                   all
 probe       row whose neighbours are also found exactly                  all
 =========== ============================================================ ==================
 
-What a task creates itself, since only it knows the sizes, has `made="task"`. Types beside NumPy's: "metric" is
-what the metric works on, float32 or uint8; "vertex" is the type of vertex ids in graphs, int32 while they fit.
+Types beside NumPy's: "metric" is what the metric works on, float32 or uint8; "vertex" is the type of vertex
+ids in graphs, int32 while they fit.
 """
 
 from __future__ import annotations
@@ -38,16 +38,15 @@ class Item:
     """Something that a run store holds, under a name, for as long as `stays` says."""
 
     name: str
+    stays: int
 
 
 @dataclass(frozen=True, eq=False)
 class Array(Item):
-    """A Zarr array: type and dimensions."""
+    """A Zarr array: type and dimensions. Tasks make it themselves where only they know its size."""
 
     dtype: str
     dims: tuple[str, ...]
-    stays: int = SCRATCH
-    made: str = "driver"
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +68,6 @@ class Exchange(Item):
     by: str
     to: str
     columns: Mapping[str, tuple[str, str]]
-    stays: int = SCRATCH
     offsets: str = "offsets"
     chunk_bytes: int = 1 << 20
     offsets_a_chunk: int = 1 << 13
@@ -79,37 +77,37 @@ class Exchange(Item):
 class Fact(Item):
     """A number, or a few by name, as a JSON document with a checksum."""
 
-    stays: int = MODEL
-
 
 @dataclass(frozen=True, eq=False)
 class File(Item):
     """Bytes that are no array."""
 
-    stays: int = RESULT
-
 
 def _cells(name: str, dtype: str, *dims: str) -> Array:
-    return Array(f"cells/{name}", dtype, dims, MODEL, "task")
+    return Array(f"cells/{name}", MODEL, dtype, dims)
 
 
 def _order(name: str, dtype: str, *dims: str, stays: int = SCRATCH) -> Array:
-    return Array(f"order/{name}", dtype, dims, stays, "task")
+    return Array(f"order/{name}", stays, dtype, dims)
 
 
 # The input, which is read through `Context.rows`: the user's own array, or its copy at this place.
-SOURCE = Array("input/rows", "metric", ("row", "column"), MODEL, "driver")
-INIT = Array("input/init", "float32", ("row", "component"), SCRATCH, "driver")
+SOURCE = Array("input/rows", MODEL, "metric", ("row", "column"))
+INIT = Array("input/init", SCRATCH, "float32", ("row", "component"))
 
 # Rows: scan and unique.
-SAMPLE = Exchange("scan/sample", "block", "all", {"rows": ("metric", "column")})
+SAMPLE = Exchange("scan/sample", SCRATCH, "block", "all", {"rows": ("metric", "column")})
 HASHES = Exchange(
-    "scan/hashes", "block", "bucket", {"high": ("uint64", ""), "low": ("uint64", ""), "rows": ("int64", "")}
+    "scan/hashes",
+    SCRATCH,
+    "block",
+    "bucket",
+    {"high": ("uint64", ""), "low": ("uint64", ""), "rows": ("int64", "")},
 )
-BLOCK_FIRST = Array("unique/block_first", "int64", ("row",))
-TWINS = Exchange("unique/twins", "bucket", "block", {"rows": ("int64", ""), "firsts": ("int64", "")})
-FIRST = Array("rows/first", "int64", ("row",), MODEL)
-DISTINCT_ROWS = Fact("facts/distinct_rows")
+BLOCK_FIRST = Array("unique/block_first", SCRATCH, "int64", ("row",))
+TWINS = Exchange("unique/twins", SCRATCH, "bucket", "block", {"rows": ("int64", ""), "firsts": ("int64", "")})
+FIRST = Array("rows/first", MODEL, "int64", ("row",))
+DISTINCT_ROWS = Fact("facts/distinct_rows", MODEL)
 
 # Cells: where they are, which rows join them, and the rows brought together.
 CENTROIDS = _cells("centroids", "metric", "cell", "column")
@@ -121,27 +119,27 @@ AXES = _cells("axes", "float32", "column", "component")
 LIMITS = _cells("limits", "float64", "bound", "component")
 PROBES = _cells("probes", "metric", "probe", "column")
 PROBE_ROWS = _cells("probe_rows", "int64", "probe")
-CELLS = Fact("facts/cells")  # cells, probes
+CELLS = Fact("facts/cells", MODEL)  # cells, probes
 
-NEAREST = Array("assign/cells", "int32", ("row", "overlap"))
-LEVELS = Array("assign/levels", "uint8", ("row", "overlap"))
-COUNTS = Array("assign/counts", "int32", ("block", "level", "cell"))
+NEAREST = Array("assign/cells", SCRATCH, "int32", ("row", "overlap"))
+LEVELS = Array("assign/levels", SCRATCH, "uint8", ("row", "overlap"))
+COUNTS = Array("assign/counts", SCRATCH, "int32", ("block", "level", "cell"))
 BLOCK_PROBES = (
-    Array("assign/probe_ids", "int64", ("block", "probe", "neighbor")),
-    Array("assign/probe_distances", "float32", ("block", "probe", "neighbor")),
-    Array("assign/probe_cells", "int32", ("block", "probe", "neighbor", "overlap")),
-    Array("assign/probe_levels", "uint8", ("block", "probe", "neighbor", "overlap")),
+    Array("assign/probe_ids", SCRATCH, "int64", ("block", "probe", "neighbor")),
+    Array("assign/probe_distances", SCRATCH, "float32", ("block", "probe", "neighbor")),
+    Array("assign/probe_cells", SCRATCH, "int32", ("block", "probe", "neighbor", "overlap")),
+    Array("assign/probe_levels", SCRATCH, "uint8", ("block", "probe", "neighbor", "overlap")),
 )
-ON_AXES = Array("assign/axes", "float32", ("row", "component"))
-IN_MICRO = Array("assign/micro", "int32", ("row",))
+ON_AXES = Array("assign/axes", SCRATCH, "float32", ("row", "component"))
+IN_MICRO = Array("assign/micro", SCRATCH, "int32", ("row",))
 
-BUNDLE_COUNTS = Array("counts/members", "int32", ("bundle", "level", "cell"))
-COUNTS_BEFORE = Array("counts/before", "int32", ("block", "cell and twins"))
+BUNDLE_COUNTS = Array("counts/members", SCRATCH, "int32", ("bundle", "level", "cell"))
+COUNTS_BEFORE = Array("counts/before", SCRATCH, "int32", ("block", "cell and twins"))
 BUNDLE_PROBES = (
-    Array("counts/probe_ids", "int64", ("bundle", "probe", "neighbor")),
-    Array("counts/probe_distances", "float32", ("bundle", "probe", "neighbor")),
-    Array("counts/probe_cells", "int32", ("bundle", "probe", "neighbor", "overlap")),
-    Array("counts/probe_levels", "uint8", ("bundle", "probe", "neighbor", "overlap")),
+    Array("counts/probe_ids", SCRATCH, "int64", ("bundle", "probe", "neighbor")),
+    Array("counts/probe_distances", SCRATCH, "float32", ("bundle", "probe", "neighbor")),
+    Array("counts/probe_cells", SCRATCH, "int32", ("bundle", "probe", "neighbor", "overlap")),
+    Array("counts/probe_levels", SCRATCH, "uint8", ("bundle", "probe", "neighbor", "overlap")),
 )
 
 SLICE_STARTS = _order("slice_starts", "int64", "cell bound")
@@ -151,12 +149,13 @@ WIDE_OF = _order("wide_of", "int32", "cell", stays=MODEL)
 FIRST_VERTICES = _order("first_vertices", "int64", "bundle", "cell and twins")
 PROBE_IDS = _order("probe_ids", "int64", "probe", "neighbor")
 # distinct, wide, level, copies, recall (by level), groups, largest_cell, sliced_cells
-ORDER = Fact("facts/order")
+ORDER = Fact("facts/order", MODEL)
 
-VERTEX = Array("rows/vertex", "int64", ("row",), MODEL)
+VERTEX = Array("rows/vertex", MODEL, "int64", ("row",))
 # A batch holds "rows", or "ids" where the one worker holds all rows; "cells" where wide cells are searched.
 SHUFFLE = Exchange(
     "shuffle",
+    SCRATCH,
     "block",
     "slice of a cell",
     {
@@ -170,17 +169,19 @@ SHUFFLE = Exchange(
 # Graph: neighbours, calibration, and the symmetrised graph.
 FOUND = Exchange(
     "found",
+    SCRATCH,
     "group",
     "vertex chunk",
     {"vertices": ("int64", ""), "ids": ("int64", "neighbor"), "distances": ("float32", "neighbor")},
 )
-INDICES = Array("knn/indices", "int64", ("vertex", "neighbor"), MODEL)
-DISTANCES = Array("knn/distances", "float32", ("vertex", "neighbor"), MODEL)
-MEAN_DISTANCE = Fact("facts/mean_distance")
-RHO = Array("calibration/rho", "float32", ("vertex",), MODEL)
-SIGMA = Array("calibration/sigma", "float32", ("vertex",), MODEL)
+INDICES = Array("knn/indices", MODEL, "int64", ("vertex", "neighbor"))
+DISTANCES = Array("knn/distances", MODEL, "float32", ("vertex", "neighbor"))
+MEAN_DISTANCE = Fact("facts/mean_distance", MODEL)
+RHO = Array("calibration/rho", MODEL, "float32", ("vertex",))
+SIGMA = Array("calibration/sigma", MODEL, "float32", ("vertex",))
 REVERSE = Exchange(
     "reverse",
+    SCRATCH,
     "partition",
     "vertex chunk",
     {"tails": ("int64", ""), "heads": ("int64", ""), "weights": ("float32", "")},
@@ -188,31 +189,31 @@ REVERSE = Exchange(
 # One CSR block row a partition: the offsets are its indptr.
 GRAPH = Exchange(
     "graph",
+    MODEL,
     "partition",
     "vertex",
     {"tails": ("vertex", ""), "weights": ("float32", "")},
-    MODEL,
-    "indptr",
-    4 << 20,
-    1 << 19,
+    offsets="indptr",
+    chunk_bytes=4 << 20,
+    offsets_a_chunk=1 << 19,
 )
-DEGREES = Array("graph/degrees", "int32", ("vertex",), MODEL)
-GRAPH_FACTS = Fact("facts/graph")  # largest_weight, edges, largest_degree, isolated
+DEGREES = Array("graph/degrees", MODEL, "int32", ("vertex",))
+GRAPH_FACTS = Fact("facts/graph", MODEL)  # largest_weight, edges, largest_degree, isolated
 
 # Map: start, layout, embedding.
-INITIAL = Array("initial", "float32", ("vertex", "component"))
+INITIAL = Array("initial", SCRATCH, "float32", ("vertex", "component"))
 # Two slots, used in turn, so that the last checkpoint is whole while the next one is written.
 STATE = tuple(
-    tuple(Array(f"layout/{slot}/{part}", "float32", ("moving", "component")) for part in parts)
+    tuple(Array(f"layout/{slot}/{part}", SCRATCH, "float32", ("moving", "component")) for part in parts)
     for slot, parts in dict.fromkeys(("even", "odd"), ("positions", "mean", "variance")).items()
 )
-EMBEDDING = Array("embedding", "float32", ("row", "component"), RESULT)
+EMBEDDING = Array("embedding", RESULT, "float32", ("row", "component"))
 
 # Measures: the report.
-MAP_IDS = Array("report/map_ids", "int64", ("probe", "neighbor"))
-MAP_ROWS = Exchange("report/rows", "block", "all", {"rows": ("metric", "column")})
-MAP_DISTANCES = Array("report/map_distances", "float32", ("probe", "neighbor"))
-CLOSER = Array("report/closer", "int64", ("block", "probe", "neighbor"))
+MAP_IDS = Array("report/map_ids", SCRATCH, "int64", ("probe", "neighbor"))
+MAP_ROWS = Exchange("report/rows", SCRATCH, "block", "all", {"rows": ("metric", "column")})
+MAP_DISTANCES = Array("report/map_distances", SCRATCH, "float32", ("probe", "neighbor"))
+CLOSER = Array("report/closer", SCRATCH, "int64", ("block", "probe", "neighbor"))
 LOSS = Fact("facts/loss", SCRATCH)  # attractive, repulsive, cut_edges, edges
 MEASURES = Fact("report/measures", RESULT)
-PICTURE = File("embedding.png")
+PICTURE = File("embedding.png", RESULT)

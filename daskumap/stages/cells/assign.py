@@ -1,4 +1,4 @@
-"""Assign: one pass over the source that finds each row's nearest cells, and the probes' nearest rows in each block."""
+"""Assign: one pass over the source for each row's nearest cells, and the probes' nearest rows in each block."""
 
 from __future__ import annotations
 
@@ -122,9 +122,7 @@ def find_probes(context: Context, number: int, block: Block) -> dict[str, Any]:
     ids = np.where(local >= 0, rows[local], -1) if len(rows) else local
     there = np.maximum(ids - block.start, 0)
     found = np.where(ids[..., None] >= 0, block.nearest[there], -2)
-    for item, values in zip(
-        schema.BLOCK_PROBES, (ids, distances, found, block.levels[there]), strict=True
-    ):
+    for item, values in zip(schema.BLOCK_PROBES, (ids, distances, found, block.levels[there]), strict=True):
         context.write(item, number, values[None])
     return {}
 

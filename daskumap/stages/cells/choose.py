@@ -1,4 +1,4 @@
-"""Choose the cells that are searched, and how many of them a row joins: the cheapest that reach the target recall."""
+"""Choose which cells are searched and how many a row joins: the cheapest that reach the target recall."""
 
 from __future__ import annotations
 
@@ -72,7 +72,8 @@ def choose_cells(context: Context, probes: Probes, members: Array) -> Choice:
     joined = np.cumsum(members, axis=0)
     slice_starts = [slices.cut(rows, context.sizes.max_cell_rows) for rows in joined]
     compared = [  # ns a row, by level
-        costs.distance_ns(context.sizes.columns) * float((rows.astype(float) ** 2 / np.diff(starts)).sum() / joined[0].sum())
+        costs.distance_ns(context.sizes.columns)
+        * float((rows.astype(float) ** 2 / np.diff(starts)).sum() / joined[0].sum())
         for rows, starts in zip(joined, slice_starts, strict=True)
     ]
     recall, error = _small_recall(probes, slice_starts)
@@ -88,7 +89,9 @@ def choose_cells(context: Context, probes: Probes, members: Array) -> Choice:
         idle = max(1.0, WIDE_CELLS / (int(wide_of[-1]) + 1))
         for level in range(1, join.LEVELS):
             wide = join.widen(probes.joined(level)[0], wide_of)[0] >= 0
-            cost = (seeds[level] + costs.join_ns(context.sizes.columns) * float(wide.sum(axis=1).mean())) * idle
+            cost = (
+                seeds[level] + costs.join_ns(context.sizes.columns) * float(wide.sum(axis=1).mean())
+            ) * idle
             options.append((cost, recall[level], error[level], Choice(wide_of, level, recall)))
     enough = [option for option in options if option[1] - SAFETY * option[2] >= context.params.target_recall]
     if enough:
@@ -96,13 +99,13 @@ def choose_cells(context: Context, probes: Probes, members: Array) -> Choice:
     return max(options, key=lambda option: (option[1], -option[0]))[3]
 
 
-def fit_wide_cells(context: Context, choice: Choice, probes: Probes, members: Array) -> tuple[Choice, Array]:
+def fit_wide_cells(
+    context: Context, wide_of: Array, level: int, probes: Probes, members: Array
+) -> tuple[Array, Choice, Array]:
     """Split wide cells that more rows join than one may hold, and join by more cells where that costs recall.
 
-    Returns the choice and the rows that join each wide cell. What remains too large is sliced.
+    Returns the wide cell of each small one, the choice, and the rows that join each wide cell. What remains too large is sliced.
     """
-    wide_of, level = choice.wide_of, choice.level
-    assert wide_of is not None
     while True:
         recall, error = _wide_recall(probes, wide_of)
         enough = recall - SAFETY * error >= context.params.target_recall
@@ -111,7 +114,7 @@ def fit_wide_cells(context: Context, choice: Choice, probes: Probes, members: Ar
         joined = _count_wide(context, wide_of, level)
         halved = slices.halve(wide_of, members, joined > context.sizes.wide_rows)
         if halved[-1] == wide_of[-1]:
-            return Choice(wide_of, level, recall), joined
+            return wide_of, Choice(wide_of, level, recall), joined
         wide_of = halved
 
 

@@ -50,7 +50,7 @@ def plan_order(context: Context) -> Stage:
 def order_task(context: Context, number: int) -> Receipt:
     """Merge the probes' neighbours, choose cells and overlap, number the vertices, group the cells."""
     s = context.sizes
-    ids, distances, found, found_levels = merge_probes(context, schema.BUNDLE_PROBES, range(s.bundles))
+    ids, _, found, found_levels = merge_probes(context, schema.BUNDLE_PROBES, range(s.bundles))
     members = sum(
         context.read(schema.BUNDLE_COUNTS, bundle, bundle + 1)[0].astype(int) for bundle in range(s.bundles)
     )
@@ -62,8 +62,8 @@ def order_task(context: Context, number: int) -> Receipt:
     if choice.wide_of is None:
         joined, limit, group = members[: choice.level + 1].sum(axis=0), s.max_cell_rows, s.group_rows
     else:
-        choice, joined = fit_wide_cells(context, choice, probes, members[0])
-        context.put(schema.WIDE_OF, choice.wide_of)
+        wide_of, choice, joined = fit_wide_cells(context, choice.wide_of, choice.level, probes, members[0])
+        context.put(schema.WIDE_OF, wide_of)
         limit, group = s.wide_rows, min(s.group_rows, s.wide_rows)
     slice_starts, group_starts = slices.plan_slices(joined, limit, group, s.group_cells)
     context.put(schema.SLICE_STARTS, slice_starts)

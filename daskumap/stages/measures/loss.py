@@ -1,4 +1,4 @@
-"""The loss of the map over all edges, and the edges that a layout by cells would cut; a vertex partition a task."""
+"""The loss of the map over all edges, and which edges a layout by cells would cut; a partition a task."""
 
 from __future__ import annotations
 
@@ -51,9 +51,7 @@ def loss_task(context: Context, number: int) -> Receipt:
     key = context.key("report")
     pool = negative_pool(positions, key, 0)
     a, b = context.params.curve()
-    attractive, repulsive = layout_loss(
-        positions, start, indptr, tails, weights, pool, a, b, PAIRS, key
-    )
+    attractive, repulsive = layout_loss(positions, start, indptr, tails, weights, pool, a, b, PAIRS, key)
     found = {
         "attractive": attractive,
         "repulsive": repulsive,

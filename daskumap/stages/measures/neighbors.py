@@ -71,6 +71,4 @@ MAP_NEIGHBORS = Step(
     reads=(schema.EMBEDDING, schema.FIRST, schema.PROBE_ROWS),
     writes=(schema.MAP_IDS,),
 )
-MAP_ROWS = Step(
-    "report.rows", plan_rows, reads=(schema.SOURCE, schema.MAP_IDS), writes=(schema.MAP_ROWS,)
-)
+MAP_ROWS = Step("report.rows", plan_rows, reads=(schema.SOURCE, schema.MAP_IDS), writes=(schema.MAP_ROWS,))

@@ -38,9 +38,7 @@ def distances_task(context: Context, number: int) -> Receipt:
     out = np.zeros(ids.shape, np.float32)
     for i, there in enumerate(ids >= 0):
         near = rows[np.searchsorted(known, ids[i, there])]
-        order, distances = knn.nearest(
-            probes[i : i + 1], near, len(near), context.metric, np.array([-1]), 0
-        )
+        order, distances = knn.nearest(probes[i : i + 1], near, len(near), context.metric, np.array([-1]), 0)
         out[i, np.flatnonzero(there)[order[0]]] = distances[0]
     context.write(schema.MAP_DISTANCES, 0, out)
     return Receipt(len(ids))

@@ -1,4 +1,4 @@
-"""Scan: one streaming pass over the source that checks it and takes the sample; with `unique` it hashes the rows."""
+"""Scan: one streaming pass that checks the source and takes the sample; with `unique` it hashes the rows."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ def epoch_ranges(context: Context) -> list[tuple[int, int]]:
 
 
 def read_state(context: Context, item: schema.Array, start: int, stop: int) -> Array:
-    """Read one part of the layout's state, a chunk at a time: together they would be held read and decoded."""
+    """Read one part of the layout's state a chunk at a time: at once, all would be held read and decoded."""
     out = np.empty((stop - start, context.params.n_components), np.float32)
     for at in range(start, stop, context.sizes.state_chunk):
         end = min(stop, at + context.sizes.state_chunk)

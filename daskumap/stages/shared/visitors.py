@@ -88,5 +88,3 @@ def visit_block(
 def read_rows(context: Context, number: int) -> Array:
     """Return the rows of a block, as the simplest passes look at them."""
     return context.rows.read(*context.sizes.block(number))
-
-
