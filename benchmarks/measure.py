@@ -110,7 +110,7 @@ def record(run: Any, seconds: float, threads: int | None = None) -> dict[str, An
     """
     steps = run.report["steps"]
     receipts = {
-        step: [[receipt["rows"], receipt["seconds"]] for receipt in run.store.records(step).values()]
+        step: [[receipt["rows"], receipt["seconds"]] for receipt in run.store.ledger.records(step).values()]
         for step in steps
     }
     return {"report": run.report, "receipts": receipts, "wall": seconds, "threads": threads or cores()}

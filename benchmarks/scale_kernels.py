@@ -150,13 +150,13 @@ def graph_of(fitted: Any) -> tuple[Any, Any, int]:
     vertex = store.read("rows/vertex")
     positions = np.empty_like(fitted.embedding[:])
     positions[vertex] = fitted.embedding[:]
-    parts = range(len(store.records("symmetrize")))
+    parts = range(len(store.ledger.records("symmetrize")))
     ends, tails, weights = (
         [store.read(f"graph/{part:08d}/{name}") for part in parts] for name in ("indptr", "tails", "weights")
     )
     indptr = np.concatenate([[0], np.cumsum(np.concatenate([np.diff(end) for end in ends]))])
     joined = np.concatenate(weights)
-    n_epochs = sum(receipt["epochs"] for receipt in store.records("layout").values())
+    n_epochs = sum(receipt["epochs"] for receipt in store.ledger.records("layout").values())
     rates = layout.edge_rates(joined, float(joined.max()), n_epochs)
     return positions, layout.Edges(indptr, np.concatenate(tails), rates), n_epochs
 
@@ -169,7 +169,7 @@ def neighbor_rates(fitted: Any, path: Any, threads: int) -> dict[str, float]:
     from daskumap.kernels.neighbors import products
     from daskumap.kernels.neighbors.scores import SQRT
 
-    order = fitted.store.records("partition.order")[0]
+    order = fitted.store.ledger.records("partition.order")[0]
     sizes = fitted.report["sizes"]
     rows = int(min(sizes["rows"], order["copies"] * sizes["rows"] / sizes["cells"]))
     vertex = fitted.store.read("rows/vertex")

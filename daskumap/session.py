@@ -47,16 +47,23 @@ INPUT_SPEC, INPUT_DIGEST = "input/source", "input/digest"
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What a caller asks for: the input, the parameters as checked against it, and how the layout is cut."""
+    """What a caller asks for: the input, the parameters as checked against it, and how the layout is cut.
+
+    Attributes
+    ----------
+    adjust
+        Changes sizes that may not matter, as tests do.
+    """
 
     source: Source
     params: Params
     partitions: int | None = None
+    adjust: Callable[[Sizes], Sizes] = lambda sizes: sizes
 
     def plan(self, resources: Resources, ingested: bool) -> Plan:
         """Return the plan, with the input where it is or as it lies in the run store; starts nothing."""
         source = as_stored(self.source) if ingested else self.source
-        sizes = plan_sizes(source, self.params, resources, self.partitions)
+        sizes = self.adjust(plan_sizes(source, self.params, resources, self.partitions))
         job = Job("", "", source.spec(), self.params, sizes, resources)
         return make_plan(Context(job, source), steps_of(FIT, self.params))
 

@@ -13,10 +13,15 @@ import zarr
 from distributed import Client, LocalCluster
 
 import daskumap
-from daskumap.engine.base import SequentialEngine
-from daskumap.planning.sizes import make_sizes
+from daskumap.engine.clusters import make_engine
+from daskumap.engine.machine import parse_memory
+from daskumap.engine.sequential import SequentialEngine
+from daskumap.report.progress import choose_progress
+from daskumap.run import Run
+from daskumap.session import fit_request, make_request
 from daskumap.testing.datasets import digits, uneven_clusters
 
+QUIET = {"client": "sequential", "progress": False, "random_state": 1}
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 
 
@@ -69,22 +74,27 @@ def _client(threads):
 
 
 @pytest.fixture
-def fit(request, monkeypatch):
-    """`daskumap.fit`, quiet, sequential and seeded unless told otherwise.
+def fit(request, block_sizes):
+    """`daskumap.fit`, quiet, sequential, seeded, without a report and with all scratch, unless told otherwise.
 
     `client` may also be "1x1" or "1x2" for the session's clusters, or an engine.
     """
 
-    def fit_(data, run=None, **options):
-        options = {"client": "sequential", "progress": False, "random_state": 1, **options}
-        client = options["client"]
-        if client in ("1x1", "1x2"):
-            options["client"] = request.getfixturevalue(f"client_{client}")
-        elif hasattr(client, "resources"):
-            with monkeypatch.context() as patch:
-                patch.setattr("daskumap.api._engine", lambda *_: client)
-                return daskumap.fit(data, run, **{**options, "client": None})
-        return daskumap.fit(data, run, **options)
+    def fit_(data, run=None, restart=False, **options):
+        options = {**QUIET, "keep": "all", "report": False, **options}
+        if options["client"] in ("1x1", "1x2"):
+            options["client"] = request.getfixturevalue(f"client_{options['client']}")
+        if not block_sizes.changes:
+            return daskumap.fit(data, run, restart=restart, **options)
+        memory = parse_memory(options.pop("memory", None))
+        engine = make_engine(options.pop("client"), memory, options.pop("threads", None))
+        shown = choose_progress(options.pop("progress"))
+        asked = make_request(data, options, options.pop("partitions", None))
+        asked = dataclasses.replace(asked, adjust=block_sizes.adjust)
+        try:
+            return Run(fit_request(asked, run, engine, shown, restart))
+        finally:
+            engine.close()
 
     return fit_
 
@@ -103,7 +113,7 @@ def fit_apart(tmp_path_factory):
 
 
 def _fit_quietly(data, place, options):
-    daskumap.fit(data, place, client="sequential", progress=False, random_state=1, **options)
+    daskumap.fit(data, place, **{**QUIET, **options})
 
 
 @pytest.fixture
@@ -117,22 +127,27 @@ def sequential():
     return SequentialEngine(4 * 10**9)
 
 
-@pytest.fixture
-def block_sizes(monkeypatch):
-    """Override sizes that may not matter, as in `block_sizes(row_block=700)`.
+class BlockSizes:
+    """Overrides sizes that may not matter, as in `block_sizes(row_block=700)`.
 
     `chunks` is what one task owns of the vertices, in chunks: two tasks may not share one.
     """
 
-    def override(chunks=None, **sizes):
-        def make(*args, **options):
-            made = make_sizes(*args, **options)
-            rows = {"partition_rows": chunks * made.vertex_chunk} if chunks else {}
-            return dataclasses.replace(made, **sizes, **rows)
+    def __init__(self):
+        self.chunks, self.changes = None, {}
 
-        monkeypatch.setattr("daskumap.api.make_sizes", make)
+    def __call__(self, chunks=None, **sizes):
+        self.chunks, self.changes = chunks, {**sizes, **({"partition_rows": 0} if chunks else {})}
 
-    return override
+    def adjust(self, made):
+        """Return the sizes with what was overridden."""
+        rows = {"partition_rows": self.chunks * made.vertex_chunk} if self.chunks else {}
+        return dataclasses.replace(made, **{**self.changes, **rows})
+
+
+@pytest.fixture
+def block_sizes():
+    return BlockSizes()
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from conftest import sha
 from distributed import Client, LocalCluster
 
-from daskumap.engine.base import SequentialEngine
+from daskumap.engine.sequential import SequentialEngine
 from daskumap.planning import sizes
 from daskumap.stages import count
 from daskumap.testing.faults import ShufflingEngine

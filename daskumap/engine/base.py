@@ -6,7 +6,7 @@ import dataclasses
 import errno
 import time
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from daskumap.engine.process import enter, one_thread, peak_bytes
 from daskumap.errors import NO_SPACE, DaskumapError, StoreError, TaskError
@@ -43,6 +43,7 @@ class Context(Protocol):
         """Free all that is held; may be called again."""
 
 
+@runtime_checkable
 class Engine(Protocol):
     """Runs tasks of a stage, in any order unless the stage is ordered, and yields receipts as they come.
 

@@ -43,6 +43,8 @@ def make_engine(client: Any, memory: int | None = None, threads: int | None = No
     ParameterError
         If there is nobody there, or `threads` has no effect.
     """
+    if isinstance(client, Engine):
+        return client
     check_threads(threads)
     if isinstance(client, str) and client == "sequential":
         _refuse_threads(threads if threads != 1 else None, "the sequential engine has one")

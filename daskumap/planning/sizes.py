@@ -279,7 +279,7 @@ def _layout_rows(rows: int, partitions: int) -> int:
 
 
 def _row_block(rows: int, row_bytes: int, target_bytes: int, slots: int, block_rows: int) -> int:
-    """Return rows a block: about `target_bytes`, work for each slot, whole pieces of the source if they fit."""
+    """Return rows a block: about `target_bytes`, work for each slot, whole source pieces if they fit."""
     wanted = max(1, min(target_bytes // row_bytes, math.ceil(rows / (2 * slots))))
     wanted = max(wanted, min(rows, 1024))
     if block_rows <= wanted:

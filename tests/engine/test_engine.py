@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 import daskumap
 from daskumap.engine import cluster as cluster_module
-from daskumap.engine.base import SequentialEngine
+from daskumap.engine.sequential import SequentialEngine
 from daskumap.engine.cluster import DaskEngine
 from daskumap.errors import ParameterError, SourceError, TaskError
 from daskumap.params import make_params

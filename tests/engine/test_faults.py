@@ -21,7 +21,7 @@ from conftest import sha
 from distributed import Client, LocalCluster
 
 import daskumap
-from daskumap.engine.base import SequentialEngine
+from daskumap.engine.sequential import SequentialEngine
 from daskumap.engine.cluster import ALLOWED_FAILURES, RETRIES, DaskEngine
 from daskumap.errors import SourceError, StoreError, TaskError
 from daskumap.pipeline import STEPS
@@ -180,7 +180,7 @@ def test_a_task_that_always_raises(stopped, source, place, witnesses, client_1x2
         fit_with(engine, source, place)
     assert engine.runs(step, task) == RETRIES + 1
     assert not daskumap.open(place).finished
-    assert task not in daskumap.open(place).store.records(step)
+    assert task not in daskumap.open(place).store.ledger.records(step)
     assert not list((place / "lock").iterdir())
     daskumap.resume(place, client="sequential", progress=False)
     check_clean(place, stopped)

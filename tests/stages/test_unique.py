@@ -99,7 +99,7 @@ def test_first_rows_whatever_the_blocks_and_buckets(fit, block_sizes, monkeypatc
     X = DATA[name](400)
     run = fit(X, unique=True, n_epochs=1)
     np.testing.assert_array_equal(run.store.read("rows/first"), first_rows(X))
-    assert len(run.store.records("unique.twins")) == -(-400 // bucket)
+    assert len(run.store.ledger.records("unique.twins")) == -(-400 // bucket)
 
 
 # The map is that of the distinct rows.

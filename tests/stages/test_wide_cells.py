@@ -138,7 +138,7 @@ def wide(monkeypatch):
 @pytest.mark.parametrize("metric", ["euclidean", "cosine", "correlation"])
 def test_a_fit_in_wide_cells(fit, clustered, wide, metric):
     run = fit(clustered, metric=metric, **wide)
-    receipt = run.store.records("partition.order")[0]
+    receipt = run.store.ledger.records("partition.order")[0]
     assert receipt["wide"] > 1
     assert 1 < receipt["copies"] <= 2
     assert receipt["largest_cell"] <= 3000

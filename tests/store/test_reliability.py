@@ -48,12 +48,12 @@ def finished(tmp_path_factory, source):
 def test_resume_makes_a_stage_again_and_nothing_else(finished, place, stage):
     shutil.copytree(finished[0], place)
     store = RunStore.open(place)
-    before = {step: store.records(step) for step in STEPS}
-    store.forget(stage)
-    store.forget("report.summary")
+    before = {step: store.ledger.records(step) for step in STEPS}
+    store.ledger.forget(stage)
+    store.ledger.forget("report.summary")
     run = daskumap.resume(place, client="sequential", progress=False)
     assert sha(run.embedding) == finished[1]
-    after = {step: run.store.records(step) for step in STEPS}
+    after = {step: run.store.ledger.records(step) for step in STEPS}
     again = {step for step in STEPS if after[step] != before[step]}  # seconds differ where a task ran
     assert again == {stage, "report.summary"}
 
@@ -63,7 +63,7 @@ def test_resume_needs_nothing_but_the_store(fit, small, place):
     whole = sha(fit(small, place, init=start, **OPTIONS).embedding)
     store = RunStore.open(place)
     for stage in ("layout", "publish", "report.summary"):
-        store.forget(stage)
+        store.ledger.forget(stage)
     assert sha(daskumap.resume(place, client="sequential", progress=False).embedding) == whole
 
 
@@ -137,7 +137,7 @@ def test_a_damaged_record_counts_as_none(finished, place, stage, kind):
     _damage(place / "ledger" / stage / "00000000.json", kind)
     run = daskumap.resume(place, client="sequential", progress=False)
     assert sha(run.embedding) == finished[1]
-    assert len(run.store.records(stage)) == len(RunStore.open(finished[0]).records(stage))
+    assert len(run.store.ledger.records(stage)) == len(RunStore.open(finished[0]).records(stage))
 
 
 def test_a_missing_chunk_is_found_without_being_asked(finished, place, caplog):
@@ -153,7 +153,7 @@ def test_a_missing_chunk_is_found_without_being_asked(finished, place, caplog):
 def test_a_second_driver_is_refused(finished, place):
     shutil.copytree(finished[0], place)
     store = RunStore.open(place)
-    store.forget("report.summary")
+    store.ledger.forget("report.summary")
     message = rf"in use by process {os.getpid()} on \S+, which was alive \d+ s ago"
     with RunLock(store), pytest.raises(StoreError, match=message):
         daskumap.resume(place, client="sequential")
@@ -165,7 +165,7 @@ def test_a_dead_holder_is_followed(finished, place, pid, age):
     shutil.copytree(finished[0], place)
     store = RunStore.open(place)
     about = {"id": "x", "host": os.uname().nodename, "pid": pid, "time": time.time() - age}
-    store.save_json("lock/00000004", about)
+    store.documents.save("lock/00000004", about)
     with RunLock(store) as held:
         assert held.generation == 5
         assert store.names("lock") == ["00000005.json"]
@@ -206,7 +206,7 @@ def test_a_holder_that_was_followed_stops(finished, place, monkeypatch):
     store = RunStore.open(place)
     with RunLock(store) as held:
         held.check()
-        store.save_json("lock/00000001", {"id": "other"})
+        store.documents.save("lock/00000001", {"id": "other"})
         held._thread.join(10)
         with pytest.raises(StoreError, match="taken over by another process"):
             held.check()

@@ -1,4 +1,4 @@
-"""Assign: one pass over the source for each row's nearest cells, and the probes' nearest rows in each block."""
+"""Assign: one pass over the source for each row's nearest cells, and the probes' nearest rows a block."""
 
 from __future__ import annotations
 

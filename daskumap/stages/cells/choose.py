@@ -104,7 +104,8 @@ def fit_wide_cells(
 ) -> tuple[Array, Choice, Array]:
     """Split wide cells that more rows join than one may hold, and join by more cells where that costs recall.
 
-    Returns the wide cell of each small one, the choice, and the rows that join each wide cell. What remains too large is sliced.
+    Returns the wide cell of each small one, the choice, and the rows that join each wide cell. What remains
+    too large is sliced.
     """
     while True:
         recall, error = _wide_recall(probes, wide_of)

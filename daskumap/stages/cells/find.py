@@ -1,4 +1,4 @@
-"""Find the cells: k-means on the sample, or pivots where the metric has no space; and the axes of the start."""
+"""Find the cells: k-means on the sample, or pivots where the metric has no space; the axes of the start."""
 
 from __future__ import annotations
 

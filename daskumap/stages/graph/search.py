@@ -100,7 +100,7 @@ def neighbors_task(context: Context, number: int) -> Receipt:
 
 
 class Cell(NamedTuple):
-    """A sliced cell: rows (r, D) in vertex order, their vertices, and the small cells of a wide one's rows."""
+    """A sliced cell: rows (r, D) in vertex order, their vertices, and small cells of a wide one's rows."""
 
     number: int
     X: Array
