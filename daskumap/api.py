@@ -15,8 +15,9 @@ from daskumap.pipeline import FIT, steps_of
 from daskumap.planning.plan import Plan
 from daskumap.planning.sizes import Resources
 from daskumap.report.progress import Progress, choose_progress
+from daskumap.request import make_request
 from daskumap.run import Run
-from daskumap.session import fit_request, make_request, open_known, resume_run
+from daskumap.session import fit_request, open_known, resume_run
 from daskumap.store.lock import alone
 from daskumap.store.places import find_place
 from daskumap.store.run import RunStore

@@ -258,7 +258,7 @@ class DaskEngine:
 
 def _lean(stage: Stage) -> Stage:
     """Return what is sent with every task: without what only the driver needs."""
-    return dataclasses.replace(stage, outputs=(), finish=None)
+    return dataclasses.replace(stage, outputs=(), conclude=None)
 
 
 def _resources(workers: list[dict[str, Any]], memory: int | None) -> Resources:

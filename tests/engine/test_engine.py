@@ -9,17 +9,17 @@ import time
 
 import pytest
 from conftest import sha
+from daskumap.engine.cluster import DaskEngine
+from daskumap.planning.held import held
 from distributed import LocalCluster
 from threadpoolctl import threadpool_info, threadpool_limits
 
 import daskumap
 from daskumap.engine import cluster as cluster_module
 from daskumap.engine.sequential import SequentialEngine
-from daskumap.engine.cluster import DaskEngine
 from daskumap.errors import ParameterError, SourceError, TaskError
 from daskumap.params import make_params
 from daskumap.pipeline import STEPS
-from daskumap.planning.held import held
 from daskumap.planning.job import Job
 from daskumap.planning.sizes import Resources, make_sizes
 from daskumap.planning.stage import Stage
