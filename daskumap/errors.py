@@ -42,5 +42,13 @@ class TaskError(DaskumapError, RuntimeError):
     """A task failed more often than it may."""
 
 
+class ClusterError(DaskumapError, ConnectionError):
+    """The connection to a Dask cluster was lost, or somebody else took back its tasks."""
+
+
+class ProcessError(DaskumapError, RuntimeError):
+    """This process cannot run a fit, and another one can."""
+
+
 class DependencyError(DaskumapError, ImportError):
     """An optional package is needed and missing."""

@@ -21,9 +21,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from daskumap.engine.base import Engine, Listener
-from daskumap.planning.job import Job
-from daskumap.planning.stage import Receipt, Stage
+from daskumap.engine.base import Context, Engine, Listener
+from daskumap.planning.stage import Receipt, Rounds, Stage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,18 +110,18 @@ class Witnessed:
     attempts: Mapping[int, Attempts]
     after: bool = False
 
-    def __call__(self, job: Job, number: int) -> Receipt:
+    def __call__(self, context: Context, number: int) -> Receipt:
         """Run or fail."""
         attempt = _next(Path(self.folder), f"{self.name}-{number}")
         planned = self.attempts.get(number, ())
         fault = planned[attempt] if attempt < len(planned) else None
         if isinstance(fault, Kill):
             with fault.around():
-                killed: Receipt = self.task(job, number)
+                killed: Receipt = self.task(context, number)
             return killed
         if fault is not None and not self.after:
             raise fault
-        receipt: Receipt = self.task(job, number)
+        receipt: Receipt = self.task(context, number)
         if fault is not None:
             raise fault
         return receipt
@@ -168,20 +167,22 @@ class FailingEngine:
     ) -> None:
         self.engine, self.folder, self.faults = engine, Path(folder), dict(faults or {})
         self.after, self.stop_at = after, stop_at
-        self.resources = engine.resources
+        self.resources, self.local = engine.resources, engine.local
 
-    def run(
-        self, stage: Stage, job: Job, todo: list[int], listener: Listener
-    ) -> Iterator[tuple[int, Receipt]]:
+    def begin(self, context: Context) -> None:
+        """Start a run."""
+        self.engine.begin(context)
+
+    def run(self, stage: Stage, todo: list[int], listener: Listener) -> Iterator[tuple[int, Receipt]]:
         """Run the tasks, some of which fail."""
         if stage.name == self.stop_at:
             raise Fault(f"the driver died before stage {stage.name}")
         faults = {number: attempts for (name, number), attempts in self.faults.items() if name == stage.name}
         task = Witnessed(stage.task, stage.name, str(self.folder), faults, self.after)
         rounds = stage.rounds and dataclasses.replace(
-            stage.rounds, load=_Load(task, stage.rounds.load), save=_Save(task, stage.rounds.save)
+            stage.rounds, load=_Load(task, stage.rounds), save=_Save(task, stage.rounds)
         )
-        return self.engine.run(dataclasses.replace(stage, task=task, rounds=rounds), job, todo, listener)
+        return self.engine.run(dataclasses.replace(stage, task=task, rounds=rounds), todo, listener)
 
     def counts(self) -> dict[str, int]:
         """Return how often a task was started, by stage."""
@@ -195,6 +196,10 @@ class FailingEngine:
         """Return how often one task was started."""
         return len(list(self.folder.glob(f"{stage}-{task}-*")))
 
+    def end(self) -> None:
+        """End the run."""
+        self.engine.end()
+
     def close(self) -> None:
         """Close the engine."""
         self.engine.close()
@@ -202,20 +207,24 @@ class FailingEngine:
 
 @dataclasses.dataclass(frozen=True)
 class _Load:
-    """Rounds have no task: the first partition's `load` stands for the segment, but for kills after it."""
+    """Rounds have no task: the first part's `load` stands for the segment, but for kills after it."""
 
     witnessed: Witnessed
-    load: Any
+    rounds: Rounds
 
-    def __call__(self, job: Job, partition: int, segment: int) -> Any:
-        if partition == 0:
+    def __call__(self, context: Context, part: int, segment: int) -> Any:
+        if part == 0:
             early = {
                 number: [None if _is_late(fault) else fault for fault in faults]
                 for number, faults in self.witnessed.attempts.items()
             }
-            begin = dataclasses.replace(self.witnessed, task=lambda *_: {}, attempts=early, after=False)
-            begin(job, segment)
-        return self.load(job, partition, segment)
+            begin = dataclasses.replace(self.witnessed, task=_do_nothing, attempts=early, after=False)
+            begin(context, segment)
+        return self.rounds.load(context, part, segment)
+
+
+def _do_nothing(context: Context, number: int) -> Receipt:
+    return Receipt(0)
 
 
 def _is_late(fault: Exception | Kill | None) -> bool:
@@ -224,40 +233,46 @@ def _is_late(fault: Exception | Kill | None) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class _Save:
-    """The last partition's `save` is where a segment's process is killed while it writes, or after."""
+    """The last part's `save` is where a segment's process is killed while it writes, or after."""
 
     witnessed: Witnessed
-    save: Any
+    rounds: Rounds
 
-    def __call__(self, job: Job, partition: int, segment: int, state: Any) -> Receipt:
+    def __call__(self, context: Context, part: int, segment: int, state: Any) -> Receipt:
         late = {
             number: [fault if _is_late(fault) else None for fault in faults]
             for number, faults in self.witnessed.attempts.items()
         }
-        if partition != job.sizes.layout_partitions - 1 or not any(late.get(segment, ())):
-            return self.save(job, partition, segment, state)  # type: ignore[no-any-return]
+        if part != self.rounds.parts - 1 or not any(late.get(segment, ())):
+            return self.rounds.save(context, part, segment, state)
         end = dataclasses.replace(
             self.witnessed,
             name=f"{self.witnessed.name}.save",
-            task=lambda job, number: self.save(job, partition, segment, state),
+            task=lambda context, number: self.rounds.save(context, part, segment, state),
             attempts=late,
         )
-        return end(job, segment)
+        return end(context, segment)
 
 
 class ShufflingEngine:
     """An engine that runs a stage's tasks in a random order, unless each needs the one before."""
 
     def __init__(self, engine: Engine, seed: int) -> None:
-        self.engine, self.resources = engine, engine.resources
+        self.engine, self.resources, self.local = engine, engine.resources, engine.local
         self.random = random.Random(seed)
 
-    def run(
-        self, stage: Stage, job: Job, todo: list[int], listener: Listener
-    ) -> Iterator[tuple[int, Receipt]]:
+    def begin(self, context: Context) -> None:
+        """Start a run."""
+        self.engine.begin(context)
+
+    def run(self, stage: Stage, todo: list[int], listener: Listener) -> Iterator[tuple[int, Receipt]]:
         """Run the tasks in a random order."""
         order = todo if stage.ordered else self.random.sample(todo, len(todo))
-        return self.engine.run(stage, job, order, listener)
+        return self.engine.run(stage, order, listener)
+
+    def end(self) -> None:
+        """End the run."""
+        self.engine.end()
 
     def close(self) -> None:
         """Close the engine."""
