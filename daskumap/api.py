@@ -87,7 +87,7 @@ def fit(
     """
     shown = choose_progress(progress)
     request = make_request(data, params if restart else _with_known_seed(run, params), partitions)
-    engine = make_engine(client, parse_memory(memory), threads)
+    engine = make_engine(client, parse_memory(memory), threads, request.source.shape[0])
     try:
         return Run(fit_request(request, run, engine, shown, restart))
     finally:
@@ -114,7 +114,7 @@ def resume(
     """
     shown = choose_progress(progress)
     store = RunStore.open(find_place(run))
-    engine = make_engine(client, parse_memory(memory), threads)
+    engine = make_engine(client, parse_memory(memory), threads, store.about["sizes"]["rows"])
     try:
         resume_run(store, engine, shown)
     finally:

@@ -239,8 +239,8 @@ def start_over(place: Place, planned: Plan) -> None:
 
 
 def is_compiled(engine: Engine) -> bool:
-    """Return whether the engine's workers find the kernels compiled, as far as can be seen from here."""
-    return jit.is_compiled() if engine.local else True
+    """Return whether the engine's workers find the kernels compiled, all of them."""
+    return all(engine.ask(jit.is_compiled))
 
 
 @contextlib.contextmanager
