@@ -23,10 +23,12 @@ from daskumap.errors import (
     StoreError,
     TaskError,
 )
-from daskumap.pipeline import STEPS
+from daskumap.params import make_params
+from daskumap.pipeline import FIT, steps_of
 from daskumap.testing.faults import FailingEngine, Fault
 
 QUICK = {"n_epochs": 10}
+STEPS = [step.name for step in steps_of(FIT, make_params({}))]
 
 
 def blobs(*sizes, columns=6, distance=100.0, seed=0):
@@ -194,7 +196,7 @@ def test_more_components_than_columns(fit, small):
 def test_components_of_the_graph(fit, init):
     X = blobs(150, 90, 60)
     start = np.random.default_rng(0).random((300, 2)) if init == "array" else init
-    run = fit(X, init=start, n_epochs=100)
+    run = fit(X, init=start, n_epochs=100, report=True)
     measures = run.report["measures"]
     assert (measures["components"], measures["largest_component"], measures["isolated_rows"]) == (3, 150, 0)
     assert measures["cut_edge_share"] <= 1
@@ -204,7 +206,7 @@ def test_components_of_the_graph(fit, init):
 
 def test_rows_that_nothing_joins_are_nan(fit):
     X = np.concatenate([blobs(300), 1000.0 * np.eye(6, dtype=np.float32)[:4]])
-    run = fit(X, disconnection_distance=50.0, **QUICK)
+    run = fit(X, disconnection_distance=50.0, report=True, **QUICK)
     lost = np.isnan(run.embedding[:]).any(axis=1)
     np.testing.assert_array_equal(np.flatnonzero(lost), [300, 301, 302, 303])
     assert run.report["measures"]["isolated_rows"] == 4
@@ -220,7 +222,7 @@ def test_exact_duplicates(fit):
     X = rng.normal(size=(1000, 5)).astype(np.float32)
     X[700:] = X[rng.integers(0, 700, 300)]
     X[:40] = X[0]
-    run = fit(X, n_epochs=100)
+    run = fit(X, n_epochs=100, report=True)
     map_ = run.embedding[:]
     assert np.isfinite(map_).all()
     assert run.report["measures"]["recall"] > 0.9
@@ -240,7 +242,7 @@ def first_columns(x, y, p):
 
 
 def test_a_numba_function_is_a_metric(fit, small):
-    run = fit(small, metric=first_columns, metric_kwds={"p": 2.0}, **QUICK)
+    run = fit(small, metric=first_columns, metric_kwds={"p": 2.0}, report=True, **QUICK)
     ids, distances = run.knn()
     there = np.abs(small[:, 0] - small[ids[:, 0], 0]) + 2 * np.abs(small[:, 1] - small[ids[:, 0], 1])
     np.testing.assert_allclose(distances[:, 0], there, rtol=1e-5)
@@ -277,8 +279,8 @@ def temporary(tmp_path, monkeypatch):
     return tmp_path / "tmp"
 
 
-def test_a_temporary_store_goes_with_what_was_taken_of_it(fit, small, temporary):
-    run = fit(small, **QUICK)
+def test_a_temporary_store_goes_with_what_was_taken_of_it(fit, small, write, temporary):
+    run = fit(write(small), **QUICK)
     embedding = run.embedding
     assert Path(run.path).parent.parent == temporary
     del run
@@ -289,14 +291,14 @@ def test_a_temporary_store_goes_with_what_was_taken_of_it(fit, small, temporary)
     assert not list(temporary.iterdir())
 
 
-def test_a_fit_that_fails_leaves_no_temporary_store(fit, small, temporary):
+def test_a_fit_that_fails_leaves_no_temporary_store(fit, small, write, temporary):
     with pytest.raises(SourceError):
-        fit(with_bad_rows(small, [1], np.nan))
+        fit(write(with_bad_rows(small, [1], np.nan)))
     assert not list(temporary.iterdir())
 
 
 def test_a_run_store_stays_and_opens(fit, small, tmp_path):
-    run = fit(small, tmp_path / "run.zarr", **QUICK)
+    run = fit(small, tmp_path / "run.zarr", report=True, **QUICK)
     bits = sha(run.embedding)
     del run
     gc.collect()
@@ -346,12 +348,14 @@ def test_another_run_is_refused(fit, small, tmp_path):
         fit(small[:-1], tmp_path / "run.zarr", **QUICK)
 
 
-RESUMED = {"n_epochs": 30, "checkpoint_every": 10, "max_cell_rows": 512}
+RESUMED = {"n_epochs": 30, "checkpoint_every": 10, "max_cell_rows": 512, "report": True}
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(clustered):
-    run = daskumap.fit(clustered[:3000], client="sequential", progress=False, random_state=1, **RESUMED)
+def uninterrupted(clustered, tmp_path_factory):
+    place = tmp_path_factory.mktemp("uninterrupted") / "run.zarr"
+    options = {"client": "sequential", "progress": False, "random_state": 1}
+    run = daskumap.fit(clustered[:3000], place, **options, **RESUMED)
     return sha(run.embedding), run.status()
 
 
@@ -401,6 +405,7 @@ def test_records_that_were_lost_are_made_again(fit, clustered, uninterrupted, se
     for stage, count in lost.items():
         for record in sorted((tmp_path / "run.zarr" / "ledger" / stage).iterdir())[-count:]:
             record.unlink()
+    (tmp_path / "run.zarr" / "finished.json").unlink()
     zarr.open_array(str(tmp_path / "run.zarr" / "embedding"))[...] = 7
     engine = FailingEngine(sequential, tmp_path / "witnesses")
     run = fit(clustered[:3000], tmp_path / "run.zarr", client=engine, **RESUMED)
@@ -448,7 +453,7 @@ def test_a_plan_that_was_refused_leaves_the_place_free(fit, small, tmp_path):
 def test_stale_snapshots_are_good_enough(fit, clustered):
     """With reconcile_every above 1 the result depends on the partitions; its quality hardly does."""
     measures = [
-        fit(clustered, n_epochs=100, partitions=3, reconcile_every=every).report["measures"]
+        fit(clustered, n_epochs=100, partitions=3, reconcile_every=every, report=True).report["measures"]
         for every in (1, 5)
     ]
     assert measures[0]["attractive_loss"] != measures[1]["attractive_loss"]
@@ -457,7 +462,7 @@ def test_stale_snapshots_are_good_enough(fit, clustered):
 
 
 def test_the_report(fit, clustered):
-    report = fit(clustered, max_cell_rows=512, n_epochs=20).report
+    report = fit(clustered, max_cell_rows=512, n_epochs=20, report=True).report
     assert set(report["steps"]) == set(STEPS)
     for stage in report["stages"].values():
         assert stage["seconds"] > 0
@@ -478,7 +483,7 @@ def test_the_report(fit, clustered):
 
 def test_the_recall_is_true(fit, clustered):
     """Small cells and one cell a row, so that there is something to miss."""
-    run = fit(clustered, max_cell_rows=256, max_overlap=1, n_epochs=5)
+    run = fit(clustered, max_cell_rows=256, max_overlap=1, n_epochs=5, report=True)
     ids, _ = run.knn()
     truth = overlap(exact_neighbors(clustered, 14), np.where(ids < 0, -2, ids))
     reported = run.report["measures"]["recall"]
@@ -489,7 +494,7 @@ def test_the_recall_is_true(fit, clustered):
 
 
 def test_the_recall_reaches_its_target(fit, clustered):
-    report = fit(clustered, max_cell_rows=2048, target_recall=0.97, n_epochs=5).report
+    report = fit(clustered, max_cell_rows=2048, target_recall=0.97, n_epochs=5, report=True).report
     assert report["measures"]["recall"] >= 0.96
     assert report["sizes"]["cells"] > 1
 
@@ -497,14 +502,14 @@ def test_the_recall_reaches_its_target(fit, clustered):
 def test_small_cells_are_cells_not_slices(fit, clustered):
     """Rows of a cell that is too large are sliced at random; a limit must make more cells instead."""
     for metric in ("euclidean", "manhattan"):
-        measures = fit(clustered[:2000], max_cell_rows=256, metric=metric, n_epochs=5).report["measures"]
-        assert measures["recall"] > 0.8
+        run = fit(clustered[:2000], max_cell_rows=256, metric=metric, n_epochs=5, report=True)
+        assert run.report["measures"]["recall"] > 0.8
 
 
 def test_trustworthiness_and_preservation_are_true(fit, small):
     """On few rows all of them are probes, and the report is exact."""
     X = small[:240]
-    run = fit(X, n_epochs=50)
+    run = fit(X, n_epochs=50, report=True)
     measures = run.report["measures"]
     assert measures["probe_rows"] == 240
     map_ = run.embedding[:]
