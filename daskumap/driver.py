@@ -150,8 +150,8 @@ def run_stage(
         receipts[number] = receipt
     context.leave()
     try:
-        if stage.finish is not None:
-            stage.finish(context, receipts)
+        if stage.conclude is not None:
+            stage.conclude(context, receipts)
     except SourceError:
         store.discard()  # All that is there came of rows that have to be mended first.
         raise
