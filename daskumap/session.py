@@ -99,8 +99,19 @@ def choose_place(
         if planned.disk_bytes <= MEMORY_SHARE * resources.memory:
             return find_place(None), None
         log.info("The run store goes to a temporary folder: it needs %d MB.", planned.disk_bytes // 10**6)
-    folder = tempfile.TemporaryDirectory(prefix="daskumap-")
+    folder = temporary_folder()
     return find_place(Path(folder.name) / "run.zarr"), folder
+
+
+def temporary_folder() -> tempfile.TemporaryDirectory[str]:
+    """Make a folder that goes with its run."""
+    try:
+        return tempfile.TemporaryDirectory(prefix="daskumap-")
+    except OSError as error:
+        raise StoreError(
+            f"There is no temporary folder for the run store ({error}). Name a place for it with run=, or set "
+            "TMPDIR to a folder that may be written."
+        ) from error
 
 
 def describe(planned: Plan, request: Request) -> dict[str, Any]:
