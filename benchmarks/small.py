@@ -1,4 +1,5 @@
-"""Small arrays in memory, beside umap-learn: a warm fit, a cold process from import to map, CPU of a tiny fit.
+"""Small arrays in memory, beside umap-learn: a warm fit, a cold process from import to map, CPU of a tiny
+fit.
 
     python benchmarks/small.py [--repeats 5] [--json FILE] [--markdown]
 

@@ -26,7 +26,14 @@ Steps = tuple[Step, ...]
 
 def make_plan(context: Context, steps: Steps) -> Plan:
     """Plan all steps, as far as is known; starts nothing."""
-    return Plan(context.job, tuple(step.planned(context) for step in steps), reserved_bytes(context))
+    return Plan(
+        context.job,
+        tuple(step.planned(context) for step in steps),
+        reserved_bytes(context),
+        freed=tuple(
+            frozenset(item.name for item in scratch) for scratch in scratch_after(steps, context.params.keep)
+        ),
+    )
 
 
 def reserved_bytes(context: Context) -> int:

@@ -76,7 +76,8 @@ def _client(threads):
 
 @pytest.fixture
 def fit(request, block_sizes):
-    """`daskumap.fit`, quiet, sequential, seeded, without a report and with all scratch, unless told otherwise.
+    """`daskumap.fit`, quiet, sequential, seeded, without a report and with all scratch, unless told
+    otherwise.
 
     `client` may also be "1x1" or "1x2" for the session's clusters, or an engine.
     """

@@ -35,8 +35,8 @@ def make_engine(
     ----------
     client
         A `Client` or a cluster of Dask, a scheduler's address or file; "threads" or "sequential" for this
-        process; or an engine. None means the active client, if there is one, and else the threads of this process. In a
-        task of a Dask worker it means that task alone.
+        process; or an engine. None means the active client, if there is one, and else the threads of this
+        process. In a task of a Dask worker it means that task alone.
     memory
         Bytes a worker process may use; None for what the workers say, or most of what this machine has.
     threads
