@@ -1,7 +1,9 @@
 """What a fit takes, refuses, returns, leaves behind and goes on with; what map and report are worth."""
 
 import gc
+import re
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -160,6 +162,19 @@ def test_bad_parameters_are_refused(fit, small, tmp_path, options, message):
     assert not (tmp_path / "run.zarr").exists()
 
 
+def test_progress_that_hears_nothing_is_refused(fit, small, tmp_path):
+    for progress in (3, object(), print, type("Half", (), {"start": print})()):
+        with pytest.raises(ParameterError, match=r"progress is .*, which lacks "):
+            fit(small, tmp_path / "run.zarr", progress=progress)
+    assert not (tmp_path / "run.zarr").exists()
+
+
+def test_a_process_without_standard_error(fit, small, monkeypatch):
+    bits = sha(fit(small, **QUICK).embedding)
+    monkeypatch.setattr(sys, "stderr", None)
+    assert sha(fit(small, progress=True, **QUICK).embedding) == bits
+
+
 # Output.
 
 
@@ -313,6 +328,64 @@ def test_a_run_store_stays_and_opens(fit, small, tmp_path):
     assert (tmp_path / "run.zarr" / "embedding.png").read_bytes().startswith(b"\x89PNG")
 
 
+# Of each kind, one: scratch, what a model needs, and the result.
+KINDS = {"found": "all", "knn/indices": "model", "embedding": "embedding"}
+
+
+@pytest.mark.parametrize("report", [False, True])
+@pytest.mark.parametrize(
+    ("keep", "kept"), [("all", 3), ("model", 2), ("embedding", 1)], ids=["all", "model", "embedding"]
+)
+def test_what_stays_in_a_run_store(fit, small, tmp_path, keep, kept, report):
+    run = fit(small, tmp_path / "run.zarr", keep=keep, report=report, **QUICK)
+    there = [name for name in KINDS if (tmp_path / "run.zarr" / name).exists()]
+    assert there == list(KINDS)[3 - kept :]
+    assert daskumap.verify(run.path) == {}
+    assert daskumap.resume(run.path, client="sequential").finished
+    assert (tmp_path / "run.zarr" / "embedding.png").exists() == report
+    assert sha(run.embedding) == sha(fit(small, **QUICK).embedding)
+    if keep == "embedding":
+        with pytest.raises(StoreError, match=r"kept its embedding alone\. Fit with keep='model'"):
+            run.knn()
+    else:
+        assert run.knn()[0].shape == (400, 14)
+
+
+def test_an_embedding_alone_that_is_damaged(fit, small, tmp_path):
+    """It is found without the input, and made again from it."""
+    run = fit(small, tmp_path / "run.zarr", keep="embedding", **QUICK)
+    bits = sha(run.embedding)
+    (chunk,) = (path for path in (tmp_path / "run.zarr" / "embedding" / "c").rglob("*") if path.is_file())
+    chunk.write_bytes(chunk.read_bytes()[:-1] + b"x")
+    assert list(daskumap.verify(run.path, repair=True)) == ["publish"]
+    with pytest.raises(StoreError, match="has deleted its copy of the input, as keep='embedding' says"):
+        daskumap.resume(run.path, client="sequential")
+    run = fit(small, tmp_path / "run.zarr", keep="embedding", **QUICK)
+    assert sha(run.embedding) == bits
+    assert daskumap.verify(run.path) == {}
+
+
+def test_a_run_without_a_report(fit, small, tmp_path):
+    run = fit(small, tmp_path / "run.zarr", **QUICK)
+    assert run.finished
+    assert run.report["measures"] == {}
+    stages = {name.partition(".")[0] for name in STEPS} - {"report"}
+    assert set(run.report["stages"]) == stages
+    assert not any(name.startswith("report") for name in run.status())
+    lines = str(run).splitlines()
+    assert lines[0].split()[:2] == ["stage", "tasks"]
+    assert {line.split()[0] for line in lines[1:]} == stages | {"total"}
+
+
+@pytest.mark.parametrize("change", [{"keep": "embedding"}, {"report": True}])
+def test_what_a_run_leaves_is_a_parameter_of_it(fit, small, tmp_path, change):
+    """A run store whose scratch is gone cannot become one with a report."""
+    fit(small, tmp_path / "run.zarr", **QUICK)
+    (name,) = change
+    with pytest.raises(RunMismatchError, match=f"{name} was .* and is now {change[name]!r}"):
+        fit(small, tmp_path / "run.zarr", **QUICK | change)
+
+
 def test_places_that_are_no_run_stores(fit, small, write, tmp_path):
     with pytest.raises(StoreError, match="There is no run store at"):
         daskumap.open(tmp_path / "none.zarr")
@@ -326,10 +399,17 @@ def test_places_that_are_no_run_stores(fit, small, write, tmp_path):
     np.testing.assert_array_equal(zarr.open_array(str(tmp_path / "x.zarr"))[:], small)
 
 
-def test_a_finished_run_is_not_done_again(fit, small, sequential, tmp_path):
+def test_a_finished_run_is_not_done_again(fit, small, sequential, tmp_path, caplog):
+    """One line says so, and since when."""
     bits = sha(fit(small, tmp_path / "run.zarr", **QUICK).embedding)
     engine = FailingEngine(sequential, tmp_path / "witnesses")
-    run = fit(small, tmp_path / "run.zarr", client=engine, **QUICK)
+    with caplog.at_level("INFO", "daskumap"):
+        assert caplog.messages == []
+        run = fit(small, tmp_path / "run.zarr", client=engine, **QUICK)
+    (said,) = caplog.messages
+    assert re.fullmatch(
+        r"Nothing was left to do: the run in .*run\.zarr was finished at \d{4}-\d\d-\d\dT\S+\.", said
+    )
     assert engine.counts() == {}
     assert sha(run.embedding) == bits
     unseeded = fit(small, tmp_path / "run.zarr", client=engine, random_state=None, **QUICK)
@@ -348,14 +428,14 @@ def test_another_run_is_refused(fit, small, tmp_path):
         fit(small[:-1], tmp_path / "run.zarr", **QUICK)
 
 
-RESUMED = {"n_epochs": 30, "checkpoint_every": 10, "max_cell_rows": 512, "report": True}
+RESUMED = {"n_epochs": 30, "checkpoint_every": 10, "max_cell_rows": 512, "report": True, "keep": "model"}
 
 
 @pytest.fixture(scope="module")
 def uninterrupted(clustered, tmp_path_factory):
     place = tmp_path_factory.mktemp("uninterrupted") / "run.zarr"
     options = {"client": "sequential", "progress": False, "random_state": 1}
-    run = daskumap.fit(clustered[:3000], place, **options, **RESUMED)
+    run = daskumap.fit(clustered[:2100], place, **options, **RESUMED)
     return sha(run.embedding), run.status()
 
 
@@ -365,7 +445,7 @@ def test_a_run_that_stopped_before_a_stage_goes_on(
 ):
     engine, path = FailingEngine(sequential, tmp_path / "first", stop_at=stage), tmp_path / "run.zarr"
     with pytest.raises(Fault):
-        fit(clustered[:3000], path, client=engine, **RESUMED)
+        fit(clustered[:2100], path, client=engine, **RESUMED)
     assert not daskumap.open(path).finished
     done = {name: count for name, count in daskumap.open(path).status().items() if count}
     assert done == engine.counts()
@@ -374,7 +454,7 @@ def test_a_run_that_stopped_before_a_stage_goes_on(
         with pytest.raises(StoreError, match="has no embedding yet"):
             _ = daskumap.open(path).embedding
     rest = FailingEngine(sequential, tmp_path / "second")
-    run = fit(clustered[:3000], path, client=rest, **RESUMED)
+    run = fit(clustered[:2100], path, client=rest, **RESUMED)
     bits, status = uninterrupted
     assert sha(run.embedding) == bits
     assert done | rest.counts() == status
@@ -392,15 +472,18 @@ def test_a_task_that_failed_is_done_again(
     bits, status = uninterrupted
     engine = FailingEngine(sequential, tmp_path / "w", {(stage, task): [Fault("power")]}, after=after)
     with pytest.raises(TaskError, match=rf"Stage '{stage}', task {task} failed with Fault: power\. "):
-        fit(clustered[:3000], tmp_path / "run.zarr", client=engine, **RESUMED)
-    run = fit(clustered[:3000], tmp_path / "run.zarr", client=engine, **RESUMED)
+        fit(clustered[:2100], tmp_path / "run.zarr", client=engine, **RESUMED)
+    run = fit(clustered[:2100], tmp_path / "run.zarr", client=engine, **RESUMED)
     assert sha(run.embedding) == bits
     assert engine.counts() == status | {stage: status[stage] + 1}
 
 
-def test_records_that_were_lost_are_made_again(fit, clustered, uninterrupted, sequential, tmp_path):
+@pytest.mark.parametrize("keep", ["all", "model", "embedding"])
+def test_records_that_were_lost_are_made_again(fit, clustered, uninterrupted, sequential, tmp_path, keep):
+    """With all that their stages read, where it was freed since."""
     bits, status = uninterrupted
-    run = fit(clustered[:3000], tmp_path / "run.zarr", **RESUMED)
+    options = RESUMED | {"keep": keep}
+    run = fit(clustered[:2100], tmp_path / "run.zarr", **options)
     lost = {"layout": 1, "publish": status["publish"], "report.summary": 1}
     for stage, count in lost.items():
         for record in sorted((tmp_path / "run.zarr" / "ledger" / stage).iterdir())[-count:]:
@@ -408,18 +491,19 @@ def test_records_that_were_lost_are_made_again(fit, clustered, uninterrupted, se
     (tmp_path / "run.zarr" / "finished.json").unlink()
     zarr.open_array(str(tmp_path / "run.zarr" / "embedding"))[...] = 7
     engine = FailingEngine(sequential, tmp_path / "witnesses")
-    run = fit(clustered[:3000], tmp_path / "run.zarr", client=engine, **RESUMED)
-    assert engine.counts() == lost
+    run = fit(clustered[:2100], tmp_path / "run.zarr", client=engine, **options)
+    assert engine.counts() == lost if keep == "all" else set(engine.counts()) > set(lost)
     assert sha(run.embedding) == bits
+    assert daskumap.verify(run.path) == {}
 
 
 def test_another_run_at_a_place_that_was_used(fit, clustered, sequential, tmp_path):
     """Nothing that this process holds of a run outlives it."""
-    X, path = clustered[:3000], tmp_path / "run.zarr"
+    X, path = clustered[:2100], tmp_path / "run.zarr"
     with pytest.raises(TaskError):
         fit(X, path, client=FailingEngine(sequential, tmp_path / "w", {("layout", 2): [Fault()]}), **RESUMED)
     shutil.rmtree(path)
-    other = RESUMED | {"n_neighbors": 9}
+    other = RESUMED | {"n_neighbors": 9, "report": False}
     assert sha(fit(X, path, **other).embedding) == sha(fit(X, **other).embedding)
 
 

@@ -479,6 +479,39 @@ def test_nothing_is_unpickled(copy, monkeypatch):
     assert daskumap.fit(copy / "data.zarr", **QUICK).finished
 
 
+WITHOUT_ASSERTS = """if True:
+    import sys
+    import daskumap
+    data, place, free = sys.argv[1:]
+    commands = [daskumap.verify, daskumap.resume, daskumap.open]
+    for command in (*(lambda c=c: c(place) for c in commands), lambda: daskumap.fit(data, free)):
+        try:
+            print(command())
+        except daskumap.DaskumapError as error:
+            print(type(error).__name__, error)
+"""
+
+
+def test_a_python_without_asserts(copy):
+    """Where zarr reads no group: a whole run store does not pass for a damaged one, and none is begun."""
+    before = tree(copy)
+    arguments = [str(copy / name) for name in ("data.zarr", "run.zarr", "free.zarr")]
+    done = subprocess.run(
+        [sys.executable, "-O", "-c", WITHOUT_ASSERTS, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    said = done.stdout.splitlines()
+    assert len(said) == 4
+    for line in said:
+        assert line.startswith("ProcessError Python runs with -O")
+        assert line.endswith("Run it without.")
+    assert tree(copy) == before
+
+
 def test_a_path_to_nothing_names_what_is_near(copy):
     with pytest.raises(SourceNotFoundError, match=r"Near it, .*data\.zarr"):
         daskumap.fit(copy / "dat.zarr", **QUICK)

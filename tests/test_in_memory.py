@@ -1,4 +1,4 @@
-"""A fit of an array in memory without a run store: what it touches, copies, keeps, and which engine runs it."""
+"""A fit of an array in memory without a run store: what it touches, copies and keeps, and which engine runs."""
 
 import gc
 import json
@@ -93,7 +93,8 @@ class Watched(MemorySource):
 
 @pytest.mark.parametrize("client", ["sequential", "threads"])
 @pytest.mark.parametrize(
-    ("metric", "dtype", "copies"), [("euclidean", "f4", False), ("bit_hamming", "u1", False), ("cosine", "f8", True)]
+    ("metric", "dtype", "copies"),
+    [("euclidean", "f4", False), ("bit_hamming", "u1", False), ("cosine", "f8", True)],
 )
 def test_the_input_is_not_copied(clustered, client, metric, dtype, copies):
     """Blocks are views of the caller's memory where its type is the one that kernels work on."""
