@@ -112,8 +112,8 @@ def temporary_folder() -> tempfile.TemporaryDirectory[str]:
         return tempfile.TemporaryDirectory(prefix="daskumap-")
     except OSError as error:
         raise StoreError(
-            f"There is no temporary folder for the run store ({error}). Name a place for it with run=, or set "
-            "TMPDIR to a folder that may be written."
+            f"There is no temporary folder for the run store ({error}). Name a place for it with run=, or "
+            "set TMPDIR to a folder that may be written."
         ) from error
 
 
@@ -216,8 +216,8 @@ def open_copy(store: RunStore, reading: bool) -> Source:
         return find(np.broadcast_to(np.zeros((), known["dtype"]), known["shape"]))
     if freed:
         raise StoreError(
-            f"{store.url} has deleted its copy of the input, as keep='embedding' says. Call daskumap.fit again "
-            "with the same input to go on."
+            f"{store.url} has deleted its copy of the input, as keep='embedding' says. Call daskumap.fit "
+            "again with the same input to go on."
         )
     if spec is None:
         raise StoreError(
