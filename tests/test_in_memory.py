@@ -1,4 +1,4 @@
-"""A fit of an array in memory without a run store: what it touches, copies and keeps, and which engine runs."""
+"""A fit of an array in memory without a run store: what it touches and copies, and which engine runs."""
 
 import gc
 import json
