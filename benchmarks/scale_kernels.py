@@ -144,6 +144,7 @@ def _bare(components, pool, rows, count, table):  # type: ignore[no-untyped-def]
 def graph_of(fitted: Any) -> tuple[Any, Any, int]:
     """Return the map in vertex order, all edges with their rates, and the number of epochs."""
     from daskumap.kernels.layout import epochs as layout
+    from daskumap.params import make_params
 
     store = fitted.store
     vertex = store.read("rows/vertex")
@@ -155,7 +156,7 @@ def graph_of(fitted: Any) -> tuple[Any, Any, int]:
     )
     indptr = np.concatenate([[0], np.cumsum(np.concatenate([np.diff(end) for end in ends]))])
     joined = np.concatenate(weights)
-    n_epochs = sum(receipt["epochs"] for receipt in store.ledger.records("layout").values())
+    n_epochs = make_params(fitted.params).epochs(len(positions))
     rates = layout.edge_rates(joined, float(joined.max()), n_epochs)
     return positions, layout.Edges(indptr, np.concatenate(tails), rates), n_epochs
 
@@ -164,11 +165,11 @@ def neighbor_rates(fitted: Any, path: Any, threads: int) -> dict[str, float]:
     """Return distances a second in one cell, and the products in them beside those of a bare product."""
     import zarr
 
-    from daskumap.engine.base import one_thread
+    from daskumap.engine.process import one_thread
     from daskumap.kernels.neighbors import products
     from daskumap.kernels.neighbors.scores import SQRT
 
-    order = fitted.store.ledger.records("partition.order")[0]
+    order = fitted.store.documents.load("facts/order")
     sizes = fitted.report["sizes"]
     rows = int(min(sizes["rows"], order["copies"] * sizes["rows"] / sizes["cells"]))
     vertex = fitted.store.read("rows/vertex")
