@@ -18,11 +18,11 @@ import pytest
 import yaml
 import zarr
 from conftest import sha
+from daskumap.engine.cluster import ALLOWED_FAILURES, RETRIES, DaskEngine
 from distributed import Client, LocalCluster
 
 import daskumap
 from daskumap.engine.sequential import SequentialEngine
-from daskumap.engine.cluster import ALLOWED_FAILURES, RETRIES, DaskEngine
 from daskumap.errors import SourceError, StoreError, TaskError
 from daskumap.pipeline import STEPS
 from daskumap.planning.sizes import Sizes

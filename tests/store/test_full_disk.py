@@ -8,10 +8,10 @@ import subprocess
 import pytest
 import zarr
 from conftest import sha
+from daskumap.engine.cluster import DaskEngine
 
 import daskumap
 from daskumap.cli.main import main
-from daskumap.engine.cluster import DaskEngine
 from daskumap.errors import StoreError
 from daskumap.store.run import RunStore
 from daskumap.testing.faults import FailingEngine
