@@ -15,8 +15,9 @@ from daskumap.pipeline import FIT, steps_of
 from daskumap.planning.plan import Plan
 from daskumap.planning.sizes import Resources
 from daskumap.report.progress import Progress, choose_progress
+from daskumap.request import make_request
 from daskumap.run import Run
-from daskumap.session import fit_request, make_request, open_known, resume_run
+from daskumap.session import fit_request, open_known, resume_run
 from daskumap.store.lock import alone
 from daskumap.store.places import find_place
 from daskumap.store.run import RunStore
@@ -86,7 +87,7 @@ def fit(
     """
     shown = choose_progress(progress)
     request = make_request(data, params if restart else _with_known_seed(run, params), partitions)
-    engine = make_engine(client, parse_memory(memory), threads)
+    engine = make_engine(client, parse_memory(memory), threads, request.source.shape[0])
     try:
         return Run(fit_request(request, run, engine, shown, restart))
     finally:
@@ -113,7 +114,7 @@ def resume(
     """
     shown = choose_progress(progress)
     store = RunStore.open(find_place(run))
-    engine = make_engine(client, parse_memory(memory), threads)
+    engine = make_engine(client, parse_memory(memory), threads, store.about["sizes"]["rows"])
     try:
         resume_run(store, engine, shown)
     finally:

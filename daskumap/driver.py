@@ -26,7 +26,14 @@ Steps = tuple[Step, ...]
 
 def make_plan(context: Context, steps: Steps) -> Plan:
     """Plan all steps, as far as is known; starts nothing."""
-    return Plan(context.job, tuple(step.planned(context) for step in steps), reserved_bytes(context))
+    return Plan(
+        context.job,
+        tuple(step.planned(context) for step in steps),
+        reserved_bytes(context),
+        freed=tuple(
+            frozenset(item.name for item in scratch) for scratch in scratch_after(steps, context.params.keep)
+        ),
+    )
 
 
 def reserved_bytes(context: Context) -> int:
@@ -150,8 +157,8 @@ def run_stage(
         receipts[number] = receipt
     context.leave()
     try:
-        if stage.finish is not None:
-            stage.finish(context, receipts)
+        if stage.conclude is not None:
+            stage.conclude(context, receipts)
     except SourceError:
         store.discard()  # All that is there came of rows that have to be mended first.
         raise

@@ -17,8 +17,9 @@ from daskumap.engine.clusters import make_engine
 from daskumap.engine.machine import parse_memory
 from daskumap.engine.sequential import SequentialEngine
 from daskumap.report.progress import choose_progress
+from daskumap.request import make_request
 from daskumap.run import Run
-from daskumap.session import fit_request, make_request
+from daskumap.session import fit_request
 from daskumap.testing.datasets import digits, uneven_clusters
 
 QUIET = {"client": "sequential", "progress": False, "random_state": 1}
@@ -75,7 +76,8 @@ def _client(threads):
 
 @pytest.fixture
 def fit(request, block_sizes):
-    """`daskumap.fit`, quiet, sequential, seeded, without a report and with all scratch, unless told otherwise.
+    """`daskumap.fit`, quiet, sequential, seeded, without a report and with all scratch, unless told
+    otherwise.
 
     `client` may also be "1x1" or "1x2" for the session's clusters, or an engine.
     """

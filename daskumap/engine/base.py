@@ -6,7 +6,7 @@ import dataclasses
 import errno
 import time
 from collections.abc import Callable, Iterator
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from daskumap.engine.process import enter, one_thread, peak_bytes
 from daskumap.errors import NO_SPACE, DaskumapError, StoreError, TaskError
@@ -64,6 +64,10 @@ class Engine(Protocol):
 
     def run(self, stage: Stage, todo: list[int], listener: Listener) -> Iterator[tuple[int, Receipt]]:
         """Run the tasks `todo`; yields (number, receipt). `listener(number, share)` hears of long tasks."""
+        ...
+
+    def ask(self, question: Callable[[], Any]) -> list[Any]:
+        """Return what a function returns in each process that runs tasks."""
         ...
 
     def end(self) -> None:

@@ -18,25 +18,31 @@ log = logging.getLogger(__name__)
 
 # A scheduler that is there answers in milliseconds, a far or busy one in seconds.
 CONNECT_SECONDS = 20
+# Up to as many rows one thread is about as fast as two, and takes 10 to 30 % less CPU (measured, D = 50).
+SMALL_ROWS = 20_000
 WHAT = (
     "a Client, a cluster, an address such as tcp://host:8786, or a scheduler file; 'threads' or 'sequential' "
     "for this process; or leave `client` out"
 )
 
 
-def make_engine(client: Any, memory: int | None = None, threads: int | None = None) -> Engine:
+def make_engine(
+    client: Any, memory: int | None = None, threads: int | None = None, rows: int | None = None
+) -> Engine:
     """Return the engine that a user means.
 
     Parameters
     ----------
     client
         A `Client` or a cluster of Dask, a scheduler's address or file; "threads" or "sequential" for this
-        process. None means the active client, if there is one, and else the threads of this process. In a
-        task of a Dask worker it means that task alone.
+        process; or an engine. None means the active client, if there is one, and else the threads of this
+        process. In a task of a Dask worker it means that task alone.
     memory
         Bytes a worker process may use; None for what the workers say, or most of what this machine has.
     threads
         Threads of this process; None for one a core, and for one in a task of a Dask worker.
+    rows
+        Of the input. Few rows take no longer in one thread, and less CPU, if it is for us to choose.
 
     Raises
     ------
@@ -54,6 +60,8 @@ def make_engine(client: Any, memory: int | None = None, threads: int | None = No
         log.info("The active Dask client is used, of %s; client='threads' is without.", _address(client))
     if client is None or (isinstance(client, str) and client == "threads"):
         here = _here()
+        if client is None and threads is None and rows is not None and rows <= SMALL_ROWS:
+            return SequentialEngine(memory or here.memory)
         return ThreadsEngine(memory or here.memory, threads or here.threads)
     _refuse_threads(threads, "the workers of a cluster have their own")
     return _dask_engine(client, memory)

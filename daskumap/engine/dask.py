@@ -25,7 +25,6 @@ from distributed import (
     get_worker,
     rejoin,
     secede,
-    wait,
 )
 from distributed.client import ClosedClientError
 from distributed.comm import CommClosedError
@@ -114,8 +113,8 @@ class DaskEngine:
         """Wait until there are workers: until one has run a task, for which an adaptive cluster starts it."""
         log.warning("Waiting up to %s s for workers of the Dask scheduler at %s.", WAIT_SECONDS, self.address)
         probe, known = self.client.submit(int, pure=False), dict[str, Any]()
-        with suppress(TimeoutError):  # none of them has answered, or the last one has gone
-            wait(probe, timeout=WAIT_SECONDS)
+        with suppress(Exception):  # none came in time, or in the time that the scheduler itself allows
+            probe.result(timeout=WAIT_SECONDS)
             workers = self._workers()
             while len(workers) > len(known):
                 known = workers
@@ -237,6 +236,13 @@ class DaskEngine:
             f"another one. {KEPT}"
         )
 
+    def ask(self, question: Callable[[], Any]) -> list[Any]:
+        """Return what a function returns on each worker."""
+        try:
+            return list(self.client.run(question).values())
+        except (OSError, *LOST) as error:
+            raise self._lost(error, "before the first stage") from error
+
     def end(self) -> None:
         """End the run: workers close its contexts, where they can still be told."""
         self._progress.stop()
@@ -258,7 +264,7 @@ class DaskEngine:
 
 def _lean(stage: Stage) -> Stage:
     """Return what is sent with every task: without what only the driver needs."""
-    return dataclasses.replace(stage, outputs=(), finish=None)
+    return dataclasses.replace(stage, outputs=(), conclude=None)
 
 
 def _resources(workers: list[dict[str, Any]], memory: int | None) -> Resources:

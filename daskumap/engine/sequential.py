@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 from daskumap.engine.base import Context, Listener, in_our_words
 from daskumap.engine.process import refuse_broken_fork
@@ -36,6 +37,10 @@ class SequentialEngine:
             except Exception as error:
                 raise in_our_words(error, stage, context, number) from error
             yield number, receipt
+
+    def ask(self, question: Callable[[], Any]) -> list[Any]:
+        """Return what a function returns here."""
+        return [question()]
 
     def end(self) -> None:
         """End the run."""

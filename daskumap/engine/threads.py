@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from queue import SimpleQueue
+from typing import Any
 
 from daskumap.engine.base import RETRIES, Context, Listener, in_our_words
 from daskumap.engine.process import give_back, refuse_broken_fork
@@ -59,6 +60,10 @@ class ThreadsEngine:
             finally:
                 team.stopped.set()
                 pool.shutdown(wait=False, cancel_futures=True)
+
+    def ask(self, question: Callable[[], Any]) -> list[Any]:
+        """Return what a function returns here."""
+        return [question()]
 
     def end(self) -> None:
         """End the run."""

@@ -24,17 +24,35 @@ class Plan:
     speed
         Of matrix products and of other kernels on a core of the workers, as multiples of the reference
         (`kernels.speed`). Estimates of time rest on it.
+    freed
+        Names of what goes after each stage.
     """
 
     job: Job
     stages: tuple[Stage, ...]
     reserved: int
     speed: tuple[float, float] = (1.0, 1.0)
+    freed: tuple[frozenset[str], ...] = ()
 
     @property
     def disk_bytes(self) -> int:
-        """Bytes of the run store if nothing is freed on the way."""
-        return sum(stage.written_bytes for stage in self.stages)
+        """Bytes that the run store takes at most: scratch goes on the way."""
+        return max(self._disk())
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of the finished run store."""
+        return self._disk()[-1]
+
+    def _disk(self) -> list[int]:
+        """Return the bytes of the run store after each stage, before it frees anything, and in the end."""
+        made, gone, sizes = list[tuple[frozenset[str], int]](), frozenset[str](), list[int]()
+        freed = self.freed or (frozenset[str](),) * len(self.stages)
+        for stage, names in zip(self.stages, freed, strict=True):
+            made += _pieces(stage)
+            sizes.append(sum(size for piece, size in made if not piece <= gone))
+            gone |= names
+        return [*sizes, sum(size for piece, size in made if not piece <= gone)]
 
     def peak_bytes(self, stage: Stage) -> int:
         """Return the projected peak of one worker process in a stage."""
@@ -92,7 +110,12 @@ class Plan:
             for stage in self.stages
         ]
         total = sum(map(self.seconds, self.stages))
-        lines.append(f"{'total':<20}{'':>42}{self.disk_bytes / 1e6:>12,.0f}{total:>10,.1f}")
+        written = sum(stage.written_bytes for stage in self.stages)
+        lines.append(f"{'total':<20}{'':>42}{written / 1e6:>12,.0f}{total:>10,.1f}")
+        lines.append(
+            f"the run store takes {self.disk_bytes / 1e6:,.0f} MB at most, {self.kept_bytes / 1e6:,.0f} MB in "
+            "the end"
+        )
         return "\n".join(lines)
 
     def _terms(self, stage: Stage) -> str:
@@ -111,3 +134,9 @@ class Plan:
             fewer = "raise memory" if r.workers == 1 else "use fewer workers with more memory each"
             return f"Every worker holds the positions of all rows: {fewer}."
         return "Raise memory or use fewer threads a worker."
+
+
+def _pieces(stage: Stage) -> list[tuple[frozenset[str], int]]:
+    """Return what a stage writes, as (names, bytes): what tasks make themselves goes when all of it may go."""
+    arrays = [(frozenset({output.name}), output.nbytes) for output in stage.outputs]
+    return [*arrays, (frozenset(stage.made), stage.made_bytes)] if stage.made else arrays

@@ -40,7 +40,7 @@ class Receipt:
     rows
         Rows, vertices or records that the task handled.
     found
-        Numbers that the stage's `finish` puts together, as JSON types.
+        Numbers that the stage's `conclude` puts together, as JSON types.
     kernel_seconds
         Of `seconds`, those in kernels, where the task measures them.
     seconds, peak_bytes
@@ -117,8 +117,8 @@ class Stage:
     work, products
         Seconds of all tasks on one core of the reference machine (`kernels.speed`), for the time estimate,
         and whether matrix products set them, or memory.
-    finish
-        `finish(context, receipts) -> None`, run by the driver when all tasks are done: keeps facts, and
+    conclude
+        `conclude(context, receipts) -> None`, run by the driver when all tasks are done: keeps facts, and
         checks what only the whole tells.
     ordered
         Whether each task needs the one before it. An ordered task uses all threads of its worker.
@@ -138,7 +138,7 @@ class Stage:
     made_bytes: int = 0
     work: float = 0.0
     products: bool = False
-    finish: Callable[[Any, dict[int, Receipt]], None] | None = None
+    conclude: Callable[[Any, dict[int, Receipt]], None] | None = None
     ordered: bool = False
     rounds: Rounds | None = field(default=None, compare=False)
     name: str = ""

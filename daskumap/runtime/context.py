@@ -10,10 +10,9 @@ import math
 import threading
 from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-import zarr
 
 from daskumap.errors import StoreError
 from daskumap.kernels.cells.join import LEVELS
@@ -31,6 +30,9 @@ from daskumap.store.exchange import BatchReader, BatchWriter
 from daskumap.store.graph import read_edges
 from daskumap.store.places import find_place
 from daskumap.store.run import RunStore, read_range
+
+if TYPE_CHECKING:
+    import zarr
 
 Array = np.ndarray[Any, Any]
 Held = TypeVar("Held")

@@ -16,7 +16,7 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -196,6 +196,10 @@ class FailingEngine:
         """Return how often one task was started."""
         return len(list(self.folder.glob(f"{stage}-{task}-*")))
 
+    def ask(self, question: Callable[[], Any]) -> list[Any]:
+        """Return what a function returns in each process that runs tasks."""
+        return self.engine.ask(question)
+
     def end(self) -> None:
         """End the run."""
         self.engine.end()
@@ -269,6 +273,10 @@ class ShufflingEngine:
         """Run the tasks in a random order."""
         order = todo if stage.ordered else self.random.sample(todo, len(todo))
         return self.engine.run(stage, order, listener)
+
+    def ask(self, question: Callable[[], Any]) -> list[Any]:
+        """Return what a function returns in each process that runs tasks."""
+        return self.engine.ask(question)
 
     def end(self) -> None:
         """End the run."""

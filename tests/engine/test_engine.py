@@ -1,336 +1,325 @@
-"""Engines: retries and failures, progress, addresses, one BLAS thread inside tasks."""
+"""What every engine does: each task once, in order where it matters, measured, with one BLAS thread."""
 
-import dataclasses
-import io
-import json
-import logging
+import signal
 import threading
 import time
 
 import pytest
-from conftest import sha
-from distributed import LocalCluster
+from distributed import Client, LocalCluster
+from stand_ins import (
+    ATTEMPTS,
+    FakeContext,
+    Flaky,
+    deaf,
+    fail_at_three,
+    run,
+    square,
+    square_in_halves,
+    stage_in_rounds,
+    stage_of,
+    whole,
+)
 from threadpoolctl import threadpool_info, threadpool_limits
 
-import daskumap
-from daskumap.engine import cluster as cluster_module
+from daskumap.engine.dask import DaskEngine
 from daskumap.engine.sequential import SequentialEngine
-from daskumap.engine.cluster import DaskEngine
-from daskumap.errors import ParameterError, SourceError, TaskError
-from daskumap.params import make_params
-from daskumap.pipeline import STEPS
-from daskumap.planning.held import held
-from daskumap.planning.job import Job
-from daskumap.planning.sizes import Resources, make_sizes
-from daskumap.planning.stage import Stage
-from daskumap.testing.faults import FailingEngine, Fault
+from daskumap.engine.threads import WINDOW, ThreadsEngine
+from daskumap.errors import SourceError, StoreError, TaskError
+from daskumap.planning.sizes import Resources
+from daskumap.planning.stage import Receipt
+from daskumap.runtime.listen import tell
 
-OPTIONS = {"n_epochs": 20, "checkpoint_every": 5, "max_cell_rows": 512}
+MEMORY = 4 * 10**9
 
 
-@pytest.fixture(params=["sequential", "1x1", "1x2"])
-def engine(request, sequential):
+@pytest.fixture(scope="module")
+def client_2x1():
+    """Two workers, between which rounds are shared."""
+    with (
+        LocalCluster(
+            n_workers=2,
+            threads_per_worker=1,
+            processes=False,
+            memory_limit="4GB",
+            dashboard_address="127.0.0.1:0",
+            worker_dashboard_address="127.0.0.1:0",
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        yield client
+
+
+@pytest.fixture(params=["sequential", "threads", "1x2", "2x1"])
+def engine(request):
     if request.param == "sequential":
-        return sequential
+        return SequentialEngine(MEMORY)
+    if request.param == "threads":
+        return ThreadsEngine(MEMORY, 2)
     return DaskEngine(request.getfixturevalue(f"client_{request.param}"))
 
 
 @pytest.fixture
-def data(clustered):
-    return clustered[:3000]
+def threads():
+    return ThreadsEngine(MEMORY, 2)
 
 
-@pytest.fixture
-def job():
-    params = make_params({"random_state": 0})
-    resources = Resources(4 * 10**9)
-    return Job("", "job", {}, params, make_sizes(1000, 4, 15, 2, resources), resources)
+def test_each_task_is_run_once(engine):
+    done = run(engine, stage_of(tasks=40))
+    assert sorted(number for number, _ in done) == list(range(40))
+    for number, receipt in done:
+        assert receipt.found == {"square": number**2}
+        assert receipt.seconds > 0
+        assert receipt.peak_bytes > 10**7
 
 
-def square(job, number):
-    time.sleep(0.001 * (number % 3))
-    return {"square": number**2}
+def test_ordered_tasks_are_run_in_order(engine):
+    done = run(engine, stage_of(tasks=12, ordered=True))
+    assert [number for number, _ in done] == list(range(12))
 
 
-def fail_at_three(job, number):
-    if number == 3:
-        raise SourceError("row 7 is broken")
-    return {}
+def test_errors_in_our_words_arrive_as_they_are(engine):
+    with pytest.raises(SourceError, match="row 7 is broken"):
+        run(engine, stage_of(fail_at_three))
 
 
-def hold(job, number):
-    return {"token": held(job, "token", object)}  # not JSON, but no receipt of these goes to a store
+def test_a_run_follows_one_that_failed(engine):
+    with pytest.raises(SourceError):
+        run(engine, stage_of(fail_at_three))
+    assert len(run(engine, stage_of())) == 6
 
 
-def test_what_a_stage_holds_is_freed_by_the_next(sequential, job):
-    """One object for all tasks of a stage, another for the next stage's, and for another run's."""
+def test_long_tasks_say_how_far_they_are(engine):
+    heard = []
+    run(engine, stage_of(square_in_halves, 4), listener=lambda *news: heard.append(news))
+    deadline = time.monotonic() + 5
+    while len(heard) < 4 and time.monotonic() < deadline:  # events of a cluster may follow the results
+        time.sleep(0.01)
+    assert sorted(heard) == [(number, 0.5) for number in range(4)]
 
-    def tokens(name, job):
-        receipts = dict(sequential.run(Stage(name, hold, 3, {}), job, [0, 1, 2], print))
-        return {receipt["token"] for receipt in receipts.values()}
 
-    first = tokens("hold", job)
-    assert len(first) == 1
-    assert tokens("hold", job) == first
-    other = tokens("hold", dataclasses.replace(job, id="other"))
-    seen = [first, other, tokens("rest", job), tokens("hold", job)]
-    assert len(set.union(*seen)) == 4
+def test_a_full_disk_names_the_place(engine):
+    def fill(context, number):
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(StoreError, match=r"task \d found no space left in memory://run \(ENOSPC\)"):
+        run(engine, stage_of(fill))
 
 
 def most_threads():
     return max(pool["num_threads"] for pool in threadpool_info())
 
 
-def blas_threads(job, number):
+def blas_threads(context, number):
     time.sleep(0.02)  # so that both threads are in a task
-    return {"threads": most_threads()}
+    return Receipt(1, {"threads": most_threads()})
 
 
-def run(engine, job, task, todo, **options):
-    stage = Stage("probe", task, len(todo), {}, **options)
-    return list(engine.run(stage, job, todo, lambda number, share: None))
-
-
-def test_each_task_is_run_once(engine, job):
-    todo = list(range(5, 45))
-    done = run(engine, job, square, todo)
-    assert sorted(number for number, _ in done) == todo
-    for number, receipt in done:
-        assert receipt["square"] == number**2
-        assert receipt["seconds"] > 0
-        assert receipt["peak_bytes"] > 10**7
-
-
-def test_ordered_tasks_are_run_in_order(engine, job):
-    done = run(engine, job, square, list(range(12)), ordered=True)
-    assert [number for number, _ in done] == list(range(12))
-
-
-def test_errors_in_our_words_arrive_as_they_are(engine, job):
-    with pytest.raises(SourceError, match="row 7 is broken"):
-        run(engine, job, fail_at_three, list(range(6)))
-
-
-def test_one_blas_thread_inside_tasks(engine, job):
+def test_one_blas_thread_inside_tasks(engine):
     """Also after another thread of this process has set a limit; and the user's limit is back afterwards."""
     with threadpool_limits(2):
         assert most_threads() == 2
-        assert {receipt["threads"] for _, receipt in run(engine, job, blas_threads, list(range(6)))} == {1}
+        assert {receipt.found["threads"] for _, receipt in run(engine, stage_of(blas_threads))} == {1}
         assert most_threads() == 2
 
 
-@pytest.mark.parametrize(
-    ("stage", "task"),
-    [("scan", 0), ("partition.order", 0), ("neighbors", 1), ("layout", 2), ("report.ranks", 0)],
-)
-def test_a_task_that_fails_twice_is_tried_again(fit, fit_bits, data, client_1x2, tmp_path, stage, task):
-    faults = {(stage, task): [Fault("once"), Fault("twice")]}
-    engine = FailingEngine(DaskEngine(client_1x2), tmp_path / "witnesses", faults)
-    run = fit(data, client=engine, **OPTIONS)
-    assert sha(run.embedding) == fit_bits(data, **OPTIONS)
-    status = run.status()
-    assert engine.counts() == status | {stage: status[stage] + 2}
+@pytest.fixture
+def sharing(engine):
+    """An engine that runs rounds part by part."""
+    if engine.resources.workers == 1 and not engine.local:
+        pytest.skip("one worker runs the segment as a task")
+    return engine
 
 
-def test_a_task_that_always_fails(fit, data, client_1x2, tmp_path):
-    faults = {("layout", 2): [OSError("disk is gone")] * 9}
-    engine = FailingEngine(DaskEngine(client_1x2), tmp_path / "witnesses", faults)
-    with pytest.raises(TaskError, match=r"Stage 'layout', task 2 failed 3 times, .* OSError: disk is gone"):
-        fit(data, tmp_path / "run.zarr", client=engine, **OPTIONS)
-    # What was finished is kept, and nothing after it was begun.
-    status = daskumap.open(tmp_path / "run.zarr").status()
-    assert status["layout"] == 2
-    assert engine.counts()["layout"] == 5
-    assert status["initialize"] == 1
-    assert not status["publish"]
-    rest = FailingEngine(DaskEngine(client_1x2), tmp_path / "rest")
-    run = fit(data, tmp_path / "run.zarr", client=rest, **OPTIONS)
-    assert rest.counts()["layout"] == 2
-    assert "calibrate" not in rest.counts()
-    assert sha(run.embedding) == sha(fit(data, **OPTIONS).embedding)
+def test_one_blas_thread_in_rounds(sharing):
+    def step(context, part, now, state, total):
+        return [part, most_threads()]
+
+    with threadpool_limits(2):
+        done = run(sharing, stage_in_rounds(step=step))
+    assert [receipt.found["sum"] for _, receipt in done] == [3, 3]
 
 
-class Recorder:
-    """A progress that remembers what it was told."""
-
-    def __init__(self):
-        self.events = []
-
-    def start(self, stage, tasks, done):
-        self.events.append(("start", stage, tasks, done))
-
-    def advance(self, done):
-        self.events.append(("advance", done))
-
-    def finish(self):
-        self.events.append(("finish",))
-
-    def stages(self):
-        """Return {stage: (tasks, done at the start, advances)}; starts and finishes must alternate."""
-        found, open_ = {}, None
-        for kind, *values in self.events:
-            if kind == "start":
-                assert open_ is None
-                open_, found[values[0]] = values[0], (values[1], values[2], [])
-            elif kind == "advance":
-                found[open_][2].append(values[0])
-            else:
-                open_ = None
-        assert open_ is None
-        return found
+@pytest.mark.parametrize("rounds", [1, 5, 37])
+def test_rounds_are_the_same_as_a_whole_segment(engine, rounds):
+    segments = (tuple(range(1, rounds + 1)), (3,))
+    expected = [whole(3, segments)(None, segment).found["sum"] for segment in range(2)]
+    done = run(engine, stage_in_rounds(segments=segments))
+    assert [receipt.found["sum"] for _, receipt in done] == expected
+    assert [receipt.rows for _, receipt in done] == [3, 3]
+    assert all(receipt.seconds > 0 and receipt.peak_bytes > 10**7 for _, receipt in done)
 
 
-@pytest.mark.parametrize("client", ["sequential", "1x1", "1x2"])
-def test_progress(fit, data, client):
-    progress = Recorder()
-    status = fit(data, client=client, progress=progress, **OPTIONS).status()
-    stages = progress.stages()
-    assert tuple(stages) == STEPS
-    for name, (tasks, done, advances) in stages.items():
-        assert (tasks, done) == (status[name], 0)
-        assert advances == sorted(advances), name
-        assert advances[-1] == tasks
-        assert len(advances) >= tasks
-    if client == "sequential":  # long tasks say how far they are
-        assert len(stages["layout"][2]) >= OPTIONS["n_epochs"]
+def test_rounds_say_how_far_they_are(sharing):
+    """After every round in this process, after every ten on a cluster."""
+    heard = []
+    run(sharing, stage_in_rounds(segments=(tuple(range(40)),)), listener=lambda *news: heard.append(news))
+    assert len(heard) == 40 if sharing.local else 4
+    assert {number for number, _ in heard} == {0}
+    assert heard == sorted(heard)
 
 
-def test_progress_of_a_run_that_goes_on(fit, data, sequential, tmp_path):
-    engine = FailingEngine(sequential, tmp_path / "witnesses", {("layout", 3): [Fault()]})
-    with pytest.raises(TaskError, match="Stage 'layout', task 3 failed with Fault"):
-        fit(data, tmp_path / "run.zarr", client=engine, **OPTIONS)
-    progress = Recorder()
-    fit(data, tmp_path / "run.zarr", progress=progress, **OPTIONS)
-    stages = progress.stages()
-    assert stages["scan"] == (stages["scan"][0], stages["scan"][0], [])
-    assert stages["layout"][:2] == (4, 3)
-    assert stages["layout"][2][0] >= 3
-    assert stages["layout"][2][-1] == 4
+def test_a_part_that_fails_is_named(sharing):
+    def fail(context, part, now, state, total):
+        raise ZeroDivisionError("no")
+
+    with pytest.raises(TaskError, match=r"Stage 'probe', task 0 failed.* ZeroDivisionError: no\."):
+        run(sharing, stage_in_rounds(step=fail))
 
 
-def test_shares_that_arrive_late_are_ignored(fit, data, sequential):
-    """Events come through the scheduler: the news of a task may follow its result."""
-
-    class Late(SequentialEngine):
-        def run(self, stage, job, todo, listener):
-            for number, receipt in super().run(stage, job, todo, listener):
-                yield number, receipt
-                listener(number, 0.5)
-
-    progress = Recorder()
-    fit(data, client=Late(4 * 10**9), progress=progress, **OPTIONS)
-    for tasks, _, advances in progress.stages().values():
-        assert advances == sorted(advances)
-        assert advances[-1] == tasks
+def test_a_local_engine_tells_its_context_of_every_stage():
+    for engine in (SequentialEngine(MEMORY), ThreadsEngine(MEMORY, 2)):
+        context = FakeContext()
+        for name in ("one", "two"):
+            run(engine, stage_of(name=name), context)
+        assert context.entered == ["one", "two"]
+        assert not context.closed  # it is the driver's
+        assert engine.local
 
 
-@pytest.fixture(scope="module")
-def reachable():
-    with LocalCluster(
-        n_workers=1,
-        threads_per_worker=1,
-        processes=False,
-        protocol="tcp",
-        memory_limit="4GB",
-        dashboard_address="127.0.0.1:0",
-    ) as cluster:
-        yield cluster.scheduler_address
+def test_the_sequential_engine_tries_once():
+    task = Flaky(1)
+    with pytest.raises(TaskError, match="Stage 'probe', task 0 failed with OSError: lightning"):
+        run(SequentialEngine(MEMORY), stage_of(task))
+    assert task.calls == 1
 
 
-def test_addresses_and_scheduler_files(fit_bits, small, reachable, tmp_path):
-    file = tmp_path / "scheduler.json"
-    file.write_text(json.dumps({"address": reachable}))
-    expected = fit_bits(small, n_epochs=5)
-    for client in (reachable, file, str(file)):
-        assert fit_bits(small, client=client, n_epochs=5) == expected
+def test_a_thread_tries_again(threads):
+    task = Flaky(ATTEMPTS - 1)
+    assert len(run(threads, stage_of(task))) == 6
+    assert task.calls == 6 + ATTEMPTS - 1
 
 
-@pytest.mark.parametrize(
-    ("client", "message"),
-    [
-        ("tcp://127.0.0.1:9", r"No Dask scheduler answers at tcp://127\.0\.0\.1:9"),
-        ("nonsense://x", "No Dask scheduler answers at nonsense"),
-        ("none.json", r"There is no scheduler file none\.json"),
-    ],
-)
-def test_schedulers_out_of_reach(fit, small, monkeypatch, client, message):
-    monkeypatch.setattr(cluster_module, "CONNECT_SECONDS", 1)
+def test_a_thread_gives_up(threads):
+    task = Flaky(99)
+    with pytest.raises(TaskError, match=rf"failed {ATTEMPTS} times, at last with OSError: lightning\. Mend"):
+        run(threads, stage_of(task, 40))
+    assert task.calls <= (2 * WINDOW + 2) * ATTEMPTS  # most of what waited was never begun
+
+
+def test_errors_that_are_no_exceptions_arrive(threads):
+    def leave(context, number):
+        raise SystemExit("over")
+
+    with pytest.raises(SystemExit, match="over"):
+        run(threads, stage_of(leave))
+
+
+def test_no_more_is_under_way_than_the_window(threads):
+    begun = []
+
+    def count(context, number):
+        begun.append(number)
+        return Receipt(1)
+
+    threads.begin(FakeContext())
+    done = threads.run(stage_of(count), list(range(40)), deaf)
+    for taken in range(1, 10):
+        next(done)
+        time.sleep(0.02)
+        assert len(begun) <= WINDOW * 2 + taken
+    done.close()
+    time.sleep(0.02)
+    assert len(begun) < 40
+
+
+def test_tasks_run_at_the_same_time(threads):
+    both = threading.Barrier(2, timeout=10)
+
+    def meet(context, number):
+        both.wait()
+        return Receipt(1)
+
+    assert len(run(threads, stage_of(meet, 2))) == 2
+
+
+def test_what_runs_ends_soon_after_an_error(threads):
+    """Another task that would take for ever ends where it says how far it is."""
+    begun = threading.Event()
+
+    def fail_or_go_on(context, number):
+        if number == 0:
+            begun.wait(10)
+            raise SourceError("broken")
+        begun.set()
+        while True:
+            tell(0.1)
+            time.sleep(0.001)
+
     started = time.monotonic()
-    with pytest.raises(ParameterError, match=message):
-        fit(small, client=client)
-    assert time.monotonic() - started < 15
+    with pytest.raises(SourceError, match="broken"):
+        run(threads, stage_of(fail_or_go_on, 2))
+    assert time.monotonic() - started < 5
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("daskumap-task")]
 
 
-def test_a_cluster_without_workers(fit, small):
-    with (
-        LocalCluster(n_workers=0, processes=False, dashboard_address="127.0.0.1:0") as cluster,
-        cluster.get_client() as client,
-        pytest.raises(ParameterError, match="The Dask cluster has no workers"),
-    ):
-        fit(small, client=client)
+def test_an_interruption_leaves_no_thread(threads):
+    def go_on(context, number):
+        signal.raise_signal(signal.SIGINT) if number == 1 else None
+        while True:
+            tell(0.1)
+            time.sleep(0.001)
+
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        run(threads, stage_of(go_on, 2))
+    assert time.monotonic() - started < 5
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("daskumap-task")]
 
 
-def test_a_given_client_stays_open(fit, small, client_1x1):
-    fit(small, client=client_1x1, n_epochs=5)
-    assert client_1x1.submit(sum, [1, 2]).result() == 3
-
-
-def test_workers_are_seen_while_the_client_asks_for_other_things(client_1x2):
-    """A client asks its scheduler every two seconds how it is, without its workers, and keeps the answer."""
-    engine, over = DaskEngine(client_1x2), threading.Event()
-
-    def ask():
-        while not over.is_set():
-            client_1x2.sync(client_1x2._update_scheduler_info)
-
-    asking = threading.Thread(target=ask)
-    asking.start()
-    try:
-        assert [len(engine._workers()) for _ in range(200)] == [1] * 200
-    finally:
-        over.set()
-        asking.join()
-
-
-def test_the_embedded_cluster_is_reached_by_nobody_else():
-    """No port is open beyond this machine, and the cluster goes with its engine."""
+def test_threads_start_no_server(threads):
+    """No port, and no more threads than it was told."""
     import psutil
 
-    def listening():
-        found = psutil.Process().net_connections(kind="inet")
-        return {connection.laddr for connection in found if connection.status == psutil.CONN_LISTEN}
+    seen = []
 
-    before = listening()
-    engine = DaskEngine(None, 2 * 10**9, 1)
-    opened = listening() - before
-    assert {address.ip for address in opened} <= {"127.0.0.1", "::1"}
-    assert engine.resources == Resources(2 * 10**9, 1, 1)
-    engine.close()
-    assert not (listening() & opened)
+    def look(context, number):
+        time.sleep(0.01)
+        seen.append((len(psutil.Process().net_connections()), threading.active_count()))
+        return Receipt(1)
 
-
-def test_closing_prints_no_traceback():
-    """What a heartbeat logs that finds its scheduler gone; the same is printed before and after."""
-    printed = io.StringIO()
-    handlers = [h for h in logging.getLogger("distributed").handlers if isinstance(h, logging.StreamHandler)]
-    levels = [handler.level for handler in handlers]
-    streams = [handler.setStream(printed) for handler in handlers]
-    engine = DaskEngine(threads=1)
-    close, log = engine._cluster.close, logging.getLogger("distributed.worker")
-    engine._cluster.close = lambda: (log.error("during"), close())
-    log.error("before")
-    engine.close()
-    log.error("after")
-    for handler, stream in zip(handlers, streams, strict=True):
-        handler.setStream(stream)
-    texts = ("before", "during", "after")
-    assert [text for text in texts if text in printed.getvalue()] == ["before", "after"]
-    assert [handler.level for handler in handlers] == levels
+    before = len(psutil.Process().net_connections()), threading.active_count()
+    run(threads, stage_of(look))
+    assert threads.resources == Resources(MEMORY, 1, 2)
+    assert max(seen) <= (before[0], before[1] + 2)
 
 
-def test_no_default_client_is_left(fit, small):
-    from distributed import default_client
+def test_two_runs_at_once(engine):
+    """Each gets its own receipts, and the limit on BLAS stays until the last one is done."""
+    if not engine.local:
+        pytest.skip("an engine has one run at a time")
+    results, errors = {}, []
 
-    fit(small, client=None, threads=1, n_epochs=5)
-    with pytest.raises(ValueError, match="No clients found"):
-        default_client()
+    def fit(name):
+        one = type(engine)(MEMORY, *([2] if isinstance(engine, ThreadsEngine) else []))
+        try:
+            results[name] = [run(one, stage_of(blas_threads, 10 if name else 30)) for _ in range(3)]
+        except BaseException as error:
+            errors.append(error)
+
+    with threadpool_limits(2):
+        fits = [threading.Thread(target=fit, args=(name,)) for name in range(2)]
+        for thread in fits:
+            thread.start()
+        for thread in fits:
+            thread.join(60)
+        assert not errors
+        assert {r.found["threads"] for runs in results.values() for done in runs for _, r in done} == {1}
+        assert most_threads() == 2
+
+
+def test_a_peak_is_not_forgotten_while_another_run_needs_it():
+    """It is the process', and so is the counter: a stage that starts must not clear what another one saw."""
+    mine, theirs = SequentialEngine(MEMORY), SequentialEngine(MEMORY)
+
+    def large(context, number):
+        block = bytearray(200_000_000)
+        del block
+        run(theirs, stage_of(square, 1, name="other"))
+        return Receipt(1)
+
+    run(mine, stage_of(square, 1, name="first"))
+    low = run(mine, stage_of(square, 1, name="before"))[0][1].peak_bytes
+    high = run(mine, stage_of(large, 1, name="large"))[0][1].peak_bytes
+    after = run(mine, stage_of(square, 1, name="after"))[0][1].peak_bytes
+    assert high > low + 150_000_000
+    assert after < high - 100_000_000

@@ -31,7 +31,8 @@ from daskumap.engine.dask import DaskEngine
 from daskumap.engine.sequential import SequentialEngine
 from daskumap.errors import ClusterError, SourceError, StoreError, TaskError
 from daskumap.report.progress import Silent
-from daskumap.session import fit_request, make_request
+from daskumap.request import make_request
+from daskumap.session import fit_request
 from daskumap.testing.datasets import uneven_clusters
 from daskumap.testing.faults import FailingEngine, Kill
 

@@ -13,10 +13,10 @@ import psutil
 import pytest
 import zarr
 from conftest import sha
+from daskumap.engine.cluster import ALLOWED_FAILURES
 from distributed import Client, LocalCluster
 
 import daskumap
-from daskumap.engine.cluster import ALLOWED_FAILURES
 from daskumap.testing.datasets import uneven_clusters
 
 QUICK = {"n_epochs": 5, "progress": False, "random_state": 1}

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import zarr
 from conftest import sha
+from daskumap.store.source import open_source
 from zarr.core.buffer import default_buffer_prototype
 
 import daskumap
@@ -16,7 +17,6 @@ from daskumap.pipeline import STEPS
 from daskumap.store import lock as lock_module
 from daskumap.store.lock import RunLock
 from daskumap.store.run import RunStore, is_occupied
-from daskumap.store.source import open_source
 from daskumap.testing.faults import FailingEngine, Fault
 
 pytest.importorskip("s3fs")

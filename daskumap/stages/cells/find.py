@@ -44,7 +44,7 @@ def plan_cells(context: Context) -> Stage:
         * (costs.K_MEANS_FLOPS * min(s.cells, find.FLAT_CELLS) + 2.0 * small)
         / costs.FLOPS,
         products=True,
-        finish=keep_cells,
+        conclude=keep_cells,
     )
 
 

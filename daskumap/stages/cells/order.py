@@ -43,7 +43,7 @@ def plan_order(context: Context) -> Stage:
         work=costs.ORDER
         + bundles * (costs.ORDER_BUNDLE + costs.ORDER_CELL * size * join.LEVELS)
         + costs.ORDER_ROW * s.rows,
-        finish=keep_order,
+        conclude=keep_order,
     )
 
 

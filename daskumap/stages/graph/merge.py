@@ -29,7 +29,7 @@ def plan_merge(context: Context) -> Stage:
         outputs=(context.output(schema.INDICES), context.output(schema.DISTANCES)),
         read_bytes=int(s.rows * context.copies * (k * 12 + 8)),
         work=costs.MERGE_NEIGHBOR * s.rows * context.copies * k,
-        finish=save_mean_distance,
+        conclude=save_mean_distance,
     )
 
 

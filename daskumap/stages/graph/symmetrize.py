@@ -32,7 +32,7 @@ def plan_symmetrize(context: Context) -> Stage:
         made=(schema.GRAPH.name,),
         made_bytes=s.rows * k * 2 * edge_bytes + s.rows * 8,
         work=costs.SYMMETRIZE_NEIGHBOR * s.rows * k,
-        finish=keep_graph,
+        conclude=keep_graph,
     )
 
 

@@ -34,7 +34,7 @@ def plan_loss(context: Context) -> Stage:
         shared=final_bytes(context),
         read_bytes=s.rows * k * 16,
         work=costs.LOSS_NEIGHBOR * s.rows * k,
-        finish=keep_loss,
+        conclude=keep_loss,
     )
 
 

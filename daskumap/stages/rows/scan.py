@@ -26,7 +26,7 @@ HASH_BYTES = 24  # Two words and the row id.
 
 def plan_scan(context: Context) -> Stage:
     """Plan one task a row block."""
-    return plan_pass(context, (CHECK, TAKE_SAMPLE, HASH), read_rows, finish=refuse_bad_rows)
+    return plan_pass(context, (CHECK, TAKE_SAMPLE, HASH), read_rows, conclude=refuse_bad_rows)
 
 
 def _share_of_check(context: Context) -> Share:

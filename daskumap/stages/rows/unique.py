@@ -57,7 +57,7 @@ def plan_rows(context: Context) -> Stage:
         outputs=(context.output(schema.FIRST),),
         read_bytes=s.rows * 24,
         work=costs.FIRST_ROW * s.rows,
-        finish=count_distinct,
+        conclude=count_distinct,
     )
 
 

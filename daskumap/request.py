@@ -1,0 +1,95 @@
+"""What a caller asks for: the input, and parameters that suit it; and the plan of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from daskumap.driver import make_plan
+from daskumap.errors import ParameterError, SourceError
+from daskumap.kernels.metrics import metric as metrics
+from daskumap.params import Params, make_params
+from daskumap.pipeline import FIT, steps_of
+from daskumap.planning.job import Job
+from daskumap.planning.plan import Plan
+from daskumap.planning.sizes import Resources, Sizes, make_sizes
+from daskumap.runtime.context import Context
+from daskumap.sources.base import Source
+from daskumap.sources.find import find
+from daskumap.sources.ingest import as_stored
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What a caller asks for: the input, the parameters as checked against it, and how the layout is cut.
+
+    Attributes
+    ----------
+    adjust
+        Changes sizes that may not matter, as tests do.
+    """
+
+    source: Source
+    params: Params
+    partitions: int | None = None
+    adjust: Callable[[Sizes], Sizes] = lambda sizes: sizes
+
+    def plan(self, resources: Resources, ingested: bool) -> Plan:
+        """Return the plan, with the input where it is or as it lies in the run store; starts nothing."""
+        source = as_stored(self.source) if ingested else self.source
+        sizes = self.adjust(plan_sizes(source, self.params, resources, self.partitions))
+        job = Job("", "", source.spec(), self.params, sizes, resources)
+        return make_plan(Context(job, source), steps_of(FIT, self.params))
+
+
+def make_request(data: Any, values: dict[str, Any], partitions: int | None) -> Request:
+    """Find the source and check the parameters, alone and against the shape of the data."""
+    source = find(data)
+    if partitions is not None and (not isinstance(partitions, int) or not 1 <= partitions <= source.shape[0]):
+        raise ParameterError(
+            f"partitions is {partitions!r}; it must be an integer from 1 to the number of rows."
+        )
+    params = make_params(values)
+    check_params(params, source)
+    return Request(source, params, partitions)
+
+
+def check_params(params: Params, source: Source) -> None:
+    """Refuse parameters that do not suit the shape of the data."""
+    rows, columns = source.shape
+    if rows <= params.n_neighbors:
+        raise SourceError(
+            f"n_neighbors is {params.n_neighbors} and the input has {rows} rows; it needs more rows "
+            f"than n_neighbors. Lower n_neighbors to at most {rows - 1}."
+            if rows > 2
+            else f"The input has {rows} rows; at least 3 are needed."
+        )
+    try:
+        metrics.check_shape(metrics.resolve(params.metric, params.metric_kwds), columns)
+    except ValueError as error:
+        raise ParameterError(str(error)) from error
+    if isinstance(params.init, np.ndarray):
+        wanted, init = (rows, params.n_components), params.init
+        if init.shape != wanted or init.dtype.kind not in "fiu" or not np.isfinite(init).all():
+            raise ParameterError(
+                f"init is an array of shape {init.shape} and type {init.dtype}; it must be {wanted}, numeric "
+                "and finite."
+            )
+
+
+def plan_sizes(source: Source, params: Params, resources: Resources, partitions: int | None) -> Sizes:
+    """Fix the sizes of a run."""
+    return make_sizes(
+        *source.shape,
+        params.n_neighbors,
+        params.n_components,
+        resources,
+        matrix_product=not metrics.resolve(params.metric, params.metric_kwds).uses_descent,
+        source_block_rows=source.block_rows,
+        source_item_bytes=source.dtype.itemsize,
+        max_cell_rows=params.max_cell_rows,
+        partitions=partitions,
+    )

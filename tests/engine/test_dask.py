@@ -1,0 +1,320 @@
+"""Contexts on workers: one a worker and run, opened by its first task, closed with the run. Lost clusters."""
+
+import functools
+import logging
+import multiprocessing
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import dask
+import pytest
+from distributed import Client, Future, LocalCluster
+from stand_ins import OPENED, FakeContext, deaf, open_fake, run, stage_of
+
+from daskumap.engine.dask import ContextPlugin, DaskEngine, _lean, _quiet
+from daskumap.errors import ClusterError
+from daskumap.planning.stage import Receipt
+from daskumap.runtime.listen import tell
+
+
+@pytest.fixture
+def opened():
+    OPENED.clear()
+    return OPENED
+
+
+def start_cluster(workers):
+    # Without a time to live: a machine that pauses must not lose its worker.
+    with dask.config.set({"distributed.scheduler.worker-ttl": None}):
+        return LocalCluster(
+            n_workers=workers,
+            threads_per_worker=2,
+            processes=False,
+            protocol="tcp",
+            memory_limit="4GB",
+            dashboard_address="127.0.0.1:0",
+            worker_dashboard_address="127.0.0.1:0",
+            silence_logs=50,
+        )
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with start_cluster(2) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def client(cluster):
+    with Client(cluster, set_as_default=False) as client:
+        yield client
+
+
+def plugins(client):
+    """Return the names of the contexts that workers keep for runs."""
+
+    def names(dask_worker):
+        return [name for name in dask_worker.plugins if name.startswith("daskumap-")]
+
+    return [name for found in client.run(names).values() for name in found]
+
+
+def test_each_worker_opens_one_context(client, opened):
+    run(DaskEngine(client), stage_of(tasks=40))
+    assert len(opened) == 2
+    assert [context.closed for context in opened] == [1, 1]
+    assert plugins(client) == []
+
+
+def test_a_context_lasts_for_the_run(client, opened):
+    engine = DaskEngine(client)
+    engine.begin(FakeContext())
+    for name in ("one", "two"):
+        assert len(list(engine.run(stage_of(tasks=40, name=name), list(range(40)), deaf))) == 40
+    assert [context.entered for context in opened] == [["one", "two"]] * 2
+    assert [context.closed for context in opened] == [0, 0]
+    engine.end()
+    assert [context.closed for context in opened] == [1, 1]
+    engine.end()  # also after `begin` failed, or twice
+
+
+def test_contexts_are_closed_after_an_error(client, opened):
+    def fail(context, number):
+        raise ValueError("no")
+
+    with pytest.raises(RuntimeError, match="failed 3 times, at last with ValueError: no"):
+        run(DaskEngine(client), stage_of(fail))
+    assert opened
+    assert all(context.closed == 1 for context in opened)
+    assert plugins(client) == []
+
+
+def test_a_worker_that_joins_later_opens_a_context(opened):
+    with start_cluster(1) as cluster, Client(cluster, set_as_default=False) as client:
+        engine = DaskEngine(client)
+        engine.begin(FakeContext())
+        list(engine.run(stage_of(), list(range(6)), deaf))
+        cluster.scale(2)
+        client.wait_for_workers(2, timeout=30)
+        list(engine.run(stage_of(tasks=40), list(range(40)), deaf))
+        engine.end()
+        assert [context.closed for context in opened] == [1, 1]
+
+
+def test_a_run_closes_the_contexts_of_drivers_that_died(client, opened):
+    """They hold memory for nobody; if the driver is alive after all, its next task opens one again."""
+    first, second = DaskEngine(client), DaskEngine(client)
+    first.begin(FakeContext("memory://first"))
+    list(first.run(stage_of(tasks=40), list(range(40)), deaf))
+    second.begin(FakeContext("memory://second"))
+    assert [context.closed for context in opened] == [1, 1]
+    assert len(list(first.run(stage_of(tasks=40), list(range(40)), deaf))) == 40
+    assert [context.url for context in opened] == ["memory://first"] * 4
+    second.end()
+    assert [context.closed for context in opened] == [1, 1, 0, 0]
+    first.end()
+    assert [context.closed for context in opened] == [1, 1, 1, 1]
+
+
+def test_a_context_in_use_is_closed_after_its_task():
+    plugin = ContextPlugin(FakeContext)
+    with plugin.use() as one:
+        with plugin.use() as other:
+            assert one is other
+            plugin.release()
+        assert not one.closed
+    assert one.closed == 1
+    with plugin.use() as again:
+        assert again is not one
+    assert not again.closed
+
+
+def test_one_context_is_opened_whoever_comes_first():
+    opened, met = [], threading.Barrier(8)
+
+    def open_slowly():
+        time.sleep(0.05)
+        opened.append(FakeContext())
+        return opened[-1]
+
+    plugin = ContextPlugin(open_slowly)
+
+    def use():
+        met.wait()
+        with plugin.use():
+            pass
+
+    users = [threading.Thread(target=use) for _ in range(8)]
+    for user in users:
+        user.start()
+    for user in users:
+        user.join()
+    assert len(opened) == 1
+
+
+def test_a_plugin_is_pickled_without_its_context():
+    plugin = ContextPlugin(functools.partial(open_fake, "memory://x"))
+    with plugin.use(), pickle.loads(pickle.dumps(plugin)).use() as context:
+        assert context.url == "memory://x"
+        assert plugin._context is not context
+
+
+def test_two_runs_on_one_client_at_once(client):
+    """Each hears of its own tasks."""
+    heard = {0: [], 1: []}
+
+    def slow(context, number):
+        tell(number / 100)
+        time.sleep(0.05)
+        return Receipt(1)
+
+    def fit(name):
+        engine = DaskEngine(client)
+        engine.begin(FakeContext())
+        todo = list(range(10 * name, 10 * name + 10))
+        list(engine.run(stage_of(slow, 20), todo, lambda *news: heard[name].append(news)))
+        time.sleep(0.5)
+        engine.end()
+
+    fits = [threading.Thread(target=fit, args=(name,)) for name in heard]
+    for thread in fits:
+        thread.start()
+    for thread in fits:
+        thread.join(60)
+    for name, news in heard.items():
+        assert sorted(news) == [(number, number / 100) for number in range(10 * name, 10 * name + 10)]
+
+
+def test_what_is_sent_with_a_task_is_small(client):
+    """The driver keeps what only it needs, however large."""
+    large = stage_of(finish=functools.partial(print, bytes(10_000_000)))
+    done = run(DaskEngine(client), large)
+    assert len(done) == 6
+    assert len(pickle.dumps(_lean(large))) < 2000
+
+
+def test_a_given_client_stays_open(client):
+    engine = DaskEngine(client)
+    run(engine, stage_of())
+    engine.close()
+    assert client.submit(sum, [1, 2]).result() == 3
+
+
+def test_tasks_that_someone_else_cancels(client):
+    def wait(context, number):
+        time.sleep(1)
+        return Receipt(1)
+
+    engine = DaskEngine(client)
+    engine.begin(FakeContext())
+    canceller = threading.Timer(0.3, lambda: client.cancel(_futures(client)))
+    canceller.start()
+    with pytest.raises(
+        ClusterError, match=r"The run was cut off in stage 'probe', task \d: its tasks on the sch"
+    ):
+        list(engine.run(stage_of(wait, 4), list(range(4)), deaf))
+    canceller.join()
+    engine.end()
+
+
+def _futures(client):
+    return [Future(key, client) for key in list(client.futures)]
+
+
+def _serve(pipe):
+    """Be a scheduler with a worker: whoever kills the one kills the other."""
+    cluster = start_cluster(1)
+    pipe.send(cluster.scheduler_address)
+    time.sleep(600)
+
+
+@pytest.fixture
+def scheduler():
+    """The process of a scheduler with a worker, and its address."""
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=_serve, args=(there,), daemon=True)
+    process.start()
+    yield process, here.recv()
+    process.kill()
+    process.join()
+
+
+DRIVER = """
+import logging, sys, time
+sys.path.insert(0, {folder!r})
+logging.basicConfig(level=logging.ERROR)
+from stand_ins import run, stage_of
+from daskumap.engine.clusters import make_engine
+from daskumap.errors import DaskumapError
+from daskumap.planning.stage import Receipt
+from daskumap.runtime.listen import tell
+
+def nap(context, number):
+    time.sleep(0.2)
+    return Receipt(1)
+
+def hear(number, share):
+    pass
+
+engine = make_engine({address!r})
+print("begun", flush=True)
+try:
+    run(engine, stage_of(nap, 1000, ordered={ordered}))
+except DaskumapError as error:
+    print(type(error).__name__, error, flush=True)
+finally:
+    engine.close()
+"""
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "terminated"])
+def test_a_scheduler_that_is_lost(scheduler, how, ordered):
+    """It has an error of its own, which comes soon, and Dask prints nothing."""
+    process, address = scheduler
+    code = DRIVER.format(folder=str(Path(__file__).parent), address=address, ordered=ordered)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", code], **pipes) as driver:
+        assert driver.stdout.readline() == "begun\n"
+        time.sleep(1.5)
+        os.kill(process.pid, how)
+        started = time.monotonic()
+        out, err = driver.communicate(timeout=60)
+        assert time.monotonic() - started < 10
+    assert out.startswith(
+        f"ClusterError The connection to the scheduler at {address} was lost in stage 'probe', "
+    )
+    assert "Look for it, or start another one. Finished tasks are kept: `daskumap resume`, or" in out
+    assert err == ""
+    assert driver.returncode == 0
+
+
+def test_a_scheduler_that_is_lost_before_the_first_stage(scheduler):
+    process, address = scheduler
+    with Client(address, set_as_default=False, timeout=2) as client:
+        engine = DaskEngine(client)
+        process.kill()
+        process.join()
+        with pytest.raises(
+            ClusterError, match=r"The connection to the scheduler .* was lost before the first st"
+        ):
+            engine.begin(FakeContext())
+        engine.end()
+
+
+def test_what_else_dask_logs_is_seen(client, caplog):
+    """Its logger is silent only while a client of ours is closed, and two that close do not confuse it."""
+    logger = logging.getLogger("distributed.client")
+    before, filters = logger.level, list(logger.filters)
+    with _quiet(), _quiet():
+        logger.error("during")
+    logger.error("after")
+    assert (logger.level, logger.filters) == (before, filters)
+    assert "during" not in caplog.text

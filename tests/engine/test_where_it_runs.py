@@ -1,0 +1,175 @@
+"""Whole fits where a fit once waited for ever, died, or ran somewhere else than its user meant."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from conftest import sha
+from dask.distributed import Client, LocalCluster
+
+import daskumap
+from daskumap.errors import ParameterError
+
+OPTIONS = {"n_epochs": 5, "progress": False, "random_state": 1}
+
+
+@pytest.fixture(scope="module")
+def expected(small):
+    return sha(daskumap.fit(small, client="sequential", **OPTIONS).embedding)
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """One worker with one thread, reachable by its address."""
+    with LocalCluster(
+        n_workers=1,
+        threads_per_worker=1,
+        processes=False,
+        protocol="tcp",
+        memory_limit="4GB",
+        dashboard_address="127.0.0.1:0",
+        worker_dashboard_address="127.0.0.1:0",
+    ) as cluster:
+        yield cluster
+
+
+def tasks_run(cluster):
+    return sum(prefix.state_counts["memory"] for prefix in cluster.scheduler.task_prefixes.values())
+
+
+def test_the_active_client(small, expected, cluster):
+    before = tasks_run(cluster)
+    with Client(cluster):
+        assert sha(daskumap.fit(small, **OPTIONS).embedding) == expected
+    assert tasks_run(cluster) > before
+    seen = tasks_run(cluster)
+    assert sha(daskumap.fit(small, **OPTIONS).embedding) == expected
+    assert tasks_run(cluster) == seen
+
+
+def test_a_cluster(small, expected, cluster):
+    assert sha(daskumap.fit(small, client=cluster, **OPTIONS).embedding) == expected
+
+
+def test_threads_beside_a_client(small, cluster):
+    with pytest.raises(ParameterError, match="threads is 2, and the workers of a cluster have their own"):
+        daskumap.fit(small, client=cluster.scheduler_address, threads=2, **OPTIONS)
+
+
+def test_a_closed_client(small, cluster):
+    client = Client(cluster, set_as_default=False)
+    client.close()
+    with pytest.raises(ParameterError, match="The client is closed"):
+        daskumap.fit(small, client=client, **OPTIONS)
+
+
+def test_workers_that_come_later(small, expected):
+    with LocalCluster(n_workers=0, threads_per_worker=1, processes=False, memory_limit="4GB") as cluster:
+        timer = threading.Timer(1, cluster.scale, [1])
+        timer.start()
+        with Client(cluster, set_as_default=False) as client:
+            assert sha(daskumap.fit(small, client=client, **OPTIONS).embedding) == expected
+
+
+def fit_in_task(data, client=None):
+    return sha(daskumap.fit(data, client=client, **OPTIONS).embedding)
+
+
+@pytest.mark.parametrize("given", ["nothing", "address"])
+def test_a_fit_in_a_task(small, expected, cluster, given):
+    """The worker has one thread, which the task has."""
+    where = cluster.scheduler_address if given == "address" else None
+    with Client(cluster, set_as_default=False) as client:
+        assert client.submit(fit_in_task, small, where, pure=False).result(60) == expected
+
+
+def test_two_fits_at_once(small, expected):
+    """In threads of one process, three times."""
+    for _ in range(3):
+        found = []
+        fits = [threading.Thread(target=lambda: found.append(fit_in_task(small))) for _ in range(2)]
+        for fit in fits:
+            fit.start()
+        for fit in fits:
+            fit.join(120)
+        assert found == [expected] * 2
+
+
+FORK = """
+import faulthandler, os, sys
+import numpy as np
+import daskumap
+from conftest import sha
+
+data = np.load(sys.argv[1])
+fit = lambda: print(sha(daskumap.fit(data, n_epochs=5, progress=False, random_state=1).embedding), flush=True)
+fit()
+if (child := os.fork()) == 0:
+    faulthandler.dump_traceback_later(60, exit=True)
+    fit()
+    os._exit(0)
+os._exit(os.waitpid(child, 0)[1] >> 8)
+"""
+
+
+def in_a_process(code, *args):
+    """Run Python code in a process that finds this file's neighbours."""
+    path = os.pathsep.join([os.path.dirname(os.path.dirname(__file__)), *filter(None, sys.path)])
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, args)],
+        env={**os.environ, "PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_fit_in_a_forked_child(small, expected, tmp_path):
+    import numpy as np
+
+    np.save(tmp_path / "data.npy", small)
+    process = in_a_process(FORK, tmp_path / "data.npy")
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert out.split() == [expected] * 2
+
+
+SCHEDULER = """
+import sys, time
+import dask
+from dask.distributed import LocalCluster
+
+if __name__ == "__main__":
+    cluster = LocalCluster(n_workers=1, threads_per_worker=1, processes=False, protocol="tcp", memory_limit="4GB",
+        dashboard_address="127.0.0.1:0", worker_dashboard_address="127.0.0.1:0")
+    print(cluster.scheduler_address, flush=True)
+    time.sleep(600)
+"""
+DRIVER = """
+import sys
+from daskumap.cli.main import main
+main()
+"""
+
+
+def test_a_scheduler_that_is_lost(clustered, write, tmp_path):
+    """The command line says so in one line, with an exit code of its own."""
+    file, data, run = tmp_path / "scheduler.json", write(clustered), tmp_path / "run.zarr"
+    scheduler = in_a_process(SCHEDULER)
+    file.write_text(json.dumps({"address": scheduler.stdout.readline().strip()}))
+    # As many epochs as it takes until the scheduler is gone.
+    driver = in_a_process(DRIVER, "fit", "--scheduler", file, data, run, "--n-epochs", 100_000)
+    deadline = time.monotonic() + 60
+    while not (run / "records" / "layout").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    scheduler.kill()
+    _, err = driver.communicate(timeout=60)
+    scheduler.communicate()
+    lines = [line for line in err.splitlines() if "task(s)" not in line]
+    assert len(lines) == 1, err
+    assert lines[0].startswith("daskumap: The connection to the scheduler at tcp://127.0.0.1:")
+    assert driver.returncode == 8
