@@ -35,7 +35,7 @@ from daskumap.sources.ingest import ingest
 from daskumap.store import schema
 from daskumap.store.lock import alone
 from daskumap.store.places import Place, find_place
-from daskumap.store.run import COMPARED, RunStore, check_same
+from daskumap.store.run import RunStore, check_same, differences
 
 log = logging.getLogger(__name__)
 
@@ -72,9 +72,9 @@ def fit_request(request: Request, run: Any, engine: Engine, progress: Progress, 
 
 def resume_run(store: RunStore, engine: Engine, progress: Progress) -> None:
     """Go on with a run from what its run store says of it."""
+    compare_versions(store)
     resources = dataclasses.replace(engine.resources, compiled=is_compiled(engine))
     context = open_known(store, resources)
-    check_same(store.url, {"versions": store.about["versions"]}, {"versions": versions()})
     planned = make_plan(context, steps_of(FIT, context.params))
     with counting_bytes(store.place, planned):
         drive(store, lambda: context, engine, progress)
@@ -133,20 +133,33 @@ def refuse_other(store: RunStore, request: Request) -> None:
         Listing what differs.
     """
     known = store.about
-    now = {
-        "params": request.params.fingerprint(),
-        "source": request.source.identity(),
-        "versions": versions(),
-    }
-    finished = store.documents.load(FINISHED) is not None
-    compared = [part for part in COMPARED if part != "versions" or not finished]
-    check_same(store.url, {part: known[part] for part in compared}, now)
+    now = {"params": request.params.fingerprint(), "source": request.source.identity()}
+    check_same(store.url, {part: known[part] for part in now}, now)
+    compare_versions(store)
     digest = store.documents.load(INPUT_DIGEST)
     if digest is not None and digest != request.source.digest():
         raise RunMismatchError(
             f"{store.url} holds a run of another input: its values differ. Give the same input to continue "
             "it, name another store, or start over there with restart (--restart)."
         )
+
+
+def compare_versions(store: RunStore) -> None:
+    """Refuse to go on with what other versions began; of what they finished, say it.
+
+    Raises
+    ------
+    RunMismatchError
+        If the bits of two versions would mix.
+    """
+    found = differences({"versions": store.about["versions"]}, {"versions": versions()})
+    if found and store.documents.load(FINISHED) is None:
+        raise RunMismatchError(
+            f"{store.url} was begun by other versions: {'; '.join(found)}. Bits of both would mix. Go on with "
+            "those versions, name another store, or start over there with restart (--restart)."
+        )
+    if found:
+        log.warning("The run in %s was made by other versions: %s.", store.url, "; ".join(found))
 
 
 def open_fit(store: RunStore, request: Request, ingested: bool, resources: Resources) -> Context:
