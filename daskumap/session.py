@@ -31,7 +31,7 @@ from daskumap.request import Request
 from daskumap.runtime.context import Context
 from daskumap.sources.base import Source
 from daskumap.sources.find import find, open_spec
-from daskumap.sources.ingest import ingest
+from daskumap.sources.ingest import as_stored, ingest
 from daskumap.store import schema
 from daskumap.store.lock import alone
 from daskumap.store.places import Place, find_place
@@ -155,8 +155,8 @@ def compare_versions(store: RunStore) -> None:
     found = differences({"versions": store.about["versions"]}, {"versions": versions()})
     if found and store.documents.load(FINISHED) is None:
         raise RunMismatchError(
-            f"{store.url} was begun by other versions: {'; '.join(found)}. Bits of both would mix. Go on with "
-            "those versions, name another store, or start over there with restart (--restart)."
+            f"{store.url} was begun by other versions: {'; '.join(found)}. Bits of both would mix. Go on "
+            "with those versions, name another store, or start over there with restart (--restart)."
         )
     if found:
         log.warning("The run in %s was made by other versions: %s.", store.url, "; ".join(found))
@@ -194,13 +194,30 @@ def open_known(store: RunStore, resources: Resources) -> Context:
     known, url = store.about, store.url
     spec = store.documents.load(INPUT_SPEC) if known["spec"] is None else known["spec"]
     params = known_params(store)
-    if spec is None or (schema.SOURCE.name in store.ledger.freed() and known["spec"] is None):
+    if spec is None:
         raise StoreError(f"{url} stopped before its input was copied. Call daskumap.fit again to go on.")
-    source = open_spec(spec)
+    if known["spec"] is None and schema.SOURCE.name in store.ledger.freed():
+        source = without_rows(store)
+    else:
+        source = open_spec(spec)
     if known["spec"] is not None:
         check_same(url, {"source": known["source"]}, {"source": source.identity()})
     job = Job(url, known["id"], spec, params, Sizes(**known["sizes"]), resources)
     return Context(job, source, store)
+
+
+def without_rows(store: RunStore) -> Source:
+    """Return the input of a finished run that did not keep its copy: enough to plan with.
+
+    Raises
+    ------
+    StoreError
+        If the run is unfinished.
+    """
+    if store.documents.load(FINISHED) is None:
+        raise StoreError(f"{store.url} kept no copy of its input. Call daskumap.fit with it again to go on.")
+    known = store.about["source"]
+    return as_stored(tuple(known["shape"]), np.dtype(known["dtype"]))
 
 
 def known_params(store: RunStore) -> Params:
@@ -208,8 +225,7 @@ def known_params(store: RunStore) -> Params:
     values = dict(store.about["params"])
     lost = str(values["metric"]).startswith("callable:") or "array(" in str(values["metric_kwds"])
     given = str(values["init"]).startswith("array(")
-    gone = given and schema.INIT.name not in store.group and schema.INIT.name not in store.ledger.freed()
-    if lost or gone:
+    if lost or (given and schema.INIT.name not in store.group):
         raise StoreError(
             f"{store.url} was started with a function or an array that it does not hold. Call daskumap.fit "
             "again with the same arguments to go on."
