@@ -101,8 +101,8 @@ def reopen(context: Context, steps: Steps) -> None:
 
 
 def is_done(context: Context, step: Step) -> bool:
-    """Return whether every task of a step has its record."""
-    done = context.store.ledger.count(step.name)
+    """Return whether every task of a step has its record; one that is damaged is none."""
+    done = len(context.store.ledger.records(step.name))
     return bool(done) and done == step.planned(context).tasks
 
 

@@ -31,11 +31,11 @@ from daskumap.request import Request
 from daskumap.runtime.context import Context
 from daskumap.sources.base import Source
 from daskumap.sources.find import find, open_spec
-from daskumap.sources.ingest import ingest
+from daskumap.sources.ingest import as_stored, ingest
 from daskumap.store import schema
 from daskumap.store.lock import alone
 from daskumap.store.places import Place, find_place
-from daskumap.store.run import COMPARED, RunStore, check_same
+from daskumap.store.run import RunStore, check_same, differences
 
 log = logging.getLogger(__name__)
 
@@ -73,11 +73,11 @@ def fit_request(request: Request, run: Any, engine: Engine, progress: Progress, 
 
 def resume_run(store: RunStore, engine: Engine, progress: Progress) -> None:
     """Go on with a run from what its run store says of it."""
+    compare_versions(store)
     if is_finished(store):
         return
     resources = dataclasses.replace(engine.resources, compiled=is_compiled(engine))
     context = open_known(store, resources)
-    check_same(store.url, {"versions": store.about["versions"]}, {"versions": versions()})
     planned = make_plan(context, steps_of(FIT, context.params))
     with counting_bytes(store.place, planned):
         drive(store, lambda: context, engine, progress)
@@ -147,20 +147,33 @@ def refuse_other(store: RunStore, request: Request) -> None:
         Listing what differs.
     """
     known = store.about
-    now = {
-        "params": request.params.fingerprint(),
-        "source": request.source.identity(),
-        "versions": versions(),
-    }
-    finished = store.documents.load(FINISHED) is not None
-    compared = [part for part in COMPARED if part != "versions" or not finished]
-    check_same(store.url, {part: known[part] for part in compared}, now)
+    now = {"params": request.params.fingerprint(), "source": request.source.identity()}
+    check_same(store.url, {part: known[part] for part in now}, now)
+    compare_versions(store)
     digest = store.documents.load(INPUT_DIGEST)
     if digest is not None and digest != request.source.digest():
         raise RunMismatchError(
             f"{store.url} holds a run of another input: its values differ. Give the same input to continue "
             "it, name another store, or start over there with restart (--restart)."
         )
+
+
+def compare_versions(store: RunStore) -> None:
+    """Refuse to go on with what other versions began; of what they finished, say it.
+
+    Raises
+    ------
+    RunMismatchError
+        If the bits of two versions would mix.
+    """
+    found = differences({"versions": store.about["versions"]}, {"versions": versions()})
+    if found and store.documents.load(FINISHED) is None:
+        raise RunMismatchError(
+            f"{store.url} was begun by other versions: {'; '.join(found)}. Bits of both would mix. Go on "
+            "with those versions, name another store, or start over there with restart (--restart)."
+        )
+    if found:
+        log.warning("The run in %s was made by other versions: %s.", store.url, "; ".join(found))
 
 
 def open_fit(store: RunStore, request: Request, ingested: bool, resources: Resources) -> Context:
@@ -209,11 +222,11 @@ def open_known(store: RunStore, resources: Resources, reading: bool = True) -> C
 
 
 def open_copy(store: RunStore, reading: bool) -> Source:
-    """Return the copy of an input that came from memory; zeros for one that was freed and is not read."""
+    """Return the copy of an input that came from memory; an empty one where it was freed and is not read."""
     known, spec = store.about["source"], store.documents.load(INPUT_SPEC)
     freed = schema.SOURCE.name in store.ledger.freed()
     if freed and not reading:
-        return find(np.broadcast_to(np.zeros((), known["dtype"]), known["shape"]))
+        return as_stored(tuple(known["shape"]), np.dtype(known["dtype"]))
     if freed:
         raise StoreError(
             f"{store.url} has deleted its copy of the input, as keep='embedding' says. Call daskumap.fit "
@@ -231,8 +244,7 @@ def known_params(store: RunStore) -> Params:
     values = dict(store.about["params"])
     lost = str(values["metric"]).startswith("callable:") or "array(" in str(values["metric_kwds"])
     given = str(values["init"]).startswith("array(")
-    gone = given and schema.INIT.name not in store.group and schema.INIT.name not in store.ledger.freed()
-    if lost or gone:
+    if lost or (given and schema.INIT.name not in store.group):
         raise StoreError(
             f"{store.url} was started with a function or an array that it does not hold. Call daskumap.fit "
             "again with the same arguments to go on."
