@@ -135,6 +135,6 @@ class Plan:
 
 
 def _pieces(stage: Stage) -> list[tuple[frozenset[str], int]]:
-    """Return what a stage writes, as (names, bytes); what tasks make themselves goes when all of it may go."""
+    """Return what a stage writes, as (names, bytes); what tasks make themselves goes once all of it may."""
     arrays = [(frozenset({output.name}), output.nbytes) for output in stage.outputs]
     return [*arrays, (frozenset(stage.made), stage.made_bytes)] if stage.made else arrays

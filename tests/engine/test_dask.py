@@ -193,7 +193,7 @@ def test_two_runs_on_one_client_at_once(client):
 
 def test_what_is_sent_with_a_task_is_small(client):
     """The driver keeps what only it needs, however large."""
-    large = stage_of(finish=functools.partial(print, bytes(10_000_000)))
+    large = stage_of(conclude=functools.partial(print, bytes(10_000_000)))
     done = run(DaskEngine(client), large)
     assert len(done) == 6
     assert len(pickle.dumps(_lean(large))) < 2000

@@ -8,9 +8,11 @@ from daskumap.engine.dask import DaskEngine
 from daskumap.engine.sequential import SequentialEngine
 from daskumap.engine.threads import ThreadsEngine
 from daskumap.errors import TaskError
-from daskumap.pipeline import STEPS
+from daskumap.params import make_params
+from daskumap.pipeline import FIT, steps_of
 from daskumap.testing.faults import FailingEngine, Fault
 
+STEPS = tuple(step.name for step in steps_of(FIT, make_params({"report": False})))
 OPTIONS = {"n_epochs": 20, "checkpoint_every": 5, "max_cell_rows": 512}
 MEMORY = 4 * 10**9
 
@@ -35,7 +37,7 @@ def retrying(request):
 def test_a_task_that_fails_twice_is_tried_again(fit, fit_bits, data, retrying, tmp_path, stage, task):
     faults = {(stage, task): [Fault("once"), Fault("twice")]}
     engine = FailingEngine(retrying, tmp_path / "witnesses", faults)
-    run = fit(data, client=engine, **OPTIONS)
+    run = fit(data, tmp_path / "run.zarr", client=engine, report=True, **OPTIONS)
     assert sha(run.embedding) == fit_bits(data, **OPTIONS)
     status = run.status()
     assert engine.counts() == status | {stage: status[stage] + 2}

@@ -152,7 +152,7 @@ if __name__ == "__main__":
 DRIVER = """
 import sys
 from daskumap.cli.main import main
-main()
+sys.exit(main())
 """
 
 
