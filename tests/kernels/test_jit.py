@@ -222,6 +222,7 @@ def test_a_full_disk_does_not_stop_a_kernel(tmp_path, monkeypatch, caplog):
     def twice(x):
         return 2 * x
 
+    twice.__module__ = "daskumap.kernels.of_a_test"
     with caplog.at_level(logging.WARNING):
         kernel = compiled()(twice)
         assert kernel(2) == 4
