@@ -149,6 +149,9 @@ def run_stage(
     progress.start(stage.name, stage.tasks, len(receipts))
     started = time.perf_counter()
     if todo:
+        if not receipts:  # What an earlier attempt made may be damaged, a group's metadata too.
+            for name in stage.made:
+                store.documents.delete_folder(name)
         for output in stage.outputs:
             store.create(output, anew=not receipts)
     for number, receipt in _run_all(stage, engine, todo, progress, len(receipts)):

@@ -1,19 +1,22 @@
-"""One seed gives one embedding: any engine, partitions, chunks, blocks, memory and task order."""
+"""One seed gives one embedding: any engine, partitions, chunks, blocks, memory, store and task order."""
 
 import os
 import random
 import subprocess
 import sys
 
+import dask
 import dask.array
 import numpy as np
 import pytest
 from conftest import sha
 from distributed import Client, LocalCluster
+from zarr.storage import MemoryStore
 
 from daskumap.engine.sequential import SequentialEngine
+from daskumap.engine.threads import ThreadsEngine
+from daskumap.kernels.jit import is_compiled
 from daskumap.planning import sizes
-from daskumap.stages import count
 from daskumap.testing.faults import ShufflingEngine
 
 COMMON = {"n_epochs": 20, "checkpoint_every": 12, "max_cell_rows": 1024, "negative_sample_rate": 3}
@@ -41,11 +44,24 @@ SIZES = {
     "uneven": {"row_block": 5999, "window_rows": 1, "group_rows": 5000, "chunks": 4},
     "whole": {"row_block": 6000, "window_rows": 10**6, "group_rows": 10**6, "chunks": 6},
 }
+MEMORY = 4 * 10**9
+ENGINES = {
+    "sequential": lambda: SequentialEngine(MEMORY),
+    "shuffled": lambda: ShufflingEngine(SequentialEngine(MEMORY), 0),
+    "threads 1": lambda: ThreadsEngine(MEMORY, 1),
+    "threads 2": lambda: ThreadsEngine(MEMORY, 2),
+    "threads 3": lambda: ThreadsEngine(MEMORY, 3),
+    "threads shuffled": lambda: ShufflingEngine(ThreadsEngine(MEMORY, 2), 1),
+}
+CLUSTERS = ("1x1", "1x2", "processes")
 FACTORS = {
-    "client": ["sequential", "1x1", "1x2", "shuffled"],
+    "client": [*ENGINES, *CLUSTERS],
     "partitions": [1, 3, 16],
     "source": list(SOURCES),
     "sizes": list(SIZES),
+    "keep": ["all", "model", "embedding"],
+    "report": [False, True],
+    "store": ["memory", "disk"],
 }
 REFERENCE = {name: levels[0] for name, levels in FACTORS.items()}
 
@@ -54,21 +70,41 @@ def cases():
     """Each level of each factor against the reference, then random combinations of levels."""
     chosen = [({**REFERENCE, name: level}, "adam") for name in FACTORS for level in FACTORS[name][1:]]
     rng = random.Random(0)
+    others = {name: levels[1:] if len(levels) > 2 else levels for name, levels in FACTORS.items()}
     chosen += [
-        ({name: rng.choice(FACTORS[name][1:]) for name in FACTORS}, how) for how in ("adam", "sgd") * 3
+        ({name: rng.choice(levels) for name, levels in others.items()}, how) for how in ("adam", "sgd") * 4
     ]
     return [pytest.param(*case, id="-".join([*map(str, case[0].values()), case[1]])) for case in chosen]
 
 
+@pytest.fixture(scope="module")
+def client_processes():
+    """Two worker processes: rounds that the engine runs, vertex ranges written at the same time."""
+    # Without a time to live: a machine that pauses must not lose its workers.
+    with dask.config.set({"distributed.scheduler.worker-ttl": None}):
+        cluster = LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0"
+        )
+    with cluster, Client(cluster, set_as_default=False) as client:
+        yield client
+
+
 @pytest.fixture
-def bits(clustered, fit_bits, block_sizes, write):
+def bits(request, clustered, fit_bits, block_sizes, write, tmp_path):
     def bits_(case, data=clustered, **options):
         case = {**REFERENCE, **case}
         block_sizes(**SIZES[case["sizes"]])
-        shuffled = ShufflingEngine(SequentialEngine(4 * 10**9), 0)
-        client = shuffled if case["client"] == "shuffled" else case["client"]
         source = SOURCES[case["source"]](data, write)
-        return fit_bits(source, client=client, partitions=case["partitions"], **COMMON, **options)
+        on_cluster = case["client"] in CLUSTERS
+        if on_cluster:
+            client = request.getfixturevalue(f"client_{case['client']}")
+        else:
+            client = ENGINES[case["client"]]()
+        # Workers of a cluster reach no memory of this process.
+        on_disk = on_cluster or case["store"] == "disk"
+        run = tmp_path / f"{len(list(tmp_path.iterdir()))}.zarr" if on_disk else MemoryStore()
+        kept = {name: case[name] for name in ("partitions", "keep", "report")}
+        return fit_bits(source, run, client=client, **{**COMMON, **kept, **options})
 
     return bits_
 
@@ -79,15 +115,19 @@ def known():
     return {}
 
 
-@pytest.mark.parametrize(("case", "optimizer"), cases())
-def test_same_bits(bits, known, case, optimizer):
+def reference(bits, known, optimizer):
     if optimizer not in known:
         known[optimizer] = bits({}, optimizer=optimizer)
-    assert bits(case, optimizer=optimizer) == known[optimizer]
+    return known[optimizer]
+
+
+@pytest.mark.parametrize(("case", "optimizer"), cases())
+def test_same_bits(bits, known, case, optimizer):
+    assert bits(case, optimizer=optimizer) == reference(bits, known, optimizer)
 
 
 # What makes a start or a metric special must not depend on the cut of the work either.
-CUT = {"client": "1x2", "partitions": 3, "source": "v3", "sizes": "small"}
+CUT = {"client": "1x2", "partitions": 3, "source": "v3", "sizes": "small", "keep": "model", "store": "disk"}
 
 
 @pytest.mark.parametrize(
@@ -113,26 +153,20 @@ def test_other_seeds_and_parameters_give_other_bits(bits):
     assert len(digests) == 4
 
 
-def test_same_bits_on_other_machines(bits, fit_bits, clustered):
-    """Two worker processes: rounds that the engine runs, vertex ranges written at the same time."""
-    with (
-        LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0"
-        ) as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
-        options = {**COMMON, "checkpoint_every": 5, "client": client}
-        for optimizer, partitions in (("adam", 1), ("adam", 3), ("sgd", 16)):
-            got = fit_bits(clustered, partitions=partitions, optimizer=optimizer, **options)
-            assert got == bits({}, optimizer=optimizer)
+@pytest.mark.parametrize(("optimizer", "partitions"), [("adam", 1), ("adam", 3), ("sgd", 16)])
+def test_same_bits_on_other_machines(bits, known, optimizer, partitions):
+    """Segments of five epochs, each of which may begin on another worker."""
+    case = {"client": "processes", "partitions": partitions}
+    assert bits(case, optimizer=optimizer, checkpoint_every=5) == reference(bits, known, optimizer)
 
 
-def test_same_bits_from_checkpoints_in_many_chunks(bits, fit, clustered, monkeypatch):
-    expected = bits({})
+def test_same_bits_from_checkpoints_in_many_chunks(bits, known, fit, clustered, monkeypatch, tmp_path):
+    expected = reference(bits, known, "adam")
     monkeypatch.setattr(sizes, "STATE_ROWS", 900)
     for partitions, chunk in ((1, 858), (3, 667)):
-        run = fit(clustered, partitions=partitions, **COMMON)
+        run = fit(clustered, tmp_path / str(partitions), partitions=partitions, **COMMON)
         assert run.store.array("layout/even/positions").chunks[0] == chunk
+        assert len(run.store.ledger.records("layout")) == 2
         assert sha(run.embedding) == expected
 
 
@@ -150,7 +184,8 @@ def test_same_bits_whether_rows_are_held_or_moved(fit, clustered, block_sizes, m
 def test_memory_changes_sizes_not_bits(fit, clustered):
     """200 neighbours, so that six thousand rows do feel the budget."""
     options = {"n_neighbors": 200, "n_epochs": 5, "max_cell_rows": 1024}
-    runs = [fit(clustered, memory=memory, **options) for memory in ("540MB", "8GB")]
+    least = sizes.Resources(0, compiled=is_compiled()).reserved + 120_000_000
+    runs = [fit(clustered, memory=memory, **options) for memory in (least, "8GB")]
     low, high = (run.report["sizes"] for run in runs)
     assert low["partition_rows"] < high["partition_rows"]
     assert low["window_rows"] < high["window_rows"]
@@ -171,6 +206,7 @@ FIRST = """if True:
     from daskumap.testing.datasets import uneven_clusters
     X = uneven_clusters(6000, 16, 12, seed=3).rows()
     options = dict(client="sequential", progress=False, random_state=1, n_epochs=1, max_cell_rows=512)
+    options["report"] = False
     for _ in range(2):
         print(daskumap.fit(X, **options).store.read("cells/centroids").tobytes().hex())
 """
@@ -196,13 +232,13 @@ def test_a_last_block_of_one_row(fit_bits, write):
 
 
 @pytest.mark.parametrize("unique", [False, True])
-def test_same_bits_however_blocks_are_grouped(fit, clustered, block_sizes, monkeypatch, unique):
-    """15 blocks counted in 4 groups, or in one; twins have no cell, and come last."""
+def test_same_bits_however_blocks_are_bundled(fit, clustered, block_sizes, monkeypatch, unique):
+    """15 blocks counted in 4 bundles, or in one; twins have no cell, and come last."""
     rows = np.concatenate([clustered[:4000], clustered[:2000]])
     block_sizes(row_block=400)
-    options = {**COMMON, "unique": unique, "client": SequentialEngine(4 * 10**9)}
+    options = {**COMMON, "unique": unique}
     one = fit(rows, **options)
-    monkeypatch.setattr(count, "LEAST_BLOCKS", 1)
+    monkeypatch.setattr(sizes, "LEAST_BLOCKS", 1)
     four = fit(rows, **options)
     assert [run.store.array("counts/members").shape[0] for run in (one, four)] == [1, 4]
     assert sha(four.embedding) == sha(one.embedding)

@@ -138,12 +138,6 @@ class RunStore:
         if anew or not self.has(output.name) or self.array(output.name).shape != output.shape:
             create_array(self.group, output.name, output.shape, output.chunks, output.dtype)
 
-    def create_group(self, name: str) -> None:
-        """Create a group unless it is there already."""
-        if not self.has(name):
-            with speaking(f"{name} in {self.url}"):
-                self.group.create_group(name, overwrite=True)
-
     def has(self, name: str) -> bool:
         """Return whether a node is there; one whose metadata are damaged is none."""
         try:

@@ -1,9 +1,8 @@
-"""Plans: sizes from shapes and resources, a whole plan as text, refusals; and that nothing is started."""
+"""Plans: a whole plan as text, refusals; that nothing is started, and that a run does what was planned."""
 
 import doctest
 import importlib
 import importlib.util
-import itertools
 import re
 import shutil
 from contextlib import suppress
@@ -13,20 +12,15 @@ import numpy as np
 import pytest
 import zarr
 from conftest import snapshot
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import daskumap
 from daskumap.api import plan
 from daskumap.errors import PlanError
-from daskumap.pipeline import STAGES, STEPS
-from daskumap.planning.sizes import RESERVED, Resources, make_sizes
+from daskumap.pipeline import FIT, steps_of
 
 GB = 10**9
-
-
-def sizes(rows, columns, memory=4 * GB, workers=1, threads=2, **options):
-    return make_sizes(rows, columns, 15, 2, Resources(memory, workers, threads), **options)
+# Without timing this machine: a second for each of many plans.
+REFERENCE = {"calibrate": False}
 
 
 @pytest.fixture
@@ -44,93 +38,6 @@ def shape(tmp_path):
         return tmp_path / "x.zarr"
 
     return create
-
-
-@pytest.mark.parametrize(
-    ("case", "expected"),
-    [
-        # Brute force: about 1,024 rows a cell, more of them as the square root grows; one cell for few rows.
-        ({"rows": 1_000, "columns": 10}, {"cells": 1, "sample_rows": 1_000}),
-        ({"rows": 100_000, "columns": 64}, {"cells": 98, "sample_rows": 8_192}),
-        ({"rows": 10**8, "columns": 128}, {"cells": 20_000, "sample_rows": 480_000}),
-        # NN-descent: few and large ones.
-        ({"rows": 9_000, "columns": 10, "matrix_product": False}, {"cells": 1, "probe_rows": 128}),
-        ({"rows": 10**6, "columns": 64, "matrix_product": False}, {"cells": 16, "max_cell_rows": 750_000}),
-        # What the user asks for.
-        ({"rows": 100_000, "columns": 64, "max_cell_rows": 2_000}, {"cells": 200, "max_cell_rows": 2_000}),
-        ({"rows": 1_500, "columns": 10, "max_cell_rows": 500}, {"cells": 12}),
-        ({"rows": 9_000, "columns": 10, "matrix_product": False, "max_cell_rows": 1_000}, {"cells": 36}),
-        # Row blocks are whole chunks, one large chunk is read once, and each slot has two blocks.
-        ({"rows": 100_000, "columns": 64, "source_chunk_rows": 7_000}, {"row_block": 21_000}),
-        ({"rows": 100_000, "columns": 64, "source_chunk_rows": 60_000}, {"row_block": 60_000}),
-        ({"rows": 100_000, "columns": 64, "workers": 4}, {"row_block": 6_250}),
-        # A window of rows and the edges in memory follow the budget.
-        ({"rows": 10**6, "columns": 1_000, "memory": GB}, {"window_rows": 8_812}),
-        ({"rows": 10**6, "columns": 64, "partitions": 1}, {"layout_partitions": 1}),
-        ({"rows": 10**6, "columns": 64, "partitions": 7}, {"layout_partitions": 7}),
-        # The layout is shared where that is faster: not for few rows, and not by all of many workers.
-        ({"rows": 10**5, "columns": 64, "workers": 2}, {"layout_partitions": 1}),
-        ({"rows": 10**6, "columns": 64, "workers": 2}, {"layout_partitions": 2}),
-        (
-            {"rows": 10**8, "columns": 64, "workers": 512, "threads": 8, "memory": 64 * GB},
-            {"layout_partitions": 26},
-        ),
-        # More of them where fewer could not keep the edges, 22 GB, in 640 MB each.
-        (
-            {"rows": 10**8, "columns": 64, "workers": 64, "threads": 8, "memory": 5_500_000_000},
-            {"layout_partitions": 35},
-        ),
-    ],
-)
-def test_sizes(case, expected):
-    got = sizes(**case)
-    assert {name: getattr(got, name) for name in expected} == expected
-
-
-# What the result depends on: from the data and the parameters alone.
-FIXED = ("rows", "columns", "sample_rows", "probe_rows", "cells", "max_cell_rows", "vertex_chunk")
-
-
-@given(
-    st.integers(20, 10**8),
-    st.integers(1, 4_000),
-    st.integers(RESERVED, 64 * GB),
-    st.integers(1, 32),
-    st.integers(1, 16),
-    st.integers(1, 10**6),
-    st.booleans(),
-    st.none() | st.integers(1, 20),
-)
-@settings(max_examples=300, deadline=None)
-def test_sizes_of_any_shape(rows, columns, memory, workers, threads, chunk, product, partitions):
-    options = {"matrix_product": product}
-    one = make_sizes(
-        rows,
-        columns,
-        15,
-        2,
-        Resources(memory, workers, threads),
-        source_chunk_rows=chunk,
-        partitions=partitions,
-        **options,
-    )
-    other = make_sizes(rows, columns, 15, 2, Resources(64 * GB), **options)
-    assert [getattr(one, name) for name in FIXED] == [getattr(other, name) for name in FIXED]
-    assert 1 <= one.row_block <= rows
-    assert one.probe_rows <= one.sample_rows <= rows
-    # A task owns whole chunks of vertices: two that share one would lose data. A layout partition is one.
-    assert one.partition_rows % one.vertex_chunk == 0
-    for count, part in (
-        (one.row_blocks, one.block),
-        (one.partitions, one.partition),
-        (one.layout_partitions, one.layout_partition),
-    ):
-        assert count <= 2 * 10**5
-        if count < 200:
-            ranges = [part(number) for number in range(count)]
-            assert ranges[0][0] == 0
-            assert ranges[-1][1] == rows
-            assert all(a[1] == b[0] and b[0] < b[1] for a, b in itertools.pairwise(ranges))
 
 
 def test_a_whole_plan(shape):
@@ -158,15 +65,23 @@ def test_a_billion_rows_fit_64_workers(shape):
 
 
 def test_a_plan_of_a_hundred_million_rows(shape):
-    made = plan(shape(10**8, 128, 100_000), memory="32GB", workers=16, threads=4)
+    made = plan(shape(10**8, 128, 100_000), memory="32GB", workers=16, threads=4, calibrate=False)
     assert max(stage.tasks for stage in made.stages) <= 10_000
     assert 10**8 * 128 * 4 < made.disk_bytes < 10**8 * 128 * 4 * 6
 
 
-def test_stages_are_those_of_the_ledger(shape):
-    assert len(STAGES) == len(STEPS)
-    made = plan(shape(10_000, 8), memory="8GB", threads=1)
-    assert tuple(stage.name for stage in made.stages) == STEPS
+@pytest.mark.parametrize("unique", [False, True])
+@pytest.mark.parametrize("report", [False, True])
+def test_stages_are_the_steps_of_the_pipeline(shape, unique, report):
+    made = plan(shape(10_000, 8), memory="8GB", threads=1, unique=unique, report=report, **REFERENCE)
+    names = [stage.name for stage in made.stages]
+    assert names == [step.name for step in steps_of(FIT, made.job.params)]
+    # Each step is there once, and options add steps without another order of the rest.
+    every = [step.name for step, _ in FIT]
+    assert len(set(every)) == len(every) == 21
+    gone = [*(() if unique else ("unique.",)), *(() if report else ("report.",))]
+    assert names == [name for name in every if not name.startswith(tuple(gone))]
+    assert len(names) == 13 + 2 * unique + 6 * report
 
 
 def test_more_memory_or_fewer_threads_let_it_fit(shape):
@@ -174,17 +89,20 @@ def test_more_memory_or_fewer_threads_let_it_fit(shape):
     with pytest.raises(
         PlanError, match=r"Stage '[a-z.]+' needs [\d.]+ GB a worker, memory is 0\.90 GB \(reserved"
     ):
-        plan(path, memory="900MB", threads=4)
+        plan(path, memory="900MB", threads=4, **REFERENCE)
     peaks = [
         max(made.peak_bytes(stage) for stage in made.stages)
-        for made in (plan(path, memory=memory, threads=2) for memory in ("8GB", "32GB"))
+        for made in (plan(path, memory=memory, threads=2, **REFERENCE) for memory in ("8GB", "32GB"))
     ]
     assert peaks[0] <= 8 * GB
     assert peaks[1] <= 32 * GB
 
 
 def test_a_plan_that_needs_smaller_cells_says_how_small(shape):
-    path, options = shape(4_000_000, 1_000), {"memory": "6GB", "threads": 4, "metric": "manhattan"}
+    path, options = (
+        shape(4_000_000, 1_000),
+        {"memory": "6GB", "threads": 4, "metric": "manhattan", **REFERENCE},
+    )
     advice = []
     for _ in range(3):  # the advice is an estimate: it may take a second look
         with pytest.raises(PlanError, match=r"Stage 'neighbors' needs .* Lower max_cell_rows to") as error:
@@ -201,7 +119,7 @@ def test_a_plan_that_needs_smaller_cells_says_how_small(shape):
 @pytest.mark.parametrize(("workers", "advice"), [(50, "use fewer workers"), (1, "raise memory")])
 def test_positions_that_no_worker_can_hold(shape, workers, advice):
     with pytest.raises(PlanError, match=f"Every worker holds the positions of all rows: {advice}"):
-        plan(shape(3 * 10**8, 4, 1_000_000), memory="8GB", workers=workers, threads=1)
+        plan(shape(3 * 10**8, 4, 1_000_000), memory="8GB", workers=workers, threads=1, **REFERENCE)
 
 
 def test_a_disk_that_is_too_small(shape, fit, tmp_path, monkeypatch):
@@ -215,8 +133,9 @@ def test_a_plan_starts_nothing(shape, tmp_path, monkeypatch):
         raise AssertionError("a plan started something")
 
     monkeypatch.setattr("daskumap.store.run.RunStore.open_or_create", refuse)
-    monkeypatch.setattr("daskumap.engine.cluster.DaskEngine.__init__", refuse)
-    monkeypatch.setattr("daskumap.store.source.Source.read", refuse)
+    monkeypatch.setattr("daskumap.engine.dask.DaskEngine.__init__", refuse)
+    monkeypatch.setattr("daskumap.engine.threads.ThreadsEngine.__init__", refuse)
+    monkeypatch.setattr("daskumap.sources.base.Source.read", refuse)
     path = shape(50_000, 64)
     before = sorted(tmp_path.rglob("*"))
     assert "50,000 rows x 64 columns" in str(plan(path, memory="8GB"))
@@ -224,11 +143,11 @@ def test_a_plan_starts_nothing(shape, tmp_path, monkeypatch):
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_plan_is_what_a_run_does(fit, clustered):
+def test_a_plan_is_what_a_run_does(fit, clustered, tmp_path):
     """Tasks as planned, but for the groups of cells, whose sizes only the data tell; and so the disk."""
-    options = {"n_epochs": 5, "memory": "4GB"}
-    run = fit(clustered, **options)
-    made = plan(clustered, threads=1, **options)
+    options = {"n_epochs": 5, "memory": "4GB", "report": True}
+    run = fit(clustered, tmp_path / "run.zarr", **options)
+    made = plan(clustered, threads=1, **options, **REFERENCE)
     steps = run.report["steps"]
     for stage in made.stages:
         if stage.name != "neighbors":
@@ -239,7 +158,7 @@ def test_a_plan_is_what_a_run_does(fit, clustered):
 
 def test_a_refusal_names_terms_that_add_up(shape):
     with pytest.raises(PlanError) as error:
-        plan(shape(2_000_000, 512), memory="500MB", threads=3)
+        plan(shape(2_000_000, 512), memory="500MB", threads=3, **REFERENCE)
     message = str(error.value)
     needed = float(re.search(r"needs ([\d.]+) GB", message)[1])
     terms = {
@@ -251,7 +170,7 @@ def test_a_refusal_names_terms_that_add_up(shape):
     assert needed == pytest.approx((once + at_once * sum(terms.values())) / 1000, abs=0.02)
 
 
-@pytest.mark.parametrize("name", ["held", "job", "progress", "sizes", "stage"])
+@pytest.mark.parametrize("name", ["costs", "job", "memory", "plan", "sizes", "stage"])
 def test_doctests(name):
     result = doctest.testmod(importlib.import_module(f"daskumap.planning.{name}"))
     assert not result.failed

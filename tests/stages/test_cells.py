@@ -65,7 +65,7 @@ def test_no_row_is_alone(fit):
     """Single rows far from all others are cells of their own in the sample."""
     rows = uneven_clusters(4000, 8, 10, seed=3).rows()
     rows[::500] *= np.arange(50, 58, dtype=np.float32)[:, None]
-    run = fit(rows, max_cell_rows=600, n_epochs=2)
+    run = fit(rows, max_cell_rows=600, n_epochs=2, report=True)
     assert run.report["measures"]["isolated_rows"] == 0
     assert (run.knn()[0] >= 0).all()
 
@@ -138,7 +138,7 @@ def test_rows_that_are_parted_in_one_cell_meet_in_another():
 @pytest.mark.parametrize("cap", [300, 600])
 def test_the_predicted_recall_knows_of_slices(fit, clustered, cap):
     """Brute force finds all that share a slice, so on the same probes both are one number."""
-    report = fit(clustered, max_cell_rows=cap, n_epochs=5).report
+    report = fit(clustered, max_cell_rows=cap, n_epochs=1, report=True).report
     measures = report["measures"]
     assert measures["sliced_cells"] > 0
     assert measures["recall"] == pytest.approx(measures["probe_recall"], abs=0.001)

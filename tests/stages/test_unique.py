@@ -17,8 +17,10 @@ from daskumap.cli.main import main
 from daskumap.engine.base import measured
 from daskumap.errors import ParameterError, SourceError
 from daskumap.kernels.neighbors.equal import first_of_equal, hash_rows
-from daskumap.pipeline import STEPS, UNIQUE_STEPS, steps_of
-from daskumap.stages import unique
+from daskumap.params import make_params
+from daskumap.pipeline import FIT, steps_of
+from daskumap.planning import sizes as sizing
+from daskumap.store.places import find_place
 from daskumap.store.run import RunStore
 from daskumap.testing import reference_unique, skewed
 from daskumap.testing.datasets import uneven_clusters
@@ -26,6 +28,7 @@ from daskumap.testing.faults import FailingEngine, Fault, ShufflingEngine
 from daskumap.testing.reference_unique import first_rows
 
 QUICK = {"unique": True, "n_epochs": 10}
+UNIQUE_STEPS = ("unique.twins", "unique.rows")
 K = 14
 
 
@@ -94,7 +97,7 @@ def test_doctests():
 @every
 @pytest.mark.parametrize("bucket", [1 << 20, 67])
 def test_first_rows_whatever_the_blocks_and_buckets(fit, block_sizes, monkeypatch, name, bucket):
-    monkeypatch.setattr(unique, "BUCKET_ROWS", bucket)
+    monkeypatch.setattr(sizing, "BUCKET_ROWS", bucket)
     block_sizes(row_block=99)
     X = DATA[name](400)
     run = fit(X, unique=True, n_epochs=1)
@@ -116,8 +119,9 @@ def test_the_map_is_that_of_the_distinct_rows(fit, name, options):
     X = DATA[name](1600)
     first = first_rows(X)
     rows = np.unique(first)
-    alone = fit(X[rows], n_epochs=30, **options)
-    run = fit(X, unique=True, n_epochs=30, **options)
+    common = {"n_epochs": 30, "report": True, **options}
+    alone = fit(X[rows], **common)
+    run = fit(X, unique=True, **common)
     np.testing.assert_array_equal(run.embedding[:][rows], alone.embedding[:])
     np.testing.assert_array_equal(run.embedding[:], run.embedding[:][first])
     ours, theirs = run.report["measures"], alone.report["measures"]
@@ -158,7 +162,7 @@ def test_metrics_of_letters_and_bits(fit, metric):
     high = 256 if metric == "bit_hamming" else 4
     X = rng.integers(0, high, (300, 12)).astype("u1")
     X[150:] = X[rng.integers(0, 40, 150)]
-    run = fit(X, metric=metric, **QUICK)
+    run = fit(X, metric=metric, report=True, **QUICK)
     first = first_rows(X)
     assert run.report["measures"]["duplicate_rows"] == np.count_nonzero(first != np.arange(300))
     np.testing.assert_array_equal(run.embedding[:], run.embedding[:][first])
@@ -168,7 +172,7 @@ def test_metrics_of_letters_and_bits(fit, metric):
 def test_many_cells_of_copies(fit, fit_apart):
     """Where the sample is not all rows; without `unique` the copies of a row are a cell to be cut."""
     X = one_row_often(12_000)
-    options = {"max_cell_rows": 600, "n_epochs": 30}
+    options = {"max_cell_rows": 600, "n_epochs": 30, "report": True}
     plain, run = fit(X, **options), fit_apart(X, unique=True, **options)
     measures = run.report["measures"]
     assert plain.report["measures"]["largest_cell"] > 0.3 * len(X) > 3 * measures["largest_cell"]
@@ -194,7 +198,7 @@ def test_without_duplicates_unique_changes_no_bit(fit, clustered, options):
     """Several cells; 3,000 rows and more, so that the spectral start goes by micro-cells."""
     X = clustered[:4000]
     assert len(np.unique(first_rows(X))) == len(X)
-    common = {"n_epochs": 10, "max_cell_rows": 512, **options}
+    common = {"n_epochs": 10, "max_cell_rows": 512, "report": True, **options}
     plain, run = fit(X, **common), fit(X, unique=True, **common)
     assert sha(run.embedding) == sha(plain.embedding)
     assert run.report["measures"] == plain.report["measures"] | {"duplicate_rows": 0}
@@ -222,7 +226,7 @@ def test_same_bits(fit, fit_bits, block_sizes, write, monkeypatch, sequential, k
     if not known:
         known["bits"] = fit_bits(X, **common)
     block_sizes(**sizes)
-    monkeypatch.setattr(unique, "BUCKET_ROWS", 333)
+    monkeypatch.setattr(sizing, "BUCKET_ROWS", 333)
     engine = ShufflingEngine(sequential, 0) if client == "shuffled" else client
     source = write(X, chunks=(217, 5))
     assert fit_bits(source, client=engine, partitions=3, **common) == known["bits"]
@@ -276,15 +280,24 @@ def source(tmp_path_factory):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, source):
     path = tmp_path_factory.mktemp("finished") / "run.zarr"
-    run = daskumap.fit(source, path, client="sequential", progress=False, random_state=1, **QUICK)
+    run = daskumap.fit(
+        source, path, client="sequential", progress=False, random_state=1, **QUICK, report=False, keep="all"
+    )
     return path, sha(run.embedding), run.status()
 
 
+def names_of(**params):
+    return [step.name for step in steps_of(FIT, make_params(params))]
+
+
 def test_stages_are_those_of_the_ledger(source, finished):
-    made = daskumap.plan(source, unique=True)
-    assert tuple(stage.name for stage in made.stages) == steps_of(True) == tuple(finished[2])
-    assert set(steps_of(True)) - set(STEPS) == set(UNIQUE_STEPS)
-    assert tuple(stage.name for stage in daskumap.plan(source).stages) == STEPS
+    planned = daskumap.plan(source, unique=True, report=False, calibrate=False)
+    assert (
+        [stage.name for stage in planned.stages] == names_of(unique=True, report=False) == list(finished[2])
+    )
+    assert set(names_of(unique=True)) - set(names_of()) == set(UNIQUE_STEPS)
+    plain = daskumap.plan(source, calibrate=False)
+    assert [stage.name for stage in plain.stages] == names_of()
 
 
 @pytest.mark.parametrize("stage", ["unique.twins", "unique.rows", "partition.cells", "publish"])
@@ -303,8 +316,9 @@ def test_a_run_that_stopped_goes_on(fit, source, finished, sequential, tmp_path,
 def test_resume_makes_a_stage_again(finished, tmp_path, stage):
     place = tmp_path / "run.zarr"
     shutil.copytree(finished[0], place)
-    RunStore.open(place).forget(stage)
-    RunStore.open(place).forget("report.summary")
+    store = RunStore.open(find_place(place))
+    store.ledger.forget(stage)
+    store.documents.delete("finished.json")
     assert sha(daskumap.resume(place, client="sequential", progress=False).embedding) == finished[1]
 
 
@@ -334,17 +348,25 @@ def test_damage_is_named_and_mended(finished, tmp_path, stage, chunk):
 class TracingEngine:
     """Runs tasks one after the other and keeps what each allocated at most, beside its plan."""
 
-    def __init__(self, engine):
-        self.resources, self.found = engine.resources, {}
+    local = True
 
-    def run(self, stage, job, todo, listener):
+    def __init__(self, engine):
+        self.resources, self.found, self.context = engine.resources, {}, None
+
+    def begin(self, context):
+        self.context = context
+
+    def run(self, stage, todo, listener):
         for number in todo:
             tracemalloc.start()
-            receipt = measured(stage, job, number)
+            receipt = measured(stage, self.context, number)
             peak = tracemalloc.get_traced_memory()[1]
             tracemalloc.stop()
             self.found.setdefault(stage.name, []).append((peak, stage.task_bytes + stage.shared))
             yield number, receipt
+
+    def end(self):
+        self.context = None
 
     def close(self):
         pass
@@ -352,7 +374,7 @@ class TracingEngine:
 
 def test_tasks_allocate_no_more_than_planned(fit, block_sizes, write, sequential, tmp_path, monkeypatch):
     """Without the allowance of a process, which would hide it."""
-    monkeypatch.setattr(unique, "BUCKET_ROWS", 1 << 17)
+    monkeypatch.setattr(sizing, "BUCKET_ROWS", 1 << 17)
     rows = 300_000
     X = np.random.default_rng(0).integers(0, 120, (rows, 3)).astype("f4")
     X[::3] = X[5]
@@ -361,7 +383,9 @@ def test_tasks_allocate_no_more_than_planned(fit, block_sizes, write, sequential
     stop = FailingEngine(engine, tmp_path / "w", stop_at="partition.cells")
     with pytest.raises(Fault):
         fit(write(X, chunks=(50_000, 3)), tmp_path / "run.zarr", client=stop, **QUICK)
-    np.testing.assert_array_equal(RunStore.open(tmp_path / "run.zarr").read("rows/first"), first_rows(X))
+    np.testing.assert_array_equal(
+        daskumap.open(tmp_path / "run.zarr").store.read("rows/first"), first_rows(X)
+    )
     assert list(engine.found) == ["scan", *UNIQUE_STEPS]
     for stage, tasks in engine.found.items():
         assert all(peak <= planned for peak, planned in tasks), (stage, tasks)

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import zarr
 from conftest import sha
 
 from daskumap.kernels.cells import find
@@ -15,9 +14,9 @@ from daskumap.kernels.neighbors.scores import SQRT, SQUARE
 from daskumap.params import make_params
 from daskumap.planning.job import Job
 from daskumap.planning.sizes import Resources, make_sizes
-from daskumap.stages import order
-from daskumap.store.exchange import MANY_RUNS, RunReader, RunWriter
-from daskumap.store.run import RunStore
+from daskumap.runtime.context import Context
+from daskumap.sources.find import find as find_source
+from daskumap.stages.cells import choose, order
 from daskumap.testing import reference_knn as reference
 from daskumap.testing.datasets import uneven_clusters
 
@@ -128,20 +127,20 @@ def test_cells_are_joined_in_order_and_halved():
 def wide(monkeypatch):
     """Search wide cells where small ones are cheaper, on six thousand rows."""
 
-    def choose(job, probes, members):
-        return order.Choice(join_cells(members[0], 1500), 6, np.ones(LEVELS))
+    def choose_wide(context, probes, members):
+        return choose.Choice(join_cells(members[0], 1500), 6, np.ones(LEVELS))
 
-    monkeypatch.setattr(order, "choose_cells", choose)
+    monkeypatch.setattr(order, "choose_cells", choose_wide)
     return {"n_epochs": 10, "max_cell_rows": 3000}
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "cosine", "correlation"])
 def test_a_fit_in_wide_cells(fit, clustered, wide, metric):
-    run = fit(clustered, metric=metric, **wide)
-    receipt = run.store.ledger.records("partition.order")[0]
-    assert receipt["wide"] > 1
-    assert 1 < receipt["copies"] <= 2
-    assert receipt["largest_cell"] <= 3000
+    run = fit(clustered, metric=metric, report=True, **wide)
+    found = run.store.ledger.records("partition.order")[0].found
+    assert found["wide"] > 1
+    assert 1 < found["copies"] <= 2
+    assert found["largest_cell"] <= 3000
     points = to_space(clustered, resolve(metric, None))
     truth, _ = exact(points, 14)
     ids, _ = run.knn()
@@ -157,10 +156,12 @@ def test_wide_cells_have_the_same_bits_whatever_the_blocks(fit, clustered, wide,
     assert sha(fit(source, client="1x2", partitions=3, **wide).embedding) == whole
 
 
-def job_of(rows, columns=64, **params):
-    made = make_params({"random_state": 0, **params})
+def context_of(rows, columns=64):
+    """Return a context that is planned for so many rows, with a source of other ones."""
     resources = Resources(4 * 10**9)
-    return Job("", "job", {}, made, make_sizes(rows, columns, 15, 2, resources), resources)
+    sizes = make_sizes(rows, columns, 15, 2, resources)
+    job = Job("", "job", None, make_params({"random_state": 0}), sizes, resources)
+    return Context(job, find_source(np.zeros((20, columns), np.float32)))
 
 
 def probes_where(shared, k=14):
@@ -175,7 +176,7 @@ def probes_where(shared, k=14):
                 found[row, i] = near[row, level]
     levels = np.arange(m, dtype=np.uint8)  # of the m nearest cells, one more at each level
     own, theirs = np.broadcast_to(levels, near.shape), np.broadcast_to(levels, found.shape)
-    return order.Probes(np.zeros(p, np.int64), near, own, np.ones((p, k), np.int64), found, theirs)
+    return choose.Probes(np.zeros(p, np.int64), near, own, np.ones((p, k), np.int64), found, theirs)
 
 
 @pytest.mark.parametrize(
@@ -190,9 +191,9 @@ def probes_where(shared, k=14):
     ],
 )
 def test_the_cheapest_cells_that_find_enough_are_chosen(shared, expected):
-    job, members = job_of(1_000_000), np.full((LEVELS, 1000), 1000)
+    context, members = context_of(1_000_000), np.full((LEVELS, 1000), 1000)
     members[6:] = 0
-    choice = order.choose_cells(job, probes_where(shared), members)
+    choice = choose.choose_cells(context, probes_where(shared), members)
     assert (choice.wide_of is not None, choice.level) == expected
 
 
@@ -211,16 +212,3 @@ def test_k_means_in_two_levels_is_as_good_as_flat(monkeypatch):
     assert 80 <= count <= 120
     assert mean < 1.15 * flat[1]
     assert largest <= 0.1 * len(X)
-
-
-def test_an_exchange_of_many_runs_is_read_in_order(tmp_path):
-    store = RunStore(zarr.create_group(str(tmp_path / "x.zarr")))
-    for task in range(MANY_RUNS + 30):  # so that they are read together
-        writer = RunWriter(store, "x", task, task % 3, {"a": ("int64", 0)})
-        writer.write("a", np.full(task % 3, task))
-        writer.close(np.array([0, 0, task % 3]))
-    reader = RunReader(store, "x", MANY_RUNS + 30, ("a",), 1, 2)
-    assert reader.count(1, 2) == sum(task % 3 for task in range(MANY_RUNS + 30))
-    (values,) = reader.read(1, 2)
-    np.testing.assert_array_equal(values, np.repeat(np.arange(MANY_RUNS + 30), np.arange(MANY_RUNS + 30) % 3))
-    assert [len(part) for (part,) in reader.slices(1, 2)] == [n for n in np.arange(MANY_RUNS + 30) % 3 if n]
