@@ -23,6 +23,8 @@ Table = list[list[str]]
 CHUNK_ROWS = 10_000
 # umap-learn takes another path below 4,096 rows, and daskumap has several cells at this size.
 WARM_ROWS = 5_000
+# The kernels of the layout are loaded by the first epoch.
+WARM_EPOCHS = 20
 
 
 @dataclass
@@ -100,7 +102,7 @@ def warm_up(columns: int, folder: Path, **options: Any) -> None:
 
     small = uneven_clusters(WARM_ROWS, columns, 12, seed=9).write_zarr(folder / "warm.zarr", WARM_ROWS)
     with run_store(folder) as run:
-        timed_fit(str(small), run, **options)
+        timed_fit(str(small), run, **{"n_epochs": WARM_EPOCHS, **options})
 
 
 def record(run: Any, seconds: float, threads: int | None = None) -> dict[str, Any]:
@@ -110,7 +112,7 @@ def record(run: Any, seconds: float, threads: int | None = None) -> dict[str, An
     """
     steps = run.report["steps"]
     receipts = {
-        step: [[receipt["rows"], receipt["seconds"]] for receipt in run.store.ledger.records(step).values()]
+        step: [[receipt.rows, receipt.seconds] for receipt in run.store.ledger.records(step).values()]
         for step in steps
     }
     return {"report": run.report, "receipts": receipts, "wall": seconds, "threads": threads or cores()}
@@ -151,12 +153,12 @@ def line(sizes: list[int], values: list[float]) -> tuple[float, float]:
 
 def in_order(found: dict[str, Any]) -> dict[str, Any]:
     """Return steps or stages of a report in the order in which they run."""
-    from daskumap.pipeline import steps_of
+    from daskumap.pipeline import FIT
 
     order: dict[str, int] = {}
-    for place, step in enumerate(steps_of(unique=True)):
-        order.setdefault(step.split(".")[0], place)
-        order[step] = place
+    for place, (step, _) in enumerate(FIT):
+        order.setdefault(step.name.split(".")[0], place)
+        order[step.name] = place
     return {name: found[name] for name in sorted(found, key=order.__getitem__)}
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import measure
 
 MAX_EXPONENT = 1.15
-# Two snapshots, two moments and the gathered positions, float32 (stages/layout.py), for a map of d = 2.
+# Two snapshots, two moments and the gathered positions, float32 (stages/map/layout.py), for a map of d = 2.
 SNAPSHOT_ROW_BYTES = 5 * 4 * 2
 # Below this share of the largest size's blocks, a size does not show the full working set of a task.
 FULL_BLOCKS = 0.7

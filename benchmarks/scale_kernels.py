@@ -9,11 +9,12 @@ import argparse
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from typing import Any
 
 import measure
 import numpy as np
+
+from daskumap.kernels.layout.components import DRAWS, TwoComponents, repel
 
 # Of the bare rates, on one thread. Less means that a kernel lost what made it fast.
 MIN_FORCES, MIN_PRODUCTS = 0.25, 0.45
@@ -109,42 +110,41 @@ def layout_rates(fitted: Any, threads: int) -> dict[str, float]:
 
     seconds = seconds_of(epoch, threads)
     fired = float(edges.rates.astype(np.float64).sum()) / 2**32
-    forces = fired * (1 + layout.DRAWS * tables.negatives)
+    forces = fired * (1 + DRAWS * tables.negatives)
     # Tails, rates and row ends; positions; moments read and written; new positions.
     streamed = edges.tails.nbytes + edges.rates.nbytes + rows * (8 + 8 + 2 * 16 + 8)
     small, loop, points, draws = np.ascontiguousarray(pool[:, :1024]), bare_loop(), 20_000, 160
-    bare = seconds_of(lambda i: loop(small, points, draws, tables.repulsion), threads)
+    bare = seconds_of(lambda i: loop(TwoComponents(), small, points, draws, tables.repulsion), threads)
     return {
         "vertices/s": rows / seconds,
         "forces/s": forces / seconds,
-        "bare forces/s": threads * points * draws * layout.DRAWS / bare,
+        "bare forces/s": threads * points * draws * DRAWS / bare,
         "layout GB/s": streamed / seconds / 1e9,
     }
 
 
-@lru_cache(maxsize=1)
 def bare_loop() -> Any:
     """Return a compiled loop that sums the layout's repulsion of `count` negatives on each of some points."""
-    import numba
+    from daskumap.kernels.layout.forces import Forces
+    from daskumap.kernels.parts import build
 
-    from daskumap.kernels.jit import FAST
-    from daskumap.kernels.layout.epochs import _repel_2d
+    return build(_bare, TwoComponents, Forces)
 
-    @numba.njit(nogil=True, fastmath=FAST)
-    def loop(pool, rows, count, table):  # type: ignore[no-untyped-def]
-        total = np.float32(0.0)
-        for row in range(rows):
-            at = row % pool.shape[1]
-            gx, gy = _repel_2d(pool, count, pool[0, at], pool[1, at], np.uint32(row), table)
-            total += gx + gy
-        return total
 
-    return loop
+def _bare(components, pool, rows, count, table):  # type: ignore[no-untyped-def]
+    total, zero = np.float32(0.0), np.float32(0.0)
+    for row in range(rows):
+        at = row % pool.shape[1]
+        position = pool[0, at], pool[1, at]
+        gx, gy = repel(components, position, pool, count, np.uint32(row), table, (zero, zero))
+        total += gx + gy
+    return total
 
 
 def graph_of(fitted: Any) -> tuple[Any, Any, int]:
     """Return the map in vertex order, all edges with their rates, and the number of epochs."""
     from daskumap.kernels.layout import epochs as layout
+    from daskumap.params import make_params
 
     store = fitted.store
     vertex = store.read("rows/vertex")
@@ -156,7 +156,7 @@ def graph_of(fitted: Any) -> tuple[Any, Any, int]:
     )
     indptr = np.concatenate([[0], np.cumsum(np.concatenate([np.diff(end) for end in ends]))])
     joined = np.concatenate(weights)
-    n_epochs = sum(receipt["epochs"] for receipt in store.ledger.records("layout").values())
+    n_epochs = make_params(fitted.params).epochs(len(positions))
     rates = layout.edge_rates(joined, float(joined.max()), n_epochs)
     return positions, layout.Edges(indptr, np.concatenate(tails), rates), n_epochs
 
@@ -165,11 +165,11 @@ def neighbor_rates(fitted: Any, path: Any, threads: int) -> dict[str, float]:
     """Return distances a second in one cell, and the products in them beside those of a bare product."""
     import zarr
 
-    from daskumap.engine.base import one_thread
+    from daskumap.engine.process import one_thread
     from daskumap.kernels.neighbors import products
     from daskumap.kernels.neighbors.scores import SQRT
 
-    order = fitted.store.ledger.records("partition.order")[0]
+    order = fitted.store.documents.load("facts/order")
     sizes = fitted.report["sizes"]
     rows = int(min(sizes["rows"], order["copies"] * sizes["rows"] / sizes["cells"]))
     vertex = fitted.store.read("rows/vertex")

@@ -48,7 +48,8 @@ def work(task: dict[str, Any]) -> dict[str, Any]:
     path = measure.write_rows(data, folder, f"skew-{data.name}.zarr")
     measure.warm_up(data.shape[1], folder, **task["options"])
     with measure.run_store(folder) as place:
-        fitted, seconds = measure.timed_fit(str(path), place, **task["options"])
+        # How large the slices of cells were is scratch.
+        fitted, seconds = measure.timed_fit(str(path), place, keep="all", **task["options"])
         return {
             **measure.record(fitted, seconds),
             **gain(data.rows(), fitted.embedding[:]),

@@ -26,8 +26,8 @@ from compare import ROOT, render
 sys.path.append(str(ROOT))
 
 CAUSES = ("compute", "few tasks", "stragglers", "scheduler", "store bytes", "store requests", "network")
-# Exchanges that a stage's tasks read: a slice of every run, each column a request, some runs at a time
-# (`RunReader`), of which the offsets, and the metadata of each array, are read whole.
+# Exchanges that a stage's tasks read: a slice of every batch, each column a request, some batches at a time
+# (`BatchReader`), of which the offsets, and the metadata of each array, are read whole.
 EXCHANGES = {
     "neighbors": ("partition.shuffle", 2),
     "neighbors.merge": ("neighbors", 3),
@@ -163,12 +163,12 @@ def makespan(durations: Any, slots: int, dispatch: float) -> float:
 
 def requests_of(stage: Any, stages: dict[str, Any], threads: int) -> int:
     """Return for how many requests in turn a task of a stage waits."""
-    from daskumap.store.exchange import MANY_RUNS, TOGETHER
+    from daskumap.store.exchange import MANY_BATCHES, TOGETHER
 
     if stage.name in EXCHANGES:
         source, columns = EXCHANGES[stage.name]
-        runs = stages[source].tasks
-        return math.ceil(runs / (TOGETHER if runs >= MANY_RUNS else 1)) * (2 * columns + 2)
+        batches = stages[source].tasks
+        return math.ceil(batches / (TOGETHER if batches >= MANY_BATCHES else 1)) * (2 * columns + 2)
     requests = 0
     for reads, at_once in ((READS, 1), (COUNTED, threads)):
         source, arrays = reads.get(stage.name, (stage.name, 0))
@@ -251,7 +251,7 @@ def assumptions(arguments: argparse.Namespace, costs: Costs, task: float, edge: 
             f"- workers with {arguments.threads} threads and {arguments.memory}",
             f"- {arguments.network / 1e9:g} GB/s into a worker",
             f"- {arguments.store / 1e9:g} GB/s from and to the store for each 64 workers, "
-            f"{1e3 * arguments.request:g} ms a request; many runs are read eight at a time",
+            f"{1e3 * arguments.request:g} ms a request; many batches are read eight at a time",
             f"- the scheduler takes {1e3 * task:.2f} ms a task and {1e6 * edge:.0f} us a dependency",
         ]
     )

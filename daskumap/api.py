@@ -137,7 +137,7 @@ def verify(run: Any, *, repair: bool = False) -> dict[str, list[str]]:
         What is damaged, by stage; empty if all is well.
     """
     store = RunStore.open(find_place(run), mode="r+" if repair else "r")
-    context = open_known(store, Resources(1))
+    context = open_known(store, Resources(1), reading=False)
     damage = find_damage(context, steps_of(FIT, context.params), read=True)
     if repair and damage:
         with alone(store):

@@ -101,8 +101,8 @@ def reopen(context: Context, steps: Steps) -> None:
 
 
 def is_done(context: Context, step: Step) -> bool:
-    """Return whether every task of a step has its record."""
-    done = context.store.ledger.count(step.name)
+    """Return whether every task of a step has its record; one that is damaged is none."""
+    done = len(context.store.ledger.records(step.name))
     return bool(done) and done == step.planned(context).tasks
 
 
@@ -149,6 +149,9 @@ def run_stage(
     progress.start(stage.name, stage.tasks, len(receipts))
     started = time.perf_counter()
     if todo:
+        if not receipts:  # What an earlier attempt made may be damaged, a group's metadata too.
+            for name in stage.made:
+                store.documents.delete_folder(name)
         for output in stage.outputs:
             store.create(output, anew=not receipts)
     for number, receipt in _run_all(stage, engine, todo, progress, len(receipts)):

@@ -39,7 +39,7 @@ class Request:
 
     def plan(self, resources: Resources, ingested: bool) -> Plan:
         """Return the plan, with the input where it is or as it lies in the run store; starts nothing."""
-        source = as_stored(self.source) if ingested else self.source
+        source = as_stored(self.source.shape, self.source.dtype) if ingested else self.source
         sizes = self.adjust(plan_sizes(source, self.params, resources, self.partitions))
         job = Job("", "", source.spec(), self.params, sizes, resources)
         return make_plan(Context(job, source), steps_of(FIT, self.params))

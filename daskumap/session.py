@@ -31,11 +31,11 @@ from daskumap.request import Request
 from daskumap.runtime.context import Context
 from daskumap.sources.base import Source
 from daskumap.sources.find import find, open_spec
-from daskumap.sources.ingest import ingest
+from daskumap.sources.ingest import as_stored, ingest
 from daskumap.store import schema
 from daskumap.store.lock import alone
 from daskumap.store.places import Place, find_place
-from daskumap.store.run import COMPARED, RunStore, check_same
+from daskumap.store.run import RunStore, check_same, differences
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,8 @@ def fit_request(request: Request, run: Any, engine: Engine, progress: Progress, 
                 planned.check(place.free_bytes())
             store = RunStore.open_or_create(place, describe(planned, request))
             refuse_other(store, request)
-            drive(store, lambda: open_fit(store, request, ingested, resources), engine, progress)
+            if not is_finished(store):
+                drive(store, lambda: open_fit(store, request, ingested, resources), engine, progress)
     except BaseException:
         if folder is not None:
             folder.cleanup()
@@ -72,9 +73,11 @@ def fit_request(request: Request, run: Any, engine: Engine, progress: Progress, 
 
 def resume_run(store: RunStore, engine: Engine, progress: Progress) -> None:
     """Go on with a run from what its run store says of it."""
+    compare_versions(store)
+    if is_finished(store):
+        return
     resources = dataclasses.replace(engine.resources, compiled=is_compiled(engine))
     context = open_known(store, resources)
-    check_same(store.url, {"versions": store.about["versions"]}, {"versions": versions()})
     planned = make_plan(context, steps_of(FIT, context.params))
     with counting_bytes(store.place, planned):
         drive(store, lambda: context, engine, progress)
@@ -99,8 +102,19 @@ def choose_place(
         if planned.disk_bytes <= MEMORY_SHARE * resources.memory:
             return find_place(None), None
         log.info("The run store goes to a temporary folder: it needs %d MB.", planned.disk_bytes // 10**6)
-    folder = tempfile.TemporaryDirectory(prefix="daskumap-")
+    folder = temporary_folder()
     return find_place(Path(folder.name) / "run.zarr"), folder
+
+
+def temporary_folder() -> tempfile.TemporaryDirectory[str]:
+    """Make a folder that goes with its run."""
+    try:
+        return tempfile.TemporaryDirectory(prefix="daskumap-")
+    except OSError as error:
+        raise StoreError(
+            f"There is no temporary folder for the run store ({error}). Name a place for it with run=, or "
+            "set TMPDIR to a folder that may be written."
+        ) from error
 
 
 def describe(planned: Plan, request: Request) -> dict[str, Any]:
@@ -133,20 +147,33 @@ def refuse_other(store: RunStore, request: Request) -> None:
         Listing what differs.
     """
     known = store.about
-    now = {
-        "params": request.params.fingerprint(),
-        "source": request.source.identity(),
-        "versions": versions(),
-    }
-    finished = store.documents.load(FINISHED) is not None
-    compared = [part for part in COMPARED if part != "versions" or not finished]
-    check_same(store.url, {part: known[part] for part in compared}, now)
+    now = {"params": request.params.fingerprint(), "source": request.source.identity()}
+    check_same(store.url, {part: known[part] for part in now}, now)
+    compare_versions(store)
     digest = store.documents.load(INPUT_DIGEST)
     if digest is not None and digest != request.source.digest():
         raise RunMismatchError(
             f"{store.url} holds a run of another input: its values differ. Give the same input to continue "
             "it, name another store, or start over there with restart (--restart)."
         )
+
+
+def compare_versions(store: RunStore) -> None:
+    """Refuse to go on with what other versions began; of what they finished, say it.
+
+    Raises
+    ------
+    RunMismatchError
+        If the bits of two versions would mix.
+    """
+    found = differences({"versions": store.about["versions"]}, {"versions": versions()})
+    if found and store.documents.load(FINISHED) is None:
+        raise RunMismatchError(
+            f"{store.url} was begun by other versions: {'; '.join(found)}. Bits of both would mix. Go on "
+            "with those versions, name another store, or start over there with restart (--restart)."
+        )
+    if found:
+        log.warning("The run in %s was made by other versions: %s.", store.url, "; ".join(found))
 
 
 def open_fit(store: RunStore, request: Request, ingested: bool, resources: Resources) -> Context:
@@ -169,8 +196,13 @@ def open_fit(store: RunStore, request: Request, ingested: bool, resources: Resou
     return Context(job, source, store)
 
 
-def open_known(store: RunStore, resources: Resources) -> Context:
+def open_known(store: RunStore, resources: Resources, reading: bool = True) -> Context:
     """Return the context of a run from what its run store says of it.
+
+    Parameters
+    ----------
+    reading
+        Whether the input is to be read; a copy of it that was freed need not be there otherwise.
 
     Raises
     ------
@@ -179,15 +211,32 @@ def open_known(store: RunStore, resources: Resources) -> Context:
         the run store.
     """
     known, url = store.about, store.url
-    spec = store.documents.load(INPUT_SPEC) if known["spec"] is None else known["spec"]
     params = known_params(store)
-    if spec is None or (schema.SOURCE.name in store.ledger.freed() and known["spec"] is None):
-        raise StoreError(f"{url} stopped before its input was copied. Call daskumap.fit again to go on.")
-    source = open_spec(spec)
-    if known["spec"] is not None:
+    if known["spec"] is None:
+        source = open_copy(store, reading)
+    else:
+        source = open_spec(known["spec"])
         check_same(url, {"source": known["source"]}, {"source": source.identity()})
-    job = Job(url, known["id"], spec, params, Sizes(**known["sizes"]), resources)
+    job = Job(url, known["id"], source.spec(), params, Sizes(**known["sizes"]), resources)
     return Context(job, source, store)
+
+
+def open_copy(store: RunStore, reading: bool) -> Source:
+    """Return the copy of an input that came from memory; an empty one where it was freed and is not read."""
+    known, spec = store.about["source"], store.documents.load(INPUT_SPEC)
+    freed = schema.SOURCE.name in store.ledger.freed()
+    if freed and not reading:
+        return as_stored(tuple(known["shape"]), np.dtype(known["dtype"]))
+    if freed:
+        raise StoreError(
+            f"{store.url} has deleted its copy of the input, as keep='embedding' says. Call daskumap.fit "
+            "again with the same input to go on."
+        )
+    if spec is None:
+        raise StoreError(
+            f"{store.url} stopped before its input was copied. Call daskumap.fit again to go on."
+        )
+    return open_spec(spec)
 
 
 def known_params(store: RunStore) -> Params:
@@ -195,8 +244,7 @@ def known_params(store: RunStore) -> Params:
     values = dict(store.about["params"])
     lost = str(values["metric"]).startswith("callable:") or "array(" in str(values["metric_kwds"])
     given = str(values["init"]).startswith("array(")
-    gone = given and schema.INIT.name not in store.group and schema.INIT.name not in store.ledger.freed()
-    if lost or gone:
+    if lost or (given and schema.INIT.name not in store.group):
         raise StoreError(
             f"{store.url} was started with a function or an array that it does not hold. Call daskumap.fit "
             "again with the same arguments to go on."
@@ -209,12 +257,16 @@ def without_init(params: Params) -> Params:
     return dataclasses.replace(params, init=np.zeros((0, 0), np.float32))
 
 
-def drive(store: RunStore, open_context: Callable[[], Context], engine: Engine, progress: Progress) -> None:
-    """Run what is left of a run, alone."""
+def is_finished(store: RunStore) -> bool:
+    """Say since when nothing is left to do of a run, if that is so."""
     finished = store.documents.load(FINISHED)
     if finished is not None:
         log.info("Nothing was left to do: the run in %s was finished at %s.", store.url, finished)
-        return
+    return finished is not None
+
+
+def drive(store: RunStore, open_context: Callable[[], Context], engine: Engine, progress: Progress) -> None:
+    """Run what is left of a run, alone."""
     with contextlib.ExitStack() as stack:
         stack.callback(progress.close)
         check = stack.enter_context(alone(store))

@@ -1,7 +1,9 @@
 """What a fit takes, refuses, returns, leaves behind and goes on with; what map and report are worth."""
 
 import gc
+import re
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -23,10 +25,12 @@ from daskumap.errors import (
     StoreError,
     TaskError,
 )
-from daskumap.pipeline import STEPS
+from daskumap.params import make_params
+from daskumap.pipeline import FIT, steps_of
 from daskumap.testing.faults import FailingEngine, Fault
 
 QUICK = {"n_epochs": 10}
+STEPS = [step.name for step in steps_of(FIT, make_params({}))]
 
 
 def blobs(*sizes, columns=6, distance=100.0, seed=0):
@@ -158,6 +162,19 @@ def test_bad_parameters_are_refused(fit, small, tmp_path, options, message):
     assert not (tmp_path / "run.zarr").exists()
 
 
+def test_progress_that_hears_nothing_is_refused(fit, small, tmp_path):
+    for progress in (3, object(), print, type("Half", (), {"start": print})()):
+        with pytest.raises(ParameterError, match=r"progress is .*, which lacks "):
+            fit(small, tmp_path / "run.zarr", progress=progress)
+    assert not (tmp_path / "run.zarr").exists()
+
+
+def test_a_process_without_standard_error(fit, small, monkeypatch):
+    bits = sha(fit(small, **QUICK).embedding)
+    monkeypatch.setattr(sys, "stderr", None)
+    assert sha(fit(small, progress=True, **QUICK).embedding) == bits
+
+
 # Output.
 
 
@@ -194,7 +211,7 @@ def test_more_components_than_columns(fit, small):
 def test_components_of_the_graph(fit, init):
     X = blobs(150, 90, 60)
     start = np.random.default_rng(0).random((300, 2)) if init == "array" else init
-    run = fit(X, init=start, n_epochs=100)
+    run = fit(X, init=start, n_epochs=100, report=True)
     measures = run.report["measures"]
     assert (measures["components"], measures["largest_component"], measures["isolated_rows"]) == (3, 150, 0)
     assert measures["cut_edge_share"] <= 1
@@ -204,7 +221,7 @@ def test_components_of_the_graph(fit, init):
 
 def test_rows_that_nothing_joins_are_nan(fit):
     X = np.concatenate([blobs(300), 1000.0 * np.eye(6, dtype=np.float32)[:4]])
-    run = fit(X, disconnection_distance=50.0, **QUICK)
+    run = fit(X, disconnection_distance=50.0, report=True, **QUICK)
     lost = np.isnan(run.embedding[:]).any(axis=1)
     np.testing.assert_array_equal(np.flatnonzero(lost), [300, 301, 302, 303])
     assert run.report["measures"]["isolated_rows"] == 4
@@ -220,7 +237,7 @@ def test_exact_duplicates(fit):
     X = rng.normal(size=(1000, 5)).astype(np.float32)
     X[700:] = X[rng.integers(0, 700, 300)]
     X[:40] = X[0]
-    run = fit(X, n_epochs=100)
+    run = fit(X, n_epochs=100, report=True)
     map_ = run.embedding[:]
     assert np.isfinite(map_).all()
     assert run.report["measures"]["recall"] > 0.9
@@ -240,7 +257,7 @@ def first_columns(x, y, p):
 
 
 def test_a_numba_function_is_a_metric(fit, small):
-    run = fit(small, metric=first_columns, metric_kwds={"p": 2.0}, **QUICK)
+    run = fit(small, metric=first_columns, metric_kwds={"p": 2.0}, report=True, **QUICK)
     ids, distances = run.knn()
     there = np.abs(small[:, 0] - small[ids[:, 0], 0]) + 2 * np.abs(small[:, 1] - small[ids[:, 0], 1])
     np.testing.assert_allclose(distances[:, 0], there, rtol=1e-5)
@@ -277,8 +294,8 @@ def temporary(tmp_path, monkeypatch):
     return tmp_path / "tmp"
 
 
-def test_a_temporary_store_goes_with_what_was_taken_of_it(fit, small, temporary):
-    run = fit(small, **QUICK)
+def test_a_temporary_store_goes_with_what_was_taken_of_it(fit, small, write, temporary):
+    run = fit(write(small), **QUICK)
     embedding = run.embedding
     assert Path(run.path).parent.parent == temporary
     del run
@@ -289,14 +306,14 @@ def test_a_temporary_store_goes_with_what_was_taken_of_it(fit, small, temporary)
     assert not list(temporary.iterdir())
 
 
-def test_a_fit_that_fails_leaves_no_temporary_store(fit, small, temporary):
+def test_a_fit_that_fails_leaves_no_temporary_store(fit, small, write, temporary):
     with pytest.raises(SourceError):
-        fit(with_bad_rows(small, [1], np.nan))
+        fit(write(with_bad_rows(small, [1], np.nan)))
     assert not list(temporary.iterdir())
 
 
 def test_a_run_store_stays_and_opens(fit, small, tmp_path):
-    run = fit(small, tmp_path / "run.zarr", **QUICK)
+    run = fit(small, tmp_path / "run.zarr", report=True, **QUICK)
     bits = sha(run.embedding)
     del run
     gc.collect()
@@ -309,6 +326,64 @@ def test_a_run_store_stays_and_opens(fit, small, tmp_path):
     run.save_picture(tmp_path / "map.png")
     assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "run.zarr" / "embedding.png").read_bytes().startswith(b"\x89PNG")
+
+
+# Of each kind, one: scratch, what a model needs, and the result.
+KINDS = {"found": "all", "knn/indices": "model", "embedding": "embedding"}
+
+
+@pytest.mark.parametrize("report", [False, True])
+@pytest.mark.parametrize(
+    ("keep", "kept"), [("all", 3), ("model", 2), ("embedding", 1)], ids=["all", "model", "embedding"]
+)
+def test_what_stays_in_a_run_store(fit, small, tmp_path, keep, kept, report):
+    run = fit(small, tmp_path / "run.zarr", keep=keep, report=report, **QUICK)
+    there = [name for name in KINDS if (tmp_path / "run.zarr" / name).exists()]
+    assert there == list(KINDS)[3 - kept :]
+    assert daskumap.verify(run.path) == {}
+    assert daskumap.resume(run.path, client="sequential").finished
+    assert (tmp_path / "run.zarr" / "embedding.png").exists() == report
+    assert sha(run.embedding) == sha(fit(small, **QUICK).embedding)
+    if keep == "embedding":
+        with pytest.raises(StoreError, match=r"kept its embedding alone\. Fit with keep='model'"):
+            run.knn()
+    else:
+        assert run.knn()[0].shape == (400, 14)
+
+
+def test_an_embedding_alone_that_is_damaged(fit, small, tmp_path):
+    """It is found without the input, and made again from it."""
+    run = fit(small, tmp_path / "run.zarr", keep="embedding", **QUICK)
+    bits = sha(run.embedding)
+    (chunk,) = (path for path in (tmp_path / "run.zarr" / "embedding" / "c").rglob("*") if path.is_file())
+    chunk.write_bytes(chunk.read_bytes()[:-1] + b"x")
+    assert list(daskumap.verify(run.path, repair=True)) == ["publish"]
+    with pytest.raises(StoreError, match="has deleted its copy of the input, as keep='embedding' says"):
+        daskumap.resume(run.path, client="sequential")
+    run = fit(small, tmp_path / "run.zarr", keep="embedding", **QUICK)
+    assert sha(run.embedding) == bits
+    assert daskumap.verify(run.path) == {}
+
+
+def test_a_run_without_a_report(fit, small, tmp_path):
+    run = fit(small, tmp_path / "run.zarr", **QUICK)
+    assert run.finished
+    assert run.report["measures"] == {}
+    stages = {name.partition(".")[0] for name in STEPS} - {"report"}
+    assert set(run.report["stages"]) == stages
+    assert not any(name.startswith("report") for name in run.status())
+    lines = str(run).splitlines()
+    assert lines[0].split()[:2] == ["stage", "tasks"]
+    assert {line.split()[0] for line in lines[1:]} == stages | {"total"}
+
+
+@pytest.mark.parametrize("change", [{"keep": "embedding"}, {"report": True}])
+def test_what_a_run_leaves_is_a_parameter_of_it(fit, small, tmp_path, change):
+    """A run store whose scratch is gone cannot become one with a report."""
+    fit(small, tmp_path / "run.zarr", **QUICK)
+    (name,) = change
+    with pytest.raises(RunMismatchError, match=f"{name} was .* and is now {change[name]!r}"):
+        fit(small, tmp_path / "run.zarr", **QUICK | change)
 
 
 def test_places_that_are_no_run_stores(fit, small, write, tmp_path):
@@ -324,10 +399,17 @@ def test_places_that_are_no_run_stores(fit, small, write, tmp_path):
     np.testing.assert_array_equal(zarr.open_array(str(tmp_path / "x.zarr"))[:], small)
 
 
-def test_a_finished_run_is_not_done_again(fit, small, sequential, tmp_path):
+def test_a_finished_run_is_not_done_again(fit, small, sequential, tmp_path, caplog):
+    """One line says so, and since when."""
     bits = sha(fit(small, tmp_path / "run.zarr", **QUICK).embedding)
     engine = FailingEngine(sequential, tmp_path / "witnesses")
-    run = fit(small, tmp_path / "run.zarr", client=engine, **QUICK)
+    with caplog.at_level("INFO", "daskumap"):
+        assert caplog.messages == []
+        run = fit(small, tmp_path / "run.zarr", client=engine, **QUICK)
+    (said,) = caplog.messages
+    assert re.fullmatch(
+        r"Nothing was left to do: the run in .*run\.zarr was finished at \d{4}-\d\d-\d\dT\S+\.", said
+    )
     assert engine.counts() == {}
     assert sha(run.embedding) == bits
     unseeded = fit(small, tmp_path / "run.zarr", client=engine, random_state=None, **QUICK)
@@ -346,12 +428,14 @@ def test_another_run_is_refused(fit, small, tmp_path):
         fit(small[:-1], tmp_path / "run.zarr", **QUICK)
 
 
-RESUMED = {"n_epochs": 30, "checkpoint_every": 10, "max_cell_rows": 512}
+RESUMED = {"n_epochs": 30, "checkpoint_every": 10, "max_cell_rows": 512, "report": True, "keep": "model"}
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(clustered):
-    run = daskumap.fit(clustered[:3000], client="sequential", progress=False, random_state=1, **RESUMED)
+def uninterrupted(clustered, tmp_path_factory):
+    place = tmp_path_factory.mktemp("uninterrupted") / "run.zarr"
+    options = {"client": "sequential", "progress": False, "random_state": 1}
+    run = daskumap.fit(clustered[:2100], place, **options, **RESUMED)
     return sha(run.embedding), run.status()
 
 
@@ -361,7 +445,7 @@ def test_a_run_that_stopped_before_a_stage_goes_on(
 ):
     engine, path = FailingEngine(sequential, tmp_path / "first", stop_at=stage), tmp_path / "run.zarr"
     with pytest.raises(Fault):
-        fit(clustered[:3000], path, client=engine, **RESUMED)
+        fit(clustered[:2100], path, client=engine, **RESUMED)
     assert not daskumap.open(path).finished
     done = {name: count for name, count in daskumap.open(path).status().items() if count}
     assert done == engine.counts()
@@ -370,7 +454,7 @@ def test_a_run_that_stopped_before_a_stage_goes_on(
         with pytest.raises(StoreError, match="has no embedding yet"):
             _ = daskumap.open(path).embedding
     rest = FailingEngine(sequential, tmp_path / "second")
-    run = fit(clustered[:3000], path, client=rest, **RESUMED)
+    run = fit(clustered[:2100], path, client=rest, **RESUMED)
     bits, status = uninterrupted
     assert sha(run.embedding) == bits
     assert done | rest.counts() == status
@@ -388,33 +472,38 @@ def test_a_task_that_failed_is_done_again(
     bits, status = uninterrupted
     engine = FailingEngine(sequential, tmp_path / "w", {(stage, task): [Fault("power")]}, after=after)
     with pytest.raises(TaskError, match=rf"Stage '{stage}', task {task} failed with Fault: power\. "):
-        fit(clustered[:3000], tmp_path / "run.zarr", client=engine, **RESUMED)
-    run = fit(clustered[:3000], tmp_path / "run.zarr", client=engine, **RESUMED)
+        fit(clustered[:2100], tmp_path / "run.zarr", client=engine, **RESUMED)
+    run = fit(clustered[:2100], tmp_path / "run.zarr", client=engine, **RESUMED)
     assert sha(run.embedding) == bits
     assert engine.counts() == status | {stage: status[stage] + 1}
 
 
-def test_records_that_were_lost_are_made_again(fit, clustered, uninterrupted, sequential, tmp_path):
+@pytest.mark.parametrize("keep", ["all", "model", "embedding"])
+def test_records_that_were_lost_are_made_again(fit, clustered, uninterrupted, sequential, tmp_path, keep):
+    """With all that their stages read, where it was freed since."""
     bits, status = uninterrupted
-    run = fit(clustered[:3000], tmp_path / "run.zarr", **RESUMED)
+    options = RESUMED | {"keep": keep}
+    run = fit(clustered[:2100], tmp_path / "run.zarr", **options)
     lost = {"layout": 1, "publish": status["publish"], "report.summary": 1}
     for stage, count in lost.items():
         for record in sorted((tmp_path / "run.zarr" / "ledger" / stage).iterdir())[-count:]:
             record.unlink()
+    (tmp_path / "run.zarr" / "finished.json").unlink()
     zarr.open_array(str(tmp_path / "run.zarr" / "embedding"))[...] = 7
     engine = FailingEngine(sequential, tmp_path / "witnesses")
-    run = fit(clustered[:3000], tmp_path / "run.zarr", client=engine, **RESUMED)
-    assert engine.counts() == lost
+    run = fit(clustered[:2100], tmp_path / "run.zarr", client=engine, **options)
+    assert engine.counts() == lost if keep == "all" else set(engine.counts()) > set(lost)
     assert sha(run.embedding) == bits
+    assert daskumap.verify(run.path) == {}
 
 
 def test_another_run_at_a_place_that_was_used(fit, clustered, sequential, tmp_path):
     """Nothing that this process holds of a run outlives it."""
-    X, path = clustered[:3000], tmp_path / "run.zarr"
+    X, path = clustered[:2100], tmp_path / "run.zarr"
     with pytest.raises(TaskError):
         fit(X, path, client=FailingEngine(sequential, tmp_path / "w", {("layout", 2): [Fault()]}), **RESUMED)
     shutil.rmtree(path)
-    other = RESUMED | {"n_neighbors": 9}
+    other = RESUMED | {"n_neighbors": 9, "report": False}
     assert sha(fit(X, path, **other).embedding) == sha(fit(X, **other).embedding)
 
 
@@ -448,7 +537,7 @@ def test_a_plan_that_was_refused_leaves_the_place_free(fit, small, tmp_path):
 def test_stale_snapshots_are_good_enough(fit, clustered):
     """With reconcile_every above 1 the result depends on the partitions; its quality hardly does."""
     measures = [
-        fit(clustered, n_epochs=100, partitions=3, reconcile_every=every).report["measures"]
+        fit(clustered, n_epochs=100, partitions=3, reconcile_every=every, report=True).report["measures"]
         for every in (1, 5)
     ]
     assert measures[0]["attractive_loss"] != measures[1]["attractive_loss"]
@@ -457,7 +546,7 @@ def test_stale_snapshots_are_good_enough(fit, clustered):
 
 
 def test_the_report(fit, clustered):
-    report = fit(clustered, max_cell_rows=512, n_epochs=20).report
+    report = fit(clustered, max_cell_rows=512, n_epochs=20, report=True).report
     assert set(report["steps"]) == set(STEPS)
     for stage in report["stages"].values():
         assert stage["seconds"] > 0
@@ -478,7 +567,7 @@ def test_the_report(fit, clustered):
 
 def test_the_recall_is_true(fit, clustered):
     """Small cells and one cell a row, so that there is something to miss."""
-    run = fit(clustered, max_cell_rows=256, max_overlap=1, n_epochs=5)
+    run = fit(clustered, max_cell_rows=256, max_overlap=1, n_epochs=5, report=True)
     ids, _ = run.knn()
     truth = overlap(exact_neighbors(clustered, 14), np.where(ids < 0, -2, ids))
     reported = run.report["measures"]["recall"]
@@ -489,7 +578,7 @@ def test_the_recall_is_true(fit, clustered):
 
 
 def test_the_recall_reaches_its_target(fit, clustered):
-    report = fit(clustered, max_cell_rows=2048, target_recall=0.97, n_epochs=5).report
+    report = fit(clustered, max_cell_rows=2048, target_recall=0.97, n_epochs=5, report=True).report
     assert report["measures"]["recall"] >= 0.96
     assert report["sizes"]["cells"] > 1
 
@@ -497,14 +586,14 @@ def test_the_recall_reaches_its_target(fit, clustered):
 def test_small_cells_are_cells_not_slices(fit, clustered):
     """Rows of a cell that is too large are sliced at random; a limit must make more cells instead."""
     for metric in ("euclidean", "manhattan"):
-        measures = fit(clustered[:2000], max_cell_rows=256, metric=metric, n_epochs=5).report["measures"]
-        assert measures["recall"] > 0.8
+        run = fit(clustered[:2000], max_cell_rows=256, metric=metric, n_epochs=5, report=True)
+        assert run.report["measures"]["recall"] > 0.8
 
 
 def test_trustworthiness_and_preservation_are_true(fit, small):
     """On few rows all of them are probes, and the report is exact."""
     X = small[:240]
-    run = fit(X, n_epochs=50)
+    run = fit(X, n_epochs=50, report=True)
     measures = run.report["measures"]
     assert measures["probe_rows"] == 240
     map_ = run.embedding[:]

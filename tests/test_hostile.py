@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 
@@ -24,10 +25,27 @@ from daskumap.errors import (
     StoreError,
 )
 from daskumap.params import make_params
-from daskumap.pipeline import STEPS
+from daskumap.pipeline import FIT, steps_of
+from daskumap.store.places import find_place
 from daskumap.store.run import KEY, RunStore
 
-QUICK = {"n_epochs": 3, "client": "sequential", "progress": False, "random_state": 1}
+QUICK = {
+    "n_epochs": 3,
+    "client": "sequential",
+    "progress": False,
+    "random_state": 1,
+    "report": False,
+    "keep": "all",
+}
+STEPS = [step.name for step in steps_of(FIT, make_params({"report": False}))]
+
+
+def forget(place, *stages):
+    """Let a run store forget that it was finished, and what some of its stages did."""
+    store = RunStore.open(find_place(place))
+    store.documents.delete("finished.json")
+    for stage in stages:
+        store.ledger.forget(stage)
 
 
 def tree(path):
@@ -168,8 +186,6 @@ def finished(tmp_path_factory, small):
 
 @pytest.fixture
 def copy(finished, tmp_path):
-    import shutil
-
     shutil.copytree(finished[0] / "data.zarr", tmp_path / "data.zarr")
     shutil.copytree(finished[0] / "run.zarr", tmp_path / "run.zarr")
     return tmp_path
@@ -216,14 +232,15 @@ def test_metadata_of_a_run_store(copy, kind):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"schema": 2}, "schema 2; this daskumap reads schema 1"),
-        ({"schema": [1]}, r"schema \[1\]"),
+        ({"schema": 1}, "schema 1; this daskumap reads schema 2"),
+        ({"schema": [2]}, r"schema \[2\]"),
         ({"schema": None}, "schema None"),
         ({"params": None}, "wrong are params"),
         ({"params": {"n_neighbors": 14}}, "wrong are its checksum"),
         ({"source": 3, "id": 4}, "wrong are id, source"),
         ({"sizes": "large"}, "wrong are sizes"),
         ({"spec": []}, "wrong are spec"),
+        ({"versions": None}, "wrong are versions"),
         ({"crc32": 5}, "wrong are its checksum"),
     ],
 )
@@ -257,8 +274,7 @@ def test_metadata_of_what_a_run_store_holds(copy, finished, kind, stage, node):
     file = copy / "run.zarr" / node / "zarr.json"
     file.write_bytes(GARBAGE[kind](file.read_bytes()))
     assert stage in daskumap.verify(copy / "run.zarr", repair=True)
-    for later in STEPS[STEPS.index(stage) + 1 :]:
-        RunStore.open(copy / "run.zarr").forget(later)
+    forget(copy / "run.zarr", *STEPS[STEPS.index(stage) + 1 :])
     assert (
         sha(daskumap.resume(copy / "run.zarr", client="sequential", progress=False).embedding) == finished[1]
     )
@@ -266,7 +282,7 @@ def test_metadata_of_what_a_run_store_holds(copy, finished, kind, stage, node):
 
 
 def test_a_lock_that_is_damaged(copy):
-    RunStore.open(copy / "run.zarr").forget("report.summary")
+    forget(copy / "run.zarr", STEPS[-1])
     (copy / "run.zarr" / "lock").mkdir(exist_ok=True)
     for name, text in (("00000000.json", "{"), ("x.json", "{}"), ("00000001.json", "[]"), ("notes.txt", "")):
         (copy / "run.zarr" / "lock" / name).write_text(text)
@@ -374,7 +390,7 @@ def test_restart_draws_another_seed(copy):
 
 
 @pytest.mark.parametrize("lazy", [False, True], ids=["numpy", "dask"])
-@pytest.mark.parametrize("stage", ["report.summary", "scan", None])
+@pytest.mark.parametrize("stage", ["publish", "scan", None])
 def test_one_value_of_an_array_in_memory(small, tmp_path, lazy, stage):
     dask_array = pytest.importorskip("dask.array")
 
@@ -383,7 +399,7 @@ def test_one_value_of_an_array_in_memory(small, tmp_path, lazy, stage):
 
     daskumap.fit(given(small), tmp_path / "run.zarr", **QUICK)
     if stage is not None:
-        RunStore.open(tmp_path / "run.zarr").forget(stage)
+        forget(tmp_path / "run.zarr", stage)
     other = small.copy()
     other[7, 3] += 1  # not one of the 16 rows of the fingerprint
     with pytest.raises(RunMismatchError, match=r"another input: its values differ.*restart \(--restart\)"):
@@ -457,10 +473,43 @@ def test_nothing_is_unpickled(copy, monkeypatch):
 
     for name in ("load", "loads", "Unpickler"):
         monkeypatch.setattr(pickle, name, refuse)
-    RunStore.open(copy / "run.zarr").forget("layout")
+    forget(copy / "run.zarr", "layout")
     assert daskumap.resume(copy / "run.zarr", client="sequential", progress=False).finished
     assert daskumap.verify(copy / "run.zarr") == {}
     assert daskumap.fit(copy / "data.zarr", **QUICK).finished
+
+
+WITHOUT_ASSERTS = """if True:
+    import sys
+    import daskumap
+    data, place, free = sys.argv[1:]
+    commands = [daskumap.verify, daskumap.resume, daskumap.open]
+    for command in (*(lambda c=c: c(place) for c in commands), lambda: daskumap.fit(data, free)):
+        try:
+            print(command())
+        except daskumap.DaskumapError as error:
+            print(type(error).__name__, error)
+"""
+
+
+def test_a_python_without_asserts(copy):
+    """Where zarr reads no group: a whole run store does not pass for a damaged one, and none is begun."""
+    before = tree(copy)
+    arguments = [str(copy / name) for name in ("data.zarr", "run.zarr", "free.zarr")]
+    done = subprocess.run(
+        [sys.executable, "-O", "-c", WITHOUT_ASSERTS, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    said = done.stdout.splitlines()
+    assert len(said) == 4
+    for line in said:
+        assert line.startswith("ProcessError Python runs with -O")
+        assert line.endswith("Run it without.")
+    assert tree(copy) == before
 
 
 def test_a_path_to_nothing_names_what_is_near(copy):

@@ -204,7 +204,7 @@ class DaskEngine:
                 f"{WAIT_SECONDS} s. Start some. {KEPT}"
             ) from error
         addresses = sorted(self._workers())
-        return run_rounds(stage, segment, _Workers(self, _lean(stage), addresses), listener)
+        return run_rounds(stage, segment, _Workers(self, stage, addresses), listener)
 
     @contextlib.contextmanager
     def _our_words(self, stage: Stage, number: int) -> Iterator[None]:
@@ -264,7 +264,8 @@ class DaskEngine:
 
 def _lean(stage: Stage) -> Stage:
     """Return what is sent with every task: without what only the driver needs."""
-    return dataclasses.replace(stage, outputs=(), conclude=None)
+    rounds = stage.rounds and dataclasses.replace(stage.rounds, segments=())
+    return dataclasses.replace(stage, outputs=(), conclude=None, rounds=rounds)
 
 
 def _resources(workers: list[dict[str, Any]], memory: int | None) -> Resources:
@@ -285,12 +286,12 @@ class _Workers:
         self.engine, self.stage, self.addresses = engine, stage, addresses
         self.workers = len(addresses)
 
+    def bind(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        return partial(_run_part, self.engine._name, _lean(self.stage), function)
+
     def submit(self, name: str, part: int, function: Callable[..., Any], *args: Any) -> Any:
         return self.engine._submit(
             f"{self.stage.name}-{name}-{part}",
-            _run_part,
-            self.engine._name,
-            self.stage,
             function,
             *args,
             workers=[self.addresses[part % len(self.addresses)]],

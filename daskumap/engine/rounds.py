@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 from daskumap.engine.base import Context, measured
@@ -30,8 +31,11 @@ class Runner(Protocol):
     workers: int
     every: int
 
+    def bind(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return what calls `function(context, stage, *args)` with the context of where it runs."""
+
     def submit(self, name: str, part: int, function: Callable[..., Any], *args: Any) -> Any:
-        """Let `function(context, stage, *args)` run for a part; return its result or a promise of it."""
+        """Let a function run for a part; return its result or a promise of it."""
 
     def results(self, promised: list[Any]) -> list[Any]:
         """Wait for what was promised, and return it."""
@@ -45,19 +49,20 @@ def run_rounds(stage: Stage, segment: int, runner: Runner, listener: Callable[[f
     """
     rounds = _rounds(stage)
     started, parts = time.perf_counter(), range(rounds.parts)
-    states = [runner.submit("load", part, _load, part, segment) for part in parts]
+    load, step, save = runner.bind(_load), runner.bind(_step), runner.bind(_save)
+    states = [runner.submit("load", part, load, part, segment) for part in parts]
     marks, reached = list[Any](), 0
     for number, now in enumerate(rounds.segments[segment]):
-        blocks = [runner.submit(f"share-{number}", part, _share, states[part]) for part in parts]
+        blocks = [runner.submit(f"share-{number}", part, rounds.share, states[part]) for part in parts]
         states = [
-            runner.submit(f"step-{number}", part, _step, part, now, states[part], blocks) for part in parts
+            runner.submit(f"step-{number}", part, step, part, now, states[part], blocks) for part in parts
         ]
         if (number + 1) % runner.every == 0:
             runner.results(marks)
             listener(reached / len(rounds.segments[segment]))
             marks = [runner.submit(f"mark-{number}", part, _mark, states[part]) for part in parts]
             reached = number + 1
-    saved = [runner.submit("save", part, _save, part, segment, states[part]) for part in parts]
+    saved = [runner.submit("save", part, save, part, segment, states[part]) for part in parts]
     del states
     return _together(runner.results(saved), time.perf_counter() - started, min(runner.workers, rounds.parts))
 
@@ -95,8 +100,11 @@ class _Here:
     def __init__(self, stage: Stage, context: Context) -> None:
         self.stage, self.context = stage, context
 
+    def bind(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        return partial(run_part, self.context, self.stage, function)
+
     def submit(self, name: str, part: int, function: Callable[..., Any], *args: Any) -> Any:
-        return run_part(self.context, self.stage, function, *args)
+        return function(*args)
 
     def results(self, promised: list[Any]) -> list[Any]:
         return promised
@@ -111,16 +119,12 @@ def _load(context: Context, stage: Stage, part: int, segment: int) -> Any:
     return _rounds(stage).load(context, part, segment)
 
 
-def _share(context: Context, stage: Stage, state: Any) -> Any:
-    return _rounds(stage).share(state)
-
-
 def _step(context: Context, stage: Stage, part: int, now: Any, state: Any, blocks: list[Any]) -> Any:
     rounds = _rounds(stage)
     return rounds.step(context, part, now, state, rounds.reduce(blocks))
 
 
-def _mark(context: Context, stage: Stage, state: Any) -> None:
+def _mark(state: Any) -> None:
     """Say that a state was reached, without keeping it."""
 
 

@@ -112,10 +112,8 @@ class Plan:
         total = sum(map(self.seconds, self.stages))
         written = sum(stage.written_bytes for stage in self.stages)
         lines.append(f"{'total':<20}{'':>42}{written / 1e6:>12,.0f}{total:>10,.1f}")
-        lines.append(
-            f"the run store takes {self.disk_bytes / 1e6:,.0f} MB at most, {self.kept_bytes / 1e6:,.0f} MB in "
-            "the end"
-        )
+        most, last = self.disk_bytes / 1e6, self.kept_bytes / 1e6
+        lines.append(f"the run store takes {most:,.0f} MB at most, {last:,.0f} MB in the end")
         return "\n".join(lines)
 
     def _terms(self, stage: Stage) -> str:
@@ -137,6 +135,6 @@ class Plan:
 
 
 def _pieces(stage: Stage) -> list[tuple[frozenset[str], int]]:
-    """Return what a stage writes, as (names, bytes): what tasks make themselves goes when all of it may go."""
+    """Return what a stage writes, as (names, bytes); what tasks make themselves goes once all of it may."""
     arrays = [(frozenset({output.name}), output.nbytes) for output in stage.outputs]
     return [*arrays, (frozenset(stage.made), stage.made_bytes)] if stage.made else arrays

@@ -28,7 +28,7 @@ def ingest(source: Source, group: zarr.Group, name: str) -> str:
     str
         What `Source.digest` says of the source, and of the array that was written.
     """
-    target = _create(source, group, name)
+    target = _create(source.shape, source.dtype, group, name)
     digest, row = hashlib.sha256(), 0
     for part in _whole_chunks(source.blocks(), target.chunks[0]):
         digest.update(part.data)
@@ -37,9 +37,9 @@ def ingest(source: Source, group: zarr.Group, name: str) -> str:
     return digest.hexdigest()
 
 
-def as_stored(source: Source) -> Source:
-    """Return a source like what `ingest` makes of one, without its rows: enough to plan with."""
-    return ZarrSource(_create(source, zarr.create_group(MemoryStore()), "rows"))
+def as_stored(shape: tuple[int, int], dtype: np.dtype[Any]) -> Source:
+    """Return a source like what `ingest` makes of rows like these, without them: enough to plan with."""
+    return ZarrSource(_create(shape, dtype, zarr.create_group(MemoryStore()), "rows"))
 
 
 def _whole_chunks(blocks: Iterator[Array], rows: int) -> Iterator[Array]:
@@ -61,17 +61,17 @@ def _whole_chunks(blocks: Iterator[Array], rows: int) -> Iterator[Array]:
         yield rest
 
 
-def _create(source: Source, group: zarr.Group, name: str) -> zarr.Array[Any]:
+def _create(shape: tuple[int, int], dtype: np.dtype[Any], group: zarr.Group, name: str) -> zarr.Array[Any]:
     """Create the array in the run store: whole rows, and a checksum, or a flipped bit would go unnoticed."""
-    rows = max(1, CHUNK_BYTES // (source.shape[1] * source.dtype.itemsize))
+    rows = max(1, CHUNK_BYTES // (shape[1] * dtype.itemsize))
     return group.create_array(
         name,
-        shape=source.shape,
-        dtype=source.dtype,
-        chunks=(min(rows, source.shape[0]), source.shape[1]),
+        shape=shape,
+        dtype=dtype,
+        chunks=(min(rows, shape[0]), shape[1]),
         filters=None,
         serializer=BytesCodec(),
         compressors=[Crc32cCodec()],
-        fill_value=np.nan if source.dtype.kind == "f" else 0,
+        fill_value=np.nan if dtype.kind == "f" else 0,
         overwrite=True,
     )

@@ -15,7 +15,7 @@ from zarr.storage import FsspecStore, LocalStore
 
 from daskumap.errors import DaskumapError, DependencyError, SourceError, SourceNotFoundError
 from daskumap.sources.base import is_numeric
-from daskumap.store.trouble import is_url
+from daskumap.store.trouble import is_url, refuse_without_asserts
 
 LISTED = 12
 # Never a secret: a spec goes into the run store, and credentials come from each worker's environment.
@@ -76,6 +76,7 @@ def only_array(group: zarr.Group) -> zarr.Array[Any]:
 
 def list_matrices(group: zarr.Group) -> tuple[list[zarr.Array[Any]], str]:
     """Return the two-dimensional numeric arrays of a group, at any depth, and a list of them for messages."""
+    refuse_without_asserts()
     try:
         # A web server lists nothing: there, only consolidated metadata knows the members.
         listed = group if group.store.supports_listing else zarr.open_group(group.store_path, mode="r")

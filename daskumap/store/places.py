@@ -14,7 +14,7 @@ from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore, MemoryStore
 
 from daskumap.errors import ParameterError, StoreError
-from daskumap.store.trouble import is_url, local_path, speaking
+from daskumap.store.trouble import is_url, local_path, refuse_without_asserts, speaking
 
 # What another process wrote has to be seen, so listings are not kept.
 URL_OPTIONS = {"use_listings_cache": False}
@@ -151,7 +151,10 @@ def find_place(run: Any) -> Place:
     ------
     ParameterError
         If it is none of these.
+    ProcessError
+        If this process cannot read a run store anywhere.
     """
+    refuse_without_asserts()
     if run is None:
         return Held(MemoryStore())
     if isinstance(run, LocalStore):

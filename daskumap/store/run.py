@@ -46,8 +46,6 @@ ABOUT = {
     "versions": dict,
     "crc32": int,
 }
-# What must be the same for a run to go on.
-COMPARED = ("params", "source", "versions")
 # Bytes of a chunk of an array that a task creates itself.
 PUT_BYTES = 1 << 22
 
@@ -139,12 +137,6 @@ class RunStore:
         """Create an array, unless it is there already as it is when a run goes on and `anew` is false."""
         if anew or not self.has(output.name) or self.array(output.name).shape != output.shape:
             create_array(self.group, output.name, output.shape, output.chunks, output.dtype)
-
-    def create_group(self, name: str) -> None:
-        """Create a group unless it is there already."""
-        if not self.has(name):
-            with speaking(f"{name} in {self.url}"):
-                self.group.create_group(name, overwrite=True)
 
     def has(self, name: str) -> bool:
         """Return whether a node is there; one whose metadata are damaged is none."""
@@ -252,17 +244,23 @@ def check_same(url: str, known: dict[str, Any], now: dict[str, Any]) -> None:
     RunMismatchError
         Listing each difference.
     """
-    differences = []
+    found = differences(known, now)
+    if found:
+        raise RunMismatchError(
+            f"{url} holds another run: {'; '.join(found)}. Give the same input and parameters to "
+            "continue it, name another store, or start over there with restart (--restart)."
+        )
+
+
+def differences(known: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Return in words what of a run's description, part by part, is not what it was."""
+    found = []
     for part, before in known.items():
         after = json.loads(json.dumps(now[part]))
         for name in sorted(before.keys() | after.keys()):
             if before.get(name) != after.get(name):
-                differences.append(f"{name} was {before.get(name)!r} and is now {after.get(name)!r}")
-    if differences:
-        raise RunMismatchError(
-            f"{url} holds another run: {'; '.join(differences)}. Give the same input and parameters to "
-            "continue it, name another store, or start over there with restart (--restart)."
-        )
+                found.append(f"{name} was {before.get(name)!r} and is now {after.get(name)!r}")
+    return found
 
 
 def _open_group(place: Place, mode: Any) -> zarr.Group:

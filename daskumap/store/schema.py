@@ -93,7 +93,8 @@ def _order(name: str, dtype: str, *dims: str, stays: int = SCRATCH) -> Array:
 
 # The input, which is read through `Context.rows`: the user's own array, or its copy at this place.
 SOURCE = Array("input/rows", MODEL, "metric", ("row", "column"))
-INIT = Array("input/init", SCRATCH, "float32", ("row", "component"))
+# Kept in any case: the user's, and no larger than the result.
+INIT = Array("input/init", RESULT, "float32", ("row", "component"))
 
 # Rows: scan and unique.
 SAMPLE = Exchange("scan/sample", SCRATCH, "block", "all", {"rows": ("metric", "column")})

@@ -8,7 +8,17 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from daskumap.errors import NO_SPACE, DaskumapError, DependencyError, ParameterError, StoreError
+import zarr
+from zarr.core.group import GroupMetadata
+
+from daskumap.errors import (
+    NO_SPACE,
+    DaskumapError,
+    DependencyError,
+    ParameterError,
+    ProcessError,
+    StoreError,
+)
 
 # Libraries whose errors of the network are no OSErrors.
 REMOTE = ("aiohttp", "aiobotocore", "asyncio", "azure", "botocore", "fsspec", "gcsfs", "s3fs")
@@ -28,6 +38,26 @@ def speaking(where: Any) -> Iterator[None]:
         if getattr(error, "errno", None) in NO_SPACE:
             raise
         raise trouble(where, error) from error
+
+
+def refuse_without_asserts() -> None:
+    """Refuse a Python that runs no asserts, where zarr does not read its groups.
+
+    It takes a key out of a group's metadata inside of one (3.1.6), so that a whole run store looks damaged.
+
+    Raises
+    ------
+    ProcessError
+        Naming what to leave out.
+    """
+    try:
+        if not __debug__:
+            GroupMetadata.from_dict({"node_type": "group", "zarr_format": 3, "attributes": {}})
+    except TypeError as error:
+        raise ProcessError(
+            f"Python runs with -O or PYTHONOPTIMIZE, and zarr {zarr.__version__} does not read its groups "
+            "without asserts. Run it without."
+        ) from error
 
 
 def trouble(where: Any, error: Exception) -> DaskumapError:

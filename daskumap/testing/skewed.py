@@ -131,7 +131,7 @@ SKEWED: dict[str, Callable[[int], Dataset]] = {
 
 
 def largest_slice(run: Any) -> int:
-    """Return the rows of the largest slice of a cell that a finished run searched."""
+    """Return the rows of the largest slice of a cell that a run searched which kept all (`keep="all"`)."""
     store, sizes = run.store, run.report["sizes"]
     blocks = -(-sizes["rows"] // sizes["row_block"])
     counts = [np.diff(store.read(f"shuffle/{block:08d}/offsets")) for block in range(blocks)]
@@ -140,6 +140,6 @@ def largest_slice(run: Any) -> int:
 
 def slice_limit(run: Any) -> int:
     """Return the rows that a slice may have: those of a wide cell, where the run chose such cells."""
-    order = run.store.records("partition.order")[0]
+    order = run.store.documents.load("facts/order")
     sizes = run.report["sizes"]
     return int(sizes["wide_rows" if order["wide"] else "max_cell_rows"])

@@ -23,7 +23,7 @@ def fitted():
 def run(fit_apart, fitted, name):
     if name not in fitted:
         data = skewed.SKEWED[name](ROWS)
-        fitted[name] = data.rows(), fit_apart(data.rows(), max_cell_rows=CAP)
+        fitted[name] = data.rows(), fit_apart(data.rows(), max_cell_rows=CAP, keep="all")
     return fitted[name]
 
 

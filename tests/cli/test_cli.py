@@ -52,6 +52,40 @@ def test_fit_then_status_and_report(source, place, fit, small, capsys):
     assert json.loads(capsys.readouterr().out) == run.report
 
 
+def test_fit_without_a_report(source, place, capsys):
+    assert main(["fit", source, place, *QUICK, "--no-report", "--keep", "embedding"]) == 0
+    said = capsys.readouterr()
+    run = daskumap.open(place)
+    assert said.out == f"{run}\n\nembedding            {place}/embedding\n"
+    assert said.out.startswith("stage  ")
+    assert run.params["keep"] == "embedding"
+    assert main(["report", place]) == 0
+    assert capsys.readouterr().out == f"{run}\n"
+    assert main(["report", place, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["measures"] == {}
+    assert main(["status", place]) == 0
+    shown = capsys.readouterr().out
+    assert "finished" in shown
+    assert "publish" in shown
+    assert "report." not in shown
+    assert main(["verify", place]) == 0
+    assert capsys.readouterr().out == "All is well.\n"
+
+
+def test_a_fit_of_a_finished_run_says_so(source, place, capsys):
+    command = ["fit", source, place, *QUICK, "--no-report"]
+    assert main(command) == 0
+    first = capsys.readouterr()
+    assert "Nothing was left to do" not in first.err
+    for again in (command, ["resume", place]):
+        assert main(again) == 0
+        said = capsys.readouterr()
+        assert re.fullmatch(
+            rf"daskumap  Nothing was left to do: the run in {place} was finished at \S+\.\n", said.err
+        )
+        assert said.out == first.out
+
+
 def test_quiet_says_nothing(source, place, capsys):
     assert main(["fit", source, place, *QUICK, "--quiet"]) == 0
     assert capsys.readouterr() == ("", "")

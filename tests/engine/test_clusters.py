@@ -231,8 +231,8 @@ def test_workers_that_never_come(monkeypatch):
             make_engine(cluster)
         address = cluster.scheduler_address
         assert str(refused.value) == (
-            f"The Dask cluster at {address} has no workers: none came within 1 s. Start some, as `dask worker "
-            f"{address}` does, or give client='threads' to fit here."
+            f"The Dask cluster at {address} has no workers: none came within 1 s. Start some, as "
+            f"`dask worker {address}` does, or give client='threads' to fit here."
         )
 
 

@@ -15,10 +15,10 @@ from pathlib import Path
 import dask
 import pytest
 from distributed import Client, Future, LocalCluster
-from stand_ins import OPENED, FakeContext, deaf, open_fake, run, stage_of
+from stand_ins import OPENED, FakeContext, deaf, open_fake, run, stage_in_rounds, stage_of, whole
 
 from daskumap.engine.dask import ContextPlugin, DaskEngine, _lean, _quiet
-from daskumap.errors import ClusterError
+from daskumap.errors import ClusterError, TaskError
 from daskumap.planning.stage import Receipt
 from daskumap.runtime.listen import tell
 
@@ -193,7 +193,7 @@ def test_two_runs_on_one_client_at_once(client):
 
 def test_what_is_sent_with_a_task_is_small(client):
     """The driver keeps what only it needs, however large."""
-    large = stage_of(finish=functools.partial(print, bytes(10_000_000)))
+    large = stage_of(conclude=functools.partial(print, bytes(10_000_000)))
     done = run(DaskEngine(client), large)
     assert len(done) == 6
     assert len(pickle.dumps(_lean(large))) < 2000
@@ -318,3 +318,67 @@ def test_what_else_dask_logs_is_seen(client, caplog):
     logger.error("after")
     assert (logger.level, logger.filters) == (before, filters)
     assert "during" not in caplog.text
+
+
+class Deadly:
+    """Ends its process in the first attempts, which it counts in files."""
+
+    def __init__(self, folder, deaths):
+        self.folder, self.deaths = folder, deaths
+
+    def __call__(self, context, number):
+        if number == 0:
+            count = len(list(self.folder.iterdir()))
+            (self.folder / str(count)).touch()
+            if count < self.deaths:
+                time.sleep(0.3)  # a nanny replaces no worker that it has not heard of
+                os.kill(os.getpid(), signal.SIGKILL)
+        return Receipt(1)
+
+
+@pytest.fixture(scope="module")
+def processes():
+    allowed = {"distributed.scheduler.allowed-failures": 1}
+    with (
+        dask.config.set(allowed),
+        LocalCluster(
+            n_workers=2,
+            threads_per_worker=1,
+            memory_limit="1GB",
+            dashboard_address="127.0.0.1:0",
+            worker_dashboard_address="127.0.0.1:0",
+            silence_logs=50,
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        yield client
+
+
+@pytest.mark.parametrize("deaths", [1, 2])
+def test_a_worker_that_dies(processes, tmp_path, deaths):
+    """The one in its place opens a context of its own, until too many have died for one task."""
+    processes.wait_for_workers(2, timeout=60)
+    stage = stage_of(Deadly(tmp_path, deaths), 1)  # others on the worker would be blamed with it
+    if deaths == 1:
+        assert len(run(DaskEngine(processes), stage)) == 1
+        assert plugins(processes) == []
+    else:
+        message = r"Stage 'probe', task 0: 2 workers died while they ran it, as they do when memory runs out"
+        with pytest.raises(TaskError, match=message):
+            run(DaskEngine(processes), stage)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_part_whose_worker_dies(processes, tmp_path):
+    """Its rounds begin anew, on another worker or on the one in its place."""
+    processes.wait_for_workers(2, timeout=60)
+    die = Deadly(tmp_path, 1)
+
+    def step(context, part, now, state, total):
+        die(context, part)
+        return [part, state[1] + now * total + part]
+
+    done = run(DaskEngine(processes), stage_in_rounds(step=step))
+    assert [receipt.found["sum"] for _, receipt in done] == [
+        whole(3, ((1, 2, 3), (4, 5)))(None, segment).found["sum"] for segment in range(2)
+    ]

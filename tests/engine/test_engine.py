@@ -248,7 +248,7 @@ def test_what_runs_ends_soon_after_an_error(threads):
     started = time.monotonic()
     with pytest.raises(SourceError, match="broken"):
         run(threads, stage_of(fail_or_go_on, 2))
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("daskumap-task")]
 
 
@@ -262,7 +262,7 @@ def test_an_interruption_leaves_no_thread(threads):
     started = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         run(threads, stage_of(go_on, 2))
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("daskumap-task")]
 
 

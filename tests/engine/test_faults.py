@@ -1,15 +1,19 @@
 """The fault matrix: each stage x each kind of death. The same bits or the right error, a clean store, and
 which task ran how often.
 
-A case begins where its stage does, on a copy of a run that stopped there, so that it costs what is left.
-Processes come from one fork server that has imported everything.
+One run goes through all stages and suffers one kind of death in each of them, so that a row of the matrix
+costs one fit. Scratch is freed meanwhile, as by default. Processes come from one fork server that has
+imported everything.
 """
 
+import dataclasses
 import multiprocessing
 import os
 import shutil
 import signal
+import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import dask
@@ -18,24 +22,27 @@ import pytest
 import yaml
 import zarr
 from conftest import sha
-from daskumap.engine.cluster import ALLOWED_FAILURES, RETRIES, DaskEngine
 from distributed import Client, LocalCluster
 
 import daskumap
+from daskumap.engine.base import RETRIES
+from daskumap.engine.clusters import make_engine
+from daskumap.engine.dask import DaskEngine
 from daskumap.engine.sequential import SequentialEngine
-from daskumap.errors import SourceError, StoreError, TaskError
-from daskumap.pipeline import STEPS
-from daskumap.planning.sizes import Sizes
+from daskumap.errors import ClusterError, SourceError, StoreError, TaskError
+from daskumap.report.progress import Silent
+from daskumap.request import make_request
+from daskumap.session import fit_request
 from daskumap.testing.datasets import uneven_clusters
-from daskumap.testing.faults import FailingEngine, Fault, Kill
+from daskumap.testing.faults import FailingEngine, Kill
 
-OPTIONS = {"n_epochs": 12, "checkpoint_every": 4, "max_cell_rows": 512, "random_state": 1, "progress": False}
+PARAMS = {"n_epochs": 12, "checkpoint_every": 4, "max_cell_rows": 512, "random_state": 1}
 MEMORY = 4 * 10**9
 # The step of each group of stages in which the fault comes, one of its tasks, and how many files that task
 # has put in place when it is killed between two: none where it writes one only.
 PLACES = {
     "scan": ("scan", 1, 1),
-    "partition": ("partition.shuffle", 2, 2),
+    "partition": ("partition.shuffle", 1, 2),
     "neighbors": ("neighbors", 3, 2),
     "calibrate": ("calibrate", 1, 3),
     "symmetrize": ("symmetrize", 2, 2),
@@ -46,25 +53,36 @@ PLACES = {
 }
 # A task that writes nothing cannot be killed between two writes: the summary can, and ends the report.
 BETWEEN = PLACES | {"report": ("report.summary", 0, 1)}
-# Deaths of the driver: each stage at one moment, all moments among them.
+# Deaths of the driver and of the scheduler: each stage at one moment, all moments among them.
 MOMENTS = dict(zip(PLACES, ["before", "between", "after"] * 3, strict=True))
+
+
+def kill(group, when):
+    """Return a schedule in which the process that runs a task of a group of stages dies."""
+    step, task, writes = (BETWEEN if when == "between" else PLACES)[group]
+    return {(step, task): [Kill(when, writes)]}
 
 
 def file_config():
     """What the shipped configuration of a cluster says."""
     path = Path(__file__).parents[2] / "cluster_configs" / "local.yaml"
-    return dask.config.merge(
-        {"distributed": dask.config.get("distributed")}, yaml.safe_load(path.read_text())
-    )
+    return yaml.safe_load(path.read_text())
+
+
+ALLOWED_FAILURES = file_config()["distributed"]["scheduler"]["allowed-failures"]
 
 
 @pytest.fixture(scope="module")
 def forks():
-    """A context whose processes begin with everything imported: the nanny's, schedulers and drivers."""
+    """A context whose processes begin with everything imported: the nanny's, schedulers and drivers.
+
+    scikit-learn too, which the first task of a process would load: seconds of one core for each of dozens.
+    """
     context = multiprocessing.get_context("forkserver")
     distributed.utils.get_mp_context()
-    context.set_forkserver_preload(["distributed", "daskumap.pipeline", "daskumap.api", "test_faults"])
+    context.set_forkserver_preload(["distributed", "daskumap.api", "sklearn.cluster", "test_faults"])
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # the server knows no other
         patch.setattr(distributed.utils, "_forkserver_preload_set", True)
         yield context
 
@@ -73,8 +91,9 @@ def forks():
 def workers(forks):
     """Two worker processes with a nanny each, on a scheduler with the shipped configuration."""
     spawning = {"distributed.worker.multiprocessing-method": "forkserver"}
+    defaults = {"distributed": dask.config.get("distributed")}
     with (
-        dask.config.set(file_config()),
+        dask.config.set(dask.config.merge(defaults, file_config())),
         dask.config.set(spawning),
         LocalCluster(
             n_workers=2,
@@ -96,6 +115,15 @@ def both(workers):
     return workers
 
 
+class Patient(FailingEngine):
+    """Lets no worker die before the one that died last is back: its task has two to run on."""
+
+    def run(self, stage, *args):
+        if any(name == stage.name for name, _ in self.faults):
+            self.engine.client.wait_for_workers(2, timeout=60)
+        return super().run(stage, *args)
+
+
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
     data = uneven_clusters(2100, 8, 6, seed=3).rows()
@@ -104,24 +132,20 @@ def source(tmp_path_factory):
     return path
 
 
-def fit_with(engine, source, run):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("daskumap.api._engine", lambda *_: engine)
-        return daskumap.fit(source, run, **OPTIONS)
+def fit_with(engine, source, run, **sizes):
+    """Fit with an engine, and with sizes that may not matter: the same number of tasks for all engines."""
+    request = make_request(source, PARAMS, None)
+    request = dataclasses.replace(
+        request, adjust=lambda made: dataclasses.replace(made, group_rows=1050, **sizes)
+    )
+    return daskumap.Run(fit_request(request, run, engine, Silent(), restart=False))
 
 
 @pytest.fixture(scope="module")
-def stopped(source):
-    """{step: a run store that stopped before it}, the digest of the whole map, and tasks by step."""
-    paths, run = {}, source.parent / "run.zarr"
-    for step in sorted({place[0] for place in [*PLACES.values(), *BETWEEN.values()]}, key=STEPS.index):
-        engine = FailingEngine(SequentialEngine(MEMORY), source.parent / "w", stop_at=step)
-        with pytest.raises(Fault):
-            fit_with(engine, source, run)
-        paths[step] = source.parent / f"{step}.zarr"
-        shutil.copytree(run, paths[step])
-    whole = daskumap.resume(run, client="sequential", progress=False)
-    return paths, sha(whole.embedding), whole.status()
+def whole(source):
+    """An undisturbed run: the digest of its map, and its tasks by step."""
+    run = fit_with(SequentialEngine(MEMORY), source, source.parent / "whole.zarr")
+    return sha(run.embedding), run.status()
 
 
 @pytest.fixture
@@ -134,90 +158,91 @@ def witnesses(tmp_path):
     return tmp_path / "witnesses"
 
 
-def check_clean(place, stopped):
+def check_clean(place, whole):
     """The map is the same, nothing is damaged, and nothing is left over."""
-    assert sha(daskumap.open(place).embedding) == stopped[1]
-    assert daskumap.open(place).status() == stopped[2]
+    run = daskumap.open(place)
+    assert (sha(run.embedding), run.status()) == whole
     assert daskumap.verify(place) == {}
     assert not list((place / "lock").iterdir())
     assert not list(place.rglob("*.partial"))
+    assert not any((place / name).exists() for name in run.store.ledger.freed())
 
 
-def check_counts(engine, stopped, step, attempts, deaths=0):
-    """The failing task ran so often; others that a dead worker had may run again, three for each death."""
-    runs = {path.name.rsplit("-", 1)[0]: 0 for path in engine.folder.iterdir()}
-    for path in engine.folder.iterdir():
-        runs[path.name.rsplit("-", 1)[0]] += 1
-    names = {f"{name}-{number}" for name in STEPS[STEPS.index(step) :] for number in range(stopped[2][name])}
-    assert runs.keys() == names
-    for (name, number), count in engine.faults.items():
-        assert runs.pop(f"{name}-{number}") == attempts, count
-    again = {name: count for name, count in runs.items() if count > 1}
-    assert sum(again.values()) - len(again) <= 3 * deaths, again
+def check_counts(engine, whole, dead_workers=False):
+    """Each task ran once, and a failing one once more.
+
+    Others that a dead worker had may run again: three of its stage.
+    """
+    runs = Counter(path.name.rsplit("-", 1)[0] for path in engine.folder.iterdir())
+    assert runs.keys() == {f"{name}-{number}" for name, tasks in whole[1].items() for number in range(tasks)}
+    again = Counter()
+    for name, number in engine.faults:
+        assert runs.pop(f"{name}-{number}") == 2, name
+    for task, count in runs.items():
+        again[task.rsplit("-", 1)[0]] += count - 1
+    dying = {name for name, _ in engine.faults} if dead_workers else set()
+    assert all(count <= (3 if name in dying else 0) for name, count in again.items()), again
 
 
-def begin(stopped, place, step):
-    shutil.copytree(stopped[0][step], place)
-
-
-@pytest.mark.parametrize("group", PLACES)
-def test_a_task_that_raises_once(stopped, source, place, witnesses, client_1x2, group):
-    step, task, _ = PLACES[group]
-    begin(stopped, place, step)
-    engine = FailingEngine(DaskEngine(client_1x2), witnesses, {(step, task): [OSError("lightning")]})
+def test_tasks_that_raise_once(source, whole, place, witnesses, client_1x2):
+    faults = {(step, task): [OSError("lightning")] for step, task, _ in PLACES.values()}
+    engine = FailingEngine(DaskEngine(client_1x2), witnesses, faults)
     fit_with(engine, source, place)
-    check_clean(place, stopped)
-    check_counts(engine, stopped, step, attempts=2)
+    check_clean(place, whole)
+    check_counts(engine, whole)
 
 
-@pytest.mark.parametrize("group", PLACES)
-def test_a_task_that_always_raises(stopped, source, place, witnesses, client_1x2, group):
-    step, task, _ = PLACES[group]
-    begin(stopped, place, step)
-    engine = FailingEngine(DaskEngine(client_1x2), witnesses, {(step, task): [OSError("lightning")] * 9})
-    message = rf"Stage '{step}', task {task} failed {RETRIES + 1} times, at last with OSError: lightning\. "
-    with pytest.raises(TaskError, match=message + "Mend the cause. Finished tasks are kept: `daskumap res"):
-        fit_with(engine, source, place)
-    assert engine.runs(step, task) == RETRIES + 1
-    assert not daskumap.open(place).finished
-    assert task not in daskumap.open(place).store.ledger.records(step)
-    assert not list((place / "lock").iterdir())
+def test_tasks_that_always_raise(source, whole, place, tmp_path, client_1x2):
+    """Each ends the run, which goes on when the cause is mended, to the next such task."""
+    for group, (step, task, _) in PLACES.items():
+        faults = {(step, task): [OSError("lightning")] * 9}
+        engine = FailingEngine(DaskEngine(client_1x2), tmp_path / group, faults)
+        message = (
+            rf"Stage '{step}', task {task} failed {RETRIES + 1} times, at last with OSError: lightning\."
+        )
+        with pytest.raises(
+            TaskError, match=message + " Mend the cause. Finished tasks are kept: `daskumap res"
+        ):
+            fit_with(engine, source, place)
+        assert engine.runs(step, task) == RETRIES + 1
+        assert not daskumap.open(place).finished
+        assert task not in daskumap.open(place).store.ledger.records(step)
+        assert not list((place / "lock").iterdir())
     daskumap.resume(place, client="sequential", progress=False)
-    check_clean(place, stopped)
+    check_clean(place, whole)
 
 
 @pytest.mark.parametrize("when", ["before", "between", "after"])
-@pytest.mark.parametrize("group", PLACES)
-def test_a_worker_that_is_killed(stopped, source, place, witnesses, both, group, when):
-    step, task, writes = (BETWEEN if when == "between" else PLACES)[group]
-    begin(stopped, place, step)
-    engine = FailingEngine(DaskEngine(both), witnesses, {(step, task): [Kill(when, writes)]})
+def test_workers_that_are_killed(source, whole, place, witnesses, both, when):
+    faults = {}
+    for group in PLACES:
+        faults |= kill(group, when)
+    engine = Patient(DaskEngine(both), witnesses, faults)
     fit_with(engine, source, place)
-    check_clean(place, stopped)
-    check_counts(engine, stopped, step, attempts=2, deaths=1)
+    check_clean(place, whole)
+    check_counts(engine, whole, dead_workers=True)
 
 
-@pytest.mark.parametrize("times", [ALLOWED_FAILURES, ALLOWED_FAILURES + 1])
-def test_a_task_that_kills_its_workers(stopped, source, place, witnesses, both, times):
+def test_tasks_that_kill_their_workers(source, whole, place, witnesses, both):
     """As often as workers may die for one task, and once more; exceptions have a limit of their own."""
-    begin(stopped, place, "neighbors")
-    deaths = [Kill("before")] * times
-    faults = [*deaths[:2], OSError("lightning"), *deaths[2:]]  # the two do not add up
-    engine = FailingEngine(DaskEngine(both), witnesses, {("neighbors", 3): faults})
-    if times <= ALLOWED_FAILURES:
+    death, error = Kill("before"), OSError("lightning")
+    faults = {  # the two do not add up
+        ("partition.shuffle", 1): [death, death, error, *[death] * (ALLOWED_FAILURES - 2)],
+        ("neighbors", 3): [death, death, error, *[death] * (ALLOWED_FAILURES - 1)],
+    }
+    engine = Patient(DaskEngine(both), witnesses, faults)
+    with pytest.raises(
+        TaskError,
+        match=rf"Stage 'neighbors', task 3: {ALLOWED_FAILURES + 1} workers died while they ran it, as they "
+        r"do when memory runs out .*The plan gives a task \d+ MB \(input window .*\), and a worker [34],\d+ "
+        r"MB with 1 thread.*"
+        r"Resume with fewer threads a worker, or with more memory.* a lower `max_cell_rows` \(restart\)",
+    ):
         fit_with(engine, source, place)
-    else:
-        with pytest.raises(
-            TaskError,
-            match=r"Stage 'neighbors', task 3: 4 workers died while they ran it, as they do when memory "
-            r"runs out .*The plan gives a task \d+ MB \(input window .*\), and a worker [34],\d+ MB with 1 "
-            r"thread.*"
-            r"Resume with fewer threads a worker, or with more memory.* a lower `max_cell_rows` \(restart\)",
-        ):
-            fit_with(engine, source, place)
-        daskumap.resume(place, client="sequential", progress=False)
-    assert engine.runs("neighbors", 3) == times + 1 + (times <= ALLOWED_FAILURES)
-    check_clean(place, stopped)
+    assert engine.runs("partition.shuffle", 1) == ALLOWED_FAILURES + 2
+    assert engine.runs("neighbors", 3) == ALLOWED_FAILURES + 2
+    daskumap.resume(place, client="sequential", progress=False)
+    check_clean(place, whole)
 
 
 def test_this_process_keeps_its_threads(both):
@@ -231,26 +256,16 @@ def test_workers_keep_no_profile(workers):
     def profiles(dask_worker):
         return [name for name in dask_worker.periodic_callbacks if "profile" in name]
 
-    engine = DaskEngine(None, MEMORY, 1)
-    try:
-        for client in (engine.client, workers):
-            assert list(client.run(profiles).values()) == [[]] * len(client.scheduler_info()["workers"])
-    finally:
-        engine.close()
+    assert list(workers.run(profiles).values()) == [[]] * len(workers.scheduler_info()["workers"])
 
 
 def test_limits_of_clusters(workers, client_1x1):
-    """Of the embedded cluster and the shipped configuration; a given one has its own, the same by default."""
+    """Of the shipped configuration; a given cluster has its own, the same by default."""
 
     def allowed(dask_scheduler):
         return dask_scheduler.allowed_failures
 
-    engine = DaskEngine(None, MEMORY, 1)
-    try:
-        clients = [engine.client, workers, client_1x1]
-        assert [client.run_on_scheduler(allowed) for client in clients] == [ALLOWED_FAILURES] * 3
-    finally:
-        engine.close()
+    assert [client.run_on_scheduler(allowed) for client in (workers, client_1x1)] == [ALLOWED_FAILURES] * 2
 
 
 def _serve(pipe):
@@ -270,115 +285,115 @@ def _serve(pipe):
     time.sleep(600)
 
 
-@pytest.mark.parametrize("group", PLACES)
-def test_a_scheduler_that_is_lost(stopped, source, place, witnesses, forks, group):
-    step, task, _ = PLACES[group]
-    begin(stopped, place, step)
-    here, there = forks.Pipe()
-    scheduler = forks.Process(target=_serve, args=(there,), daemon=True)
-    scheduler.start()
-    engine = FailingEngine(DaskEngine(here.recv()), witnesses, {(step, task): [Kill(MOMENTS[group], 1)]})
-    if MOMENTS[group] == "between":
-        engine.faults = {BETWEEN[group][:2]: [Kill("between", BETWEEN[group][2])]}
-    ((step, task),) = engine.faults
-    started = time.monotonic()
-    message = (
-        rf"Stage '{step}', task \d+ was cancelled, as all are when the connection to the scheduler at tcp://"
-    )
-    with pytest.raises(TaskError, match=message + r"127\.0\.0\.1:\d+ is lost\. .* Finished tasks are kept"):
-        fit_with(engine, source, place)
-    assert time.monotonic() - started < 30
-    scheduler.join(10)
-    assert scheduler.exitcode == -signal.SIGKILL
-    assert not list((place / "lock").iterdir())
-    assert engine.runs(step, task) == 1
-    done = daskumap.open(place).status()
-    rest = FailingEngine(SequentialEngine(MEMORY), place.parent / "rest")
+@pytest.fixture
+def schedulers(forks):
+    """A scheduler for each group of stages: its process, and where its address comes from."""
+    made = {}
+    for group in PLACES:
+        here, there = forks.Pipe()
+        made[group] = forks.Process(target=_serve, args=(there,), daemon=True), here
+        made[group][0].start()
+    yield made
+    for process, _ in made.values():
+        process.kill()
+        process.join(10)
+
+
+def test_schedulers_that_are_lost(source, whole, place, witnesses, schedulers):
+    """In each stage one; another one goes on."""
+    faults = {}
+    for group, (process, address) in schedulers.items():
+        ((step, task),) = fault = kill(group, MOMENTS[group])
+        engine = FailingEngine(make_engine(address.recv()), witnesses, fault)
+        faults |= fault
+        started = time.monotonic()
+        message = r"The connection to the scheduler at tcp://127\.0\.0\.1:\d+ was lost in stage "
+        with pytest.raises(ClusterError, match=message + rf"'{step}', task \d+\. .* Finished tasks are kept"):
+            fit_with(engine, source, place)
+        assert time.monotonic() - started < 30
+        engine.close()
+        process.join(10)
+        assert process.exitcode == -signal.SIGKILL
+        assert not list((place / "lock").iterdir())
+        assert engine.runs(step, task) == 1
+    rest = FailingEngine(SequentialEngine(MEMORY), witnesses, faults)
     fit_with(rest, source, place)
-    check_clean(place, stopped)
-    assert {name: count + rest.counts().get(name, 0) for name, count in done.items()} == stopped[2]
+    check_clean(place, whole)
+    check_counts(rest, whole)
 
 
 def _drive(source, place, folder, faults):
     fit_with(FailingEngine(SequentialEngine(MEMORY), folder, faults), source, place)
 
 
-@pytest.mark.parametrize("group", PLACES)
-def test_a_driver_that_is_killed(stopped, source, place, witnesses, forks, group):
-    when = MOMENTS[group]
-    step, task, writes = (BETWEEN if when == "between" else PLACES)[group]
-    begin(stopped, place, step)
-    driver = forks.Process(
-        target=_drive, args=(source, place, witnesses, {(step, task): [Kill(when, writes)]})
-    )
-    driver.start()
-    driver.join(120)
-    assert driver.exitcode == -signal.SIGKILL
-    assert len(list((place / "lock").iterdir())) == 1  # nobody gave it back
-    done = daskumap.open(place).status()
-    assert done[step] == task  # all before it, in order, and not itself
-    rest = FailingEngine(SequentialEngine(MEMORY), place.parent / "rest")
+def test_drivers_that_are_killed(source, whole, place, witnesses, forks):
+    """In each stage one; the next one takes its place, though nobody gave the lock back."""
+    faults = {}
+    for group in PLACES:
+        fault = kill(group, MOMENTS[group])
+        ((step, task),) = fault
+        faults |= fault
+        driver = forks.Process(target=_drive, args=(source, place, witnesses, faults))
+        driver.start()
+        driver.join(120)
+        assert driver.exitcode == -signal.SIGKILL
+        assert len(list((place / "lock").iterdir())) == 1  # nobody gave it back
+        assert daskumap.open(place).status()[step] == task  # all before it, in order, and not itself
+    rest = FailingEngine(SequentialEngine(MEMORY), witnesses, faults)
     fit_with(rest, source, place)
-    check_clean(place, stopped)
-    assert {name: count + rest.counts().get(name, 0) for name, count in done.items()} == stopped[2]
+    check_clean(place, whole)
+    check_counts(rest, whole)
 
 
-@pytest.mark.parametrize("when", ["before", "between", "after"])
-def test_a_worker_that_is_killed_in_a_shared_layout(
-    stopped, source, place, witnesses, both, monkeypatch, when
-):
+def test_workers_that_are_killed_in_a_shared_layout(source, whole, place, witnesses, both):
     """With several partitions the engine passes blocks around: a segment is what is done again."""
-    begin(stopped, place, "layout")
-    monkeypatch.setattr("daskumap.api.Sizes", lambda **known: Sizes(**{**known, "layout_rows": 1024}))
-    shutil.rmtree(place / "layout", ignore_errors=True)
-    engine = FailingEngine(DaskEngine(both), witnesses, {("layout", 1): [Kill(when)]})
-    run = fit_with(engine, source, place)
-    assert run.store.array("layout/even/positions").chunks[0] == 1024
-    check_clean(place, stopped)
-    if when != "before":
-        assert engine.runs("layout.save", 1) == 2
-    assert engine.runs("layout", 1) >= (2 if when == "before" else 1)
+    moments = {number: Kill(when) for number, when in enumerate(["before", "between", "after"])}
+    faults = {("layout", number): [death] for number, death in moments.items()}
+    engine = Patient(DaskEngine(both), witnesses, faults)
+    run = fit_with(engine, source, place, layout_rows=1024)
+    assert run.store.about["sizes"]["layout_rows"] == 1024
+    check_clean(place, whole)
+    assert engine.runs("layout", 0) >= 2
+    assert [engine.runs("layout.save", number) for number in (1, 2)] == [2, 2]
 
 
-def _race(source, place, folder, barrier, outcomes):
-    barrier.wait()
-    try:
-        fit_with(FailingEngine(SequentialEngine(MEMORY), folder), source, place)
-        outcomes.put("finished")
-    except StoreError as error:
-        outcomes.put(str(error))
+def _race(source, places, barrier, outcomes):
+    for place in places:
+        barrier.wait()
+        try:
+            fit_with(SequentialEngine(MEMORY), source, place)
+            outcomes.put("finished")
+        except StoreError as error:
+            outcomes.put(str(error))
 
 
-def test_two_processes_that_race(stopped, source, place, tmp_path, forks):
+def test_two_processes_that_race(source, whole, tmp_path, forks):
     """On a free place: one runs, the other is told by whom the place is taken."""
-    for attempt in range(3):
-        shutil.rmtree(place, ignore_errors=True)
-        barrier, outcomes = forks.Barrier(2), forks.Queue()
-        drivers = [
-            forks.Process(target=_race, args=(source, place, tmp_path / f"{attempt}-{i}", barrier, outcomes))
-            for i in range(2)
-        ]
-        for driver in drivers:
-            driver.start()
-        said = sorted(outcomes.get(timeout=120) for _ in drivers)
-        for driver in drivers:
-            driver.join(60)
-        assert said[1 if said[0] != "finished" else 0] == "finished"
-        pids = {str(driver.pid) for driver in drivers}
+    places = [tmp_path / f"{attempt}.zarr" for attempt in range(3)]
+    barrier, outcomes = forks.Barrier(2), forks.Queue()
+    drivers = [
+        forks.Process(target=_race, args=(source, places, barrier, outcomes), daemon=True) for _ in range(2)
+    ]
+    for driver in drivers:
+        driver.start()
+    pids = {str(driver.pid) for driver in drivers}
+    for place in places:
+        said = [outcomes.get(timeout=120) for _ in drivers]
         refused = [text for text in said if text != "finished"]
         assert len(refused) == 1
         assert any(f"in use by process {pid} on" in refused[0] for pid in pids)
-        check_clean(place, stopped)
+        check_clean(place, whole)
+    for driver in drivers:
+        driver.join(60)
 
 
-def test_a_damaged_chunk_of_the_input_on_dask(place, tmp_path, client_1x2):
-    data = uneven_clusters(2100, 8, 6, seed=3).rows()
+def test_a_damaged_chunk_of_the_input_on_dask(source, place, tmp_path, client_1x2):
     path = tmp_path / "data.zarr"
-    zarr.create_array(str(path), data=data, chunks=(700, 8))
+    shutil.copytree(source, path)
     chunk = path / "c" / "1" / "0"
-    whole = chunk.read_bytes()
-    chunk.write_bytes(whole[:100])
+    content = chunk.read_bytes()
+    chunk.write_bytes(content[:100])
     with pytest.raises(SourceError, match=r"Rows 700 to 1400 of .*data\.zarr cannot be read: chunk 'c/1/0'"):
-        daskumap.fit(path, place, client=client_1x2, **OPTIONS)
-    chunk.write_bytes(whole)
-    assert daskumap.fit(path, place, client=client_1x2, **OPTIONS).finished
+        daskumap.fit(path, place, client=client_1x2, progress=False, **PARAMS)
+    chunk.write_bytes(content)
+    assert daskumap.fit(path, place, client=client_1x2, progress=False, **PARAMS).finished

@@ -3,15 +3,9 @@
 from daskumap.report.text import assemble, render
 
 
-class Store:
-    """The documents of a run, without a run store."""
-
-    def __init__(self, **documents):
-        self.about = {"params": {"n_neighbors": 15}, "sizes": {"rows": 1797}}
-        self.documents = documents
-
-    def load_json(self, name):
-        return self.documents.get(name.removeprefix("report/"))
+def assembled(stages=None, measures=None):
+    """Assemble the report of a run of the digits."""
+    return assemble(measures or {}, stages or {}, {"n_neighbors": 15}, {"rows": 1797})
 
 
 def step(tasks, seconds, peak, **more):
@@ -58,7 +52,7 @@ MEASURES = {
 
 
 def test_steps_are_summed_by_stage_and_peaks_are_not():
-    report = assemble(Store(stages=STEPS))
+    report = assembled(STEPS)
     assert report["steps"] == STEPS
     assert list(report["stages"]) == ["scan", "partition", "layout"]
     assert report["stages"]["partition"] == step(2001, 3.0, 300 * 10**6, read_bytes=20, written_bytes=2)
@@ -69,21 +63,21 @@ def test_steps_are_summed_by_stage_and_peaks_are_not():
 
 
 def test_a_run_without_a_report_is_a_table_of_its_stages():
-    report = assemble(Store(stages=STEPS))
+    report = assembled(STEPS)
     assert report["measures"] == {}
     assert render(report) == TABLE
 
 
 def test_a_run_that_did_nothing_yet():
-    assert render(assemble(Store())).splitlines()[1:] == ["total                      0.00"]
+    assert render(assembled()).splitlines()[1:] == ["total                      0.00"]
 
 
 def test_measures_stand_above_the_table():
-    text = render(assemble(Store(stages=STEPS, measures=MEASURES)))
+    text = render(assembled(STEPS, MEASURES))
     measures, table = text.split("\n\n")
     assert table == TABLE
     assert measures.splitlines()[0] == "rows                 1,797"
     assert "trustworthiness      not defined" in measures
     assert "duplicates" not in measures
-    twins = render(assemble(Store(stages=STEPS, measures={**MEASURES, "duplicate_rows": 3})))
+    twins = render(assembled(STEPS, {**MEASURES, "duplicate_rows": 3}))
     assert "duplicates           3" in twins

@@ -16,7 +16,7 @@ X = np.arange(60, dtype="f4").reshape(12, 5)
 MEASURE = """
 import sys
 import numpy as np
-from daskumap.engine.base import give_back
+from daskumap.engine.process import give_back
 from daskumap.sources.find import find
 def status(key):
     return next(int(l.split()[1]) * 1024 for l in open("/proc/self/status") if l.startswith(key))

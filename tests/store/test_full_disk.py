@@ -2,19 +2,18 @@
 
 import contextlib
 import errno
-import os
+import shutil
 import subprocess
 
 import pytest
 import zarr
 from conftest import sha
-from daskumap.engine.cluster import DaskEngine
 
 import daskumap
 from daskumap.cli.main import main
+from daskumap.engine.dask import DaskEngine
 from daskumap.errors import StoreError
-from daskumap.store.run import RunStore
-from daskumap.testing.faults import FailingEngine
+from daskumap.testing.faults import FailingEngine, Fault
 
 OPTIONS = {"n_epochs": 20, "checkpoint_every": 5}
 
@@ -59,53 +58,67 @@ class Filling(FailingEngine):
         return super().run(stage, *args)
 
 
+@pytest.fixture(scope="module")
+def source(tmp_path_factory, small):
+    path = tmp_path_factory.mktemp("source") / "data.zarr"
+    zarr.create_array(str(path), data=small, chunks=(100, 8))
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(small):
+    """The digest of the map."""
+    run = daskumap.fit(small, client="sequential", progress=False, random_state=1, report=False, **OPTIONS)
+    return sha(run.embedding)
+
+
 @pytest.mark.parametrize(
     "stage", ["scan", "partition.shuffle", "neighbors", "symmetrize", "layout", "report.summary"]
 )
 @pytest.mark.parametrize("client", ["sequential", "1x2"])
-def test_a_disk_that_fills_up(fit, fit_bits, small, disk, sequential, tmp_path, request, stage, client):
+def test_a_disk_that_fills_up(fit, source, whole, disk, sequential, tmp_path, request, stage, client):
+    options = {**OPTIONS, "report": True, "keep": "model"}
     engine = sequential if client == "sequential" else DaskEngine(request.getfixturevalue(f"client_{client}"))
-    path = tmp_path / "data.zarr"
-    zarr.create_array(str(path), data=small, chunks=(100, 8))
     filling = Filling(engine, tmp_path / "w", disk, stage, left=0)
     # A task's error says what its stage writes, a driver's what the whole run does.
     message = rf"Stage '{stage}', task \d+ found no space left in .* \(ENOSPC\); the stage writes \d+ MB\."
     message += r"|There is no space left for .* \(ENOSPC\); the whole run needs \d+ MB\. Free that much\."
     with pytest.raises(StoreError, match=message) as caught:
-        fit(path, disk / "run.zarr", client=filling, **OPTIONS)
+        fit(source, disk / "run.zarr", client=filling, **options)
     assert caught.value.errno == errno.ENOSPC
-    assert RunStore.open(disk / "run.zarr").names("lock") == []
+    assert daskumap.open(disk / "run.zarr").store.documents.members("lock") == []
     done = {name: count for name, count in daskumap.open(disk / "run.zarr").status().items() if count}
     # Still full: the same error, and nothing is lost.
     with pytest.raises(StoreError, match="space left"):
         daskumap.resume(disk / "run.zarr", client="sequential", progress=False)
     (disk / "ballast").unlink()
     rest = FailingEngine(sequential, tmp_path / "rest")
-    run = fit(path, disk / "run.zarr", client=rest, **OPTIONS)
-    assert sha(run.embedding) == fit_bits(small, **OPTIONS)
+    run = fit(source, disk / "run.zarr", client=rest, **options)
+    assert sha(run.embedding) == whole
     assert daskumap.verify(disk / "run.zarr") == {}
     assert not list((disk / "run.zarr").rglob("*.partial"))
     assert not set(done) & set(rest.counts()) - {stage}
 
 
-def test_a_disk_that_is_full_from_the_start(fit, small, disk, tmp_path, capsys):
+def test_a_disk_that_is_full_from_the_start(fit, source, disk, capsys):
     """Known before the run starts where there is a plan, and said in one line on the command line."""
-    path = tmp_path / "data.zarr"
-    zarr.create_array(str(path), data=small, chunks=(100, 8))
     ballast = fill(disk)
     with pytest.raises(daskumap.DaskumapError, match=r"The run store needs .* GB of disk, 0\.00 GB are free"):
-        fit(path, disk / "run.zarr", **OPTIONS)
-    assert main(["fit", str(path), str(disk / "run.zarr"), "--scheduler", "sequential"]) == 4
+        fit(source, disk / "run.zarr", **OPTIONS)
+    assert main(["fit", str(source), str(disk / "run.zarr"), "--scheduler", "sequential"]) == 4
     assert capsys.readouterr().err.count("\n") == 1
     assert not (disk / "run.zarr").exists()
     ballast.unlink()
-    assert fit(path, disk / "run.zarr", **OPTIONS).finished
-    assert os.path.isdir(disk / "run.zarr")
+    assert fit(source, disk / "run.zarr", **OPTIONS).finished
+    assert (disk / "run.zarr").is_dir()
 
 
-def test_an_array_in_memory_that_does_not_fit(fit, small, disk, monkeypatch):
-    """The copy of the input is part of the run."""
-    monkeypatch.setattr("daskumap.api._free_disk", lambda path: None)
+def test_an_array_in_memory_that_does_not_fit(fit, small, disk, sequential, tmp_path):
+    """The copy of the input is part of the run, also of one that was begun while there was room."""
+    begun = FailingEngine(sequential, tmp_path / "w", stop_at="scan")
+    with pytest.raises(Fault):
+        fit(small, disk / "run.zarr", client=begun, **OPTIONS)
+    shutil.rmtree(disk / "run.zarr" / "input")
     ballast = fill(disk, left=12_288)
     with pytest.raises(
         StoreError, match=r"There is no space left for .*ENOSPC.*the whole run needs \d+ MB\. Free"

@@ -13,8 +13,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from daskumap.kernels.jit import fast_kernel, inlined
-from daskumap.kernels.layout.forces import Forces, clip, entry, forces, layout_loss
+from daskumap.kernels.layout.components import (
+    LANES,
+    TWO,
+    AnyComponents,
+    TwoComponents,
+    attract,
+    copy_of,
+    displace,
+    distance_to,
+    moved,
+    position_of,
+    repel,
+    store,
+)
+from daskumap.kernels.layout.forces import Forces, forces, layout_loss, pull, push
+from daskumap.kernels.layout.optimizers import BETA1, BETA2, EPSILON, Adam, Sgd
 from daskumap.kernels.layout.sampling import (
     DRAW,
     PHASE,
@@ -31,6 +45,7 @@ from daskumap.kernels.layout.sampling import (
     stream_seed,
     vertex_hash,
 )
+from daskumap.kernels.parts import build
 
 __all__ = [
     "Edges",
@@ -45,16 +60,13 @@ __all__ = [
     "sgd_epoch",
 ]
 
-# Negatives come in runs of 16 float32: one AVX-512 register, two of AVX2, one cache line.
-LANES = 16
-# Adam averages the repulsion over more draws than count, at almost no cost: on Fashion-MNIST twice as many
-# raise the kNN preservation from .135 to .138, four times to .139 (two seeds each, spread .001).
-DRAWS = 2
-# uwot's batch optimizer: short memories, because the gradients are resampled every epoch.
-BETA1, BETA2, EPSILON = 0.5, 0.9, 1e-7
 
-ZERO, TWO = np.float32(0.0), np.float32(2.0)
-KEEP1, KEEP2 = np.float32(1 - BETA1), np.float32(1 - BETA2)
+class Clock(NamedTuple):
+    """The seed of the phases, which lasts for the run, the seed of the draws, and the epoch."""
+
+    phases: np.uint32
+    draws: np.uint32
+    epoch: np.uint32
 
 
 class State(NamedTuple):
@@ -105,8 +117,7 @@ def adam_epoch(
     alpha = learning_rate * (1 - epoch / n_epochs)
     unbias = (1 - BETA2 ** (epoch + 1)) ** 0.5
     step = (np.float32(alpha * unbias / (1 - BETA1 ** (epoch + 1))), np.float32(EPSILON * unbias))
-    move = _adam_2d if snapshot.shape[1] == 2 else _adam
-    move(*_inputs(snapshot, edges, pool, forces), out, first, start, stop, state, _clock(key, epoch), step)
+    _run(snapshot, out, first, start, stop, edges, pool, forces, Adam(*state, *step), _clock(key, epoch))
 
 
 def sgd_epoch(
@@ -133,185 +144,78 @@ def sgd_epoch(
     McInnes, Healy, Melville (2018), algorithm 5.
     """
     alpha = np.float32(learning_rate * (1 - epoch / n_epochs))
-    move = _sgd_2d if snapshot.shape[1] == 2 else _sgd
-    move(*_inputs(snapshot, edges, pool, forces), out, first, start, stop, _clock(key, epoch), alpha)
+    _run(snapshot, out, first, start, stop, edges, pool, forces, Sgd(alpha), _clock(key, epoch))
 
 
-def _inputs(snapshot: Array, edges: Edges, pool: Array, forces: Forces) -> tuple[Any, ...]:
+def _run(
+    snapshot: Array,
+    out: Array,
+    first: int,
+    start: int,
+    stop: int,
+    edges: Edges,
+    pool: Array,
+    forces: Forces,
+    optimizer: Any,
+    clock: Clock,
+) -> None:
     if pool.shape[1] < LANES:  # compiled code would read beyond it
         has = f"The pool has {pool.shape[1]} columns, runs of negatives take {LANES}"
         raise ValueError(f"{has}: draw it with negative_pool.")
     indptr, tails, rates = edges
     rows = Edges(readonly(indptr, np.int64), readonly(tails), readonly(rates, np.uint32))
-    tables = Forces(readonly(forces.attraction), readonly(forces.repulsion), forces.negatives)
-    return readonly(snapshot, np.float32), rows, readonly(pool, np.float32), tables
+    tables = forces._replace(attraction=readonly(forces.attraction), repulsion=readonly(forces.repulsion))
+    snapshot, pool = readonly(snapshot, np.float32), readonly(pool, np.float32)
+    components = _components(snapshot.shape[1])
+    kernel = build(WALKS[type(optimizer)], type(optimizer), type(components), type(forces))
+    kernel(snapshot, pool, tables, rows, out, first, start, stop, components, optimizer, clock)
 
 
-def _clock(key: int, epoch: int) -> tuple[np.uint32, np.uint32, np.uint32]:
-    """Return the phases' seed, which lasts for the run, the draws' seed, and the epoch."""
-    return stream_seed(key, PHASE, 0), stream_seed(key, DRAW, epoch), np.uint32(epoch)
+def _components(dims: int) -> TwoComponents | AnyComponents:
+    if dims == 2:
+        return TwoComponents()
+    position, gradient, lanes = (np.empty(size, np.float32) for size in (dims, dims, LANES))
+    return AnyComponents(position, gradient, lanes)
 
 
-@inlined
-def _attract_2d(snapshot, fired, count, x, y, table):  # type: ignore[no-untyped-def]
-    gx, gy = ZERO, ZERO
-    for k in range(count):
-        tail = np.uint64(fired[k])
-        dx, dy = x - snapshot[tail, 0], y - snapshot[tail, 1]
-        coefficient = table[entry(dx * dx + dy * dy)]
-        gx += clip(coefficient * dx)
-        gy += clip(coefficient * dy)
-    return gx, gy
+def _clock(key: int, epoch: int) -> Clock:
+    return Clock(stream_seed(key, PHASE, 0), stream_seed(key, DRAW, epoch), np.uint32(epoch))
 
 
-@inlined
-def _repel_2d(pool, count, x, y, draw_hash, table):  # type: ignore[no-untyped-def]
-    """Estimate the repulsion of `count` negatives as their number times the mean of `DRAWS` times as many.
-
-    All lanes of whole runs are used, so there is no scalar tail, and more draws make less noise.
-    """
-    gx, gy = ZERO, ZERO
-    runs = pool.shape[1] - LANES + 1
-    blocks = (DRAWS * count + LANES - 1) // LANES
-    for block in range(blocks):
-        at = np.int64(below(mix(np.uint32(draw_hash + np.uint32(block))), runs))
-        xs, ys = pool[0, at : at + LANES], pool[1, at : at + LANES]
-        for lane in range(LANES):
-            dx, dy = x - xs[lane], y - ys[lane]
-            coefficient = table[entry(dx * dx + dy * dy)]
-            gx += clip(coefficient * dx)
-            gy += clip(coefficient * dy)
-    share = np.float32(count) / np.float32(max(1, blocks * LANES))
-    return gx * share, gy * share
-
-
-@inlined
-def _step(state, row, c, gradient, step):  # type: ignore[no-untyped-def]
-    """Update the moments of one coordinate, return its displacement."""
-    mean, variance = state.mean[row, c], state.variance[row, c]
-    mean += KEEP1 * (gradient - mean)
-    variance += KEEP2 * (gradient * gradient - variance)
-    state.mean[row, c], state.variance[row, c] = mean, variance
-    return step[0] * mean / (np.sqrt(variance) + step[1])
-
-
-@fast_kernel
-def _adam_2d(snapshot, edges, pool, forces, out, first, start, stop, state, clock, step):  # type: ignore[no-untyped-def]
+def _along_gradient(  # type: ignore[no-untyped-def]
+    snapshot, pool, forces, edges, out, first, start, stop, components, optimizer, clock
+):
     fired = np.empty(longest_row(edges.indptr, start, stop), edges.tails.dtype)
     for row in range(start, stop):
         vertex = first + row
-        x, y = snapshot[vertex, 0], snapshot[vertex, 1]
-        count = fired_edges(edges, row, vertex_hash(clock[0], vertex), clock[2], fired)
-        ax, ay = _attract_2d(snapshot, fired, count, x, y, forces.attraction)
-        draw_hash = vertex_hash(clock[1], vertex)
-        rx, ry = _repel_2d(pool, count * forces.negatives, x, y, draw_hash, forces.repulsion)
-        out[row, 0] = x + _step(state, row, 0, TWO * ax + rx, step)
-        out[row, 1] = y + _step(state, row, 1, TWO * ay + ry, step)
+        count = fired_edges(edges, row, vertex_hash(clock.phases, vertex), clock.epoch, fired)
+        position = position_of(components, snapshot, vertex)
+        gradient = attract(components, position, snapshot, vertex, fired, count, forces.attraction)
+        draw_hash, negatives = vertex_hash(clock.draws, vertex), count * forces.negatives
+        gradient = repel(components, position, pool, negatives, draw_hash, forces.repulsion, gradient)
+        displace(components, position, gradient, optimizer, out, row)
 
 
-@inlined
-def _attract(snapshot, fired, count, vertex, table, gradient):  # type: ignore[no-untyped-def]
-    dims = gradient.size
-    for k in range(count):
-        d2 = ZERO
-        for c in range(dims):
-            difference = snapshot[vertex, c] - snapshot[fired[k], c]
-            d2 += difference * difference
-        coefficient = table[entry(d2)]
-        for c in range(dims):
-            gradient[c] += TWO * clip(coefficient * (snapshot[vertex, c] - snapshot[fired[k], c]))
-
-
-@inlined
-def _repel(snapshot, pool, count, vertex, draw_hash, table, lanes, gradient):  # type: ignore[no-untyped-def]
-    """Do as `_repel_2d`, coordinates outside; `lanes` (16,) float32 holds distances, then coefficients."""
-    runs = pool.shape[1] - LANES + 1
-    blocks = (DRAWS * count + LANES - 1) // LANES
-    share = np.float32(count) / np.float32(max(1, blocks * LANES))
-    for block in range(blocks):
-        at = np.int64(below(mix(np.uint32(draw_hash + np.uint32(block))), runs))
-        lanes[:] = ZERO
-        for c in range(gradient.size):
-            x, xs = snapshot[vertex, c], pool[c, at : at + LANES]
-            for lane in range(LANES):
-                lanes[lane] += (x - xs[lane]) * (x - xs[lane])
-        for lane in range(LANES):
-            lanes[lane] = table[entry(lanes[lane])]
-        for c in range(gradient.size):
-            x, xs, total = snapshot[vertex, c], pool[c, at : at + LANES], ZERO
-            for lane in range(LANES):
-                total += clip(lanes[lane] * (x - xs[lane]))
-            gradient[c] += total * share
-
-
-@fast_kernel
-def _adam(snapshot, edges, pool, forces, out, first, start, stop, state, clock, step):  # type: ignore[no-untyped-def]
+def _force_by_force(  # type: ignore[no-untyped-def]
+    snapshot, pool, forces, edges, out, first, start, stop, components, optimizer, clock
+):
     fired = np.empty(longest_row(edges.indptr, start, stop), edges.tails.dtype)
-    gradient, lanes = np.empty(snapshot.shape[1], np.float32), np.empty(LANES, np.float32)
+    everyone, alpha = snapshot.T, optimizer.alpha
     for row in range(start, stop):
         vertex = first + row
-        gradient[:] = ZERO
-        count = fired_edges(edges, row, vertex_hash(clock[0], vertex), clock[2], fired)
-        _attract(snapshot, fired, count, vertex, forces.attraction, gradient)
-        draw_hash, negatives = vertex_hash(clock[1], vertex), count * forces.negatives
-        _repel(snapshot, pool, negatives, vertex, draw_hash, forces.repulsion, lanes, gradient)
-        for c in range(gradient.size):
-            out[row, c] = snapshot[vertex, c] + _step(state, row, c, gradient[c], step)
-
-
-@inlined
-def _pushed_2d(x, y, ox, oy, table, alpha):  # type: ignore[no-untyped-def]
-    """Return (x, y) after one force from (ox, oy)."""
-    dx, dy = x - ox, y - oy
-    coefficient = table[entry(dx * dx + dy * dy)]
-    return x + alpha * clip(coefficient * dx), y + alpha * clip(coefficient * dy)
-
-
-@fast_kernel
-def _sgd_2d(snapshot, edges, pool, forces, out, first, start, stop, clock, alpha):  # type: ignore[no-untyped-def]
-    fired = np.empty(longest_row(edges.indptr, start, stop), edges.tails.dtype)
-    for row in range(start, stop):
-        vertex = first + row
-        x, y = snapshot[vertex, 0], snapshot[vertex, 1]
-        count = fired_edges(edges, row, vertex_hash(clock[0], vertex), clock[2], fired)
-        draw = vertex_hash(clock[1], vertex)
+        count = fired_edges(edges, row, vertex_hash(clock.phases, vertex), clock.epoch, fired)
+        position, draw = copy_of(components, snapshot, vertex), vertex_hash(clock.draws, vertex)
         for k in range(count):
             tail = np.uint64(fired[k])
-            x, y = _pushed_2d(x, y, snapshot[tail, 0], snapshot[tail, 1], forces.attraction, TWO * alpha)
+            pulled = pull(forces.attraction, distance_to(components, position, everyone, tail), vertex, tail)
+            position = moved(components, position, everyone, tail, pulled, TWO * alpha)
             for _ in range(forces.negatives):
                 draw = np.uint32(draw + np.uint32(1))
                 at = below(mix(draw), pool.shape[1])
-                x, y = _pushed_2d(x, y, pool[0, at], pool[1, at], forces.repulsion, alpha)
-        out[row, 0], out[row, 1] = x, y
+                pushed = push(forces.repulsion, distance_to(components, position, pool, at))
+                position = moved(components, position, pool, at, pushed, alpha)
+        store(components, position, out, row)
 
 
-@inlined
-def _push(position, others, at, stride, table, alpha):  # type: ignore[no-untyped-def]
-    """Apply one force to `position` (d,), from others[at], others[at + stride], ... of a flat array."""
-    d2, k = ZERO, at
-    for c in range(position.size):
-        d2 += (position[c] - others[k]) * (position[c] - others[k])
-        k += stride
-    coefficient, k = table[entry(d2)], at
-    for c in range(position.size):
-        position[c] += alpha * clip(coefficient * (position[c] - others[k]))
-        k += stride
-
-
-@fast_kernel
-def _sgd(snapshot, edges, pool, forces, out, first, start, stop, clock, alpha):  # type: ignore[no-untyped-def]
-    fired = np.empty(longest_row(edges.indptr, start, stop), edges.tails.dtype)
-    dims, size = np.uint64(snapshot.shape[1]), np.uint64(pool.shape[1])
-    position, everyone, candidates = np.empty(dims, np.float32), snapshot.ravel(), pool.ravel()
-    for row in range(start, stop):
-        vertex = first + row
-        position[:] = snapshot[vertex]
-        count = fired_edges(edges, row, vertex_hash(clock[0], vertex), clock[2], fired)
-        draw = vertex_hash(clock[1], vertex)
-        for k in range(count):
-            at = np.uint64(fired[k]) * dims
-            _push(position, everyone, at, np.uint64(1), forces.attraction, TWO * alpha)
-            for _ in range(forces.negatives):
-                draw = np.uint32(draw + np.uint32(1))
-                _push(position, candidates, below(mix(draw), size), size, forces.repulsion, alpha)
-        out[row] = position
+# How an optimizer of each class goes through the forces of a vertex.
+WALKS = {Adam: _along_gradient, Sgd: _force_by_force}

@@ -17,6 +17,7 @@ from daskumap.kernels.layout.sampling import (
     stream_seed,
     vertex_hash,
 )
+from daskumap.kernels.parts import element_part
 
 # Exponent and 9 mantissa bits: relative error (1 + b) / 2**10, at most 0.3 % for b <= 2. 8 bits gain no time.
 MANTISSA_BITS = 9
@@ -122,6 +123,26 @@ def clip(x):  # type: ignore[no-untyped-def]
     """Limit a gradient component, by selection, which vectorises; NaN becomes LIMIT and ends there."""
     x = x if x < LIMIT else LIMIT
     return x if x > -LIMIT else -LIMIT
+
+
+@element_part
+def pull(attraction, d2, vertex, tail):  # type: ignore[no-untyped-def]
+    """Return the coefficient of an edge, given `forces.attraction` and the squared distance of its ends."""
+
+
+@element_part
+def push(repulsion, d2):  # type: ignore[no-untyped-def]
+    """Return the coefficient of a negative, given `forces.repulsion` and its squared distance."""
+
+
+@pull.version(Forces)
+def _pull(attraction, d2, vertex, tail):  # type: ignore[no-untyped-def]
+    return attraction[entry(d2)]
+
+
+@push.version(Forces)
+def _push(repulsion, d2):  # type: ignore[no-untyped-def]
+    return repulsion[entry(d2)]
 
 
 @kernel
