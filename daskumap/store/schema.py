@@ -120,7 +120,8 @@ AXES = _cells("axes", "float32", "column", "component")
 LIMITS = _cells("limits", "float64", "bound", "component")
 PROBES = _cells("probes", "metric", "probe", "column")
 PROBE_ROWS = _cells("probe_rows", "int64", "probe")
-CELLS = Fact("facts/cells", MODEL)  # cells, probes
+# Cells, probes. It stays, as ORDER does: the sizes of arrays and the plans of all later steps rest on it.
+CELLS = Fact("facts/cells", RESULT)
 
 NEAREST = Array("assign/cells", SCRATCH, "int32", ("row", "overlap"))
 LEVELS = Array("assign/levels", SCRATCH, "uint8", ("row", "overlap"))
@@ -150,7 +151,7 @@ WIDE_OF = _order("wide_of", "int32", "cell", stays=MODEL)
 FIRST_VERTICES = _order("first_vertices", "int64", "bundle", "cell and twins")
 PROBE_IDS = _order("probe_ids", "int64", "probe", "neighbor")
 # distinct, wide, level, copies, recall (by level), groups, largest_cell, sliced_cells
-ORDER = Fact("facts/order", MODEL)
+ORDER = Fact("facts/order", RESULT)
 
 VERTEX = Array("rows/vertex", MODEL, "int64", ("row",))
 # A batch holds "rows", or "ids" where the one worker holds all rows; "cells" where wide cells are searched.
@@ -198,7 +199,7 @@ GRAPH = Exchange(
     chunk_bytes=4 << 20,
     offsets_a_chunk=1 << 19,
 )
-DEGREES = Array("graph/degrees", MODEL, "int32", ("vertex",))
+DEGREES = Array("degrees", MODEL, "int32", ("vertex",))
 GRAPH_FACTS = Fact("facts/graph", MODEL)  # largest_weight, edges, largest_degree, isolated
 
 # Map: start, layout, embedding.

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import itertools
 import os
@@ -119,11 +120,12 @@ class Witnessed:
             with fault.around():
                 killed: Receipt = self.task(context, number)
             return killed
+        # A copy: the traceback of an exception holds what its frames held, and the schedule outlives them.
         if fault is not None and not self.after:
-            raise fault
+            raise copy.copy(fault)
         receipt: Receipt = self.task(context, number)
         if fault is not None:
-            raise fault
+            raise copy.copy(fault)
         return receipt
 
 

@@ -353,6 +353,9 @@ class TracingEngine:
     def __init__(self, engine):
         self.resources, self.found, self.context = engine.resources, {}, None
 
+    def ask(self, question):
+        return [question()]
+
     def begin(self, context):
         self.context = context
 
