@@ -114,6 +114,7 @@ def test_any_array_is_embedded_or_refused(tmp_path_factory, case, metric, n_neig
     assert memory is None or sha(memory) == sha(stored)
 
 
+@pytest.mark.filterwarnings("ignore:.*encountered in")
 def test_a_row_that_is_farther_than_float32_reaches(small):
     """Its distances are infinite, as those of a row that nothing joins."""
     data = small.copy()
