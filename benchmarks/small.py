@@ -1,5 +1,4 @@
-"""Small arrays in memory, beside umap-learn: a warm fit, a cold process from import to map, CPU of a tiny
-fit.
+"""Small arrays in memory, beside umap-learn: warm, in a cold process from import to map, and the CPU of both.
 
     python benchmarks/small.py [--repeats 5] [--json FILE] [--markdown]
 

@@ -42,7 +42,8 @@ log = logging.getLogger(__name__)
 # A run of an array in memory, without a place of its own, stays in memory while it takes at most this share
 # of what the process may use.
 MEMORY_SHARE = 0.25
-INPUT_SPEC, INPUT_DIGEST = "input/source", "input/digest"
+# Written once the copy of the input is whole.
+INPUT_DIGEST = "input/digest"
 
 
 def fit_request(request: Request, run: Any, engine: Engine, progress: Progress, restart: bool) -> RunStore:
@@ -184,10 +185,8 @@ def open_fit(store: RunStore, request: Request, ingested: bool, resources: Resou
             store.put(schema.INIT.name, params.init.astype(np.float32))
         params = without_init(params)
     if ingested:
-        if store.documents.load(INPUT_SPEC) is None or schema.SOURCE.name in store.ledger.freed():
+        if store.documents.load(INPUT_DIGEST) is None or schema.SOURCE.name in store.ledger.freed():
             store.documents.save(INPUT_DIGEST, ingest(source, store.group, schema.SOURCE.name))
-            stored = find(store.group[schema.SOURCE.name])
-            store.documents.save(INPUT_SPEC, stored.spec())
         source = find(store.group[schema.SOURCE.name])
     if not store.place.shared:  # A run store that dies with this process needs no checkpoints.
         params = dataclasses.replace(params, checkpoint_every=params.epochs(source.shape[0]))
@@ -223,7 +222,7 @@ def open_known(store: RunStore, resources: Resources, reading: bool = True) -> C
 
 def open_copy(store: RunStore, reading: bool) -> Source:
     """Return the copy of an input that came from memory; an empty one where it was freed and is not read."""
-    known, spec = store.about["source"], store.documents.load(INPUT_SPEC)
+    known = store.about["source"]
     freed = schema.SOURCE.name in store.ledger.freed()
     if freed and not reading:
         return as_stored(tuple(known["shape"]), np.dtype(known["dtype"]))
@@ -232,11 +231,11 @@ def open_copy(store: RunStore, reading: bool) -> Source:
             f"{store.url} has deleted its copy of the input, as keep='embedding' says. Call daskumap.fit "
             "again with the same input to go on."
         )
-    if spec is None:
+    if store.documents.load(INPUT_DIGEST) is None:
         raise StoreError(
             f"{store.url} stopped before its input was copied. Call daskumap.fit again to go on."
         )
-    return open_spec(spec)
+    return find(store.array(schema.SOURCE.name))  # Not by the spec: the run store may have moved.
 
 
 def known_params(store: RunStore) -> Params:

@@ -190,7 +190,11 @@ between = is_compiled(), is_compiled.__wrapped__()
 
 
 def test_it_knows_whether_kernels_are_compiled(package):
-    code = IS_COMPILED + EPOCH.rsplit("\n", 2)[0] + "\nprint(json.dumps([before, between, is_compiled.__wrapped__()]))"
+    code = (
+        IS_COMPILED
+        + EPOCH.rsplit("\n", 2)[0]
+        + "\nprint(json.dumps([before, between, is_compiled.__wrapped__()]))"
+    )
     assert run(package, code)[0] == [False, [False, False], True]
     asked = "import json; from daskumap.kernels.jit import is_compiled; print(json.dumps(is_compiled()))"
     assert run(package, asked)[0] is True

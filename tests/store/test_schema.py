@@ -67,7 +67,9 @@ def test_each_item_is_read_after_it_was_written():
 
 def test_dimensions_and_columns_are_known():
     """Those that only a task knows are those of arrays that tasks make themselves."""
-    documented = {line.split()[0] for line in schema.__doc__.splitlines() if line[:1].isalpha() and "  " in line}
+    documented = {
+        line.split()[0] for line in schema.__doc__.splitlines() if line[:1].isalpha() and "  " in line
+    }
     known = documented | {"seed", "bucket", "group", ""}
     for item in items().values():
         if isinstance(item, schema.Exchange):
