@@ -45,7 +45,7 @@ SPEED = {
     "cold_fit": "cold, import to end of fit, s",
     "layout": "layout alone, warm, s",
     "peak": "peak memory of a cold fit, MB",
-    "overhead": "dask's share of the layout",
+    "overhead": "layout's share outside its kernels, warm",
 }
 
 

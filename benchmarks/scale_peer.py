@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--columns", type=int, default=64)
     parser.add_argument("--memory", default="1500MB", help="memory given to daskumap")
-    parser.add_argument("--threads", type=int, help="of daskumap's worker; all cores by default")
+    parser.add_argument("--threads", type=int, help="of daskumap; all cores by default")
 
 
 def run(arguments: argparse.Namespace) -> measure.Outcome:

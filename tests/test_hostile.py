@@ -114,6 +114,15 @@ def test_any_array_is_embedded_or_refused(tmp_path_factory, case, metric, n_neig
     assert memory is None or sha(memory) == sha(stored)
 
 
+@pytest.mark.filterwarnings("ignore:.*encountered in")
+def test_a_row_that_is_farther_than_float32_reaches(small):
+    """Its distances are infinite, as those of a row that nothing joins."""
+    data = small.copy()
+    data[7, 3] = 1.9e19  # whose square is none
+    map_ = daskumap.fit(data, **QUICK).embedding[:]
+    assert np.flatnonzero(np.isnan(map_).any(axis=1)).tolist() == [7]
+
+
 NUMBERS = st.one_of(
     st.integers(-2, 2**70),
     st.floats(allow_nan=True, allow_infinity=True),

@@ -19,6 +19,11 @@ FAST = {"reassoc", "contract", "arcp", "nsz"}
 MAIN_KERNELS = ("graph.calibrate.calibrate", "graph.union.fuzzy_union", "layout.epochs.")
 
 
+def is_ours(thing: Any) -> bool:
+    """Return whether a function or class is of this package, whose source decides where the cache lies."""
+    return str(thing.__module__).startswith("daskumap.kernels.")
+
+
 def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """Return a decorator that compiles with options of `numba.njit` and keeps the machine code on disk.
 
@@ -27,7 +32,7 @@ def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
 
     def decorate(function: Callable[..., Any]) -> Any:
         dispatcher: Any = numba.njit(nogil=True, **options)(function)
-        if dispatcher is not function:  # as it is with NUMBA_DISABLE_JIT
+        if dispatcher is not function and is_ours(function):  # The same with NUMBA_DISABLE_JIT.
             dispatcher._cache = KernelCache(function)
         return dispatcher
 

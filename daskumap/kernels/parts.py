@@ -17,7 +17,9 @@ from functools import cache
 from types import FunctionType
 from typing import Any
 
-from daskumap.kernels.jit import FAST, compiled, fast_kernel, inlined
+import numba
+
+from daskumap.kernels.jit import FAST, compiled, fast_kernel, inlined, is_ours
 
 inlined_by_llvm = compiled(fastmath=FAST, forceinline=True)
 
@@ -72,7 +74,9 @@ _building = threading.Lock()
 def _build(function: Callable[..., Any], *classes: Any) -> Any:
     kernel = _with_versions(function, classes)
     kernel.__qualname__ = "_".join((function.__name__, *(class_.__name__ for class_ in classes)))
-    return fast_kernel(kernel)
+    # The cache knows the source of this package alone: with a user's class there would be no telling.
+    ours = all(is_ours(class_) for class_ in classes)
+    return fast_kernel(kernel) if ours else numba.njit(nogil=True, fastmath=FAST)(kernel)
 
 
 def _with_versions(function: Any, classes: tuple[type, ...]) -> FunctionType:

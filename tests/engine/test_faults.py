@@ -14,15 +14,14 @@ import signal
 import sys
 import time
 from collections import Counter
-from pathlib import Path
 
 import dask
 import distributed.utils
 import pytest
-import yaml
 import zarr
 from conftest import sha
 from distributed import Client, LocalCluster
+from shipped_config import ALLOWED_FAILURES, LOCAL
 
 import daskumap
 from daskumap.engine.base import RETRIES
@@ -63,15 +62,6 @@ def kill(group, when):
     return {(step, task): [Kill(when, writes)]}
 
 
-def file_config():
-    """What the shipped configuration of a cluster says."""
-    path = Path(__file__).parents[2] / "cluster_configs" / "local.yaml"
-    return yaml.safe_load(path.read_text())
-
-
-ALLOWED_FAILURES = file_config()["distributed"]["scheduler"]["allowed-failures"]
-
-
 @pytest.fixture(scope="module")
 def forks():
     """A context whose processes begin with everything imported: the nanny's, schedulers and drivers.
@@ -93,7 +83,7 @@ def workers(forks):
     spawning = {"distributed.worker.multiprocessing-method": "forkserver"}
     defaults = {"distributed": dask.config.get("distributed")}
     with (
-        dask.config.set(dask.config.merge(defaults, file_config())),
+        dask.config.set(dask.config.merge(defaults, LOCAL)),
         dask.config.set(spawning),
         LocalCluster(
             n_workers=2,

@@ -13,8 +13,8 @@ import psutil
 import pytest
 import zarr
 from conftest import sha
-from daskumap.engine.cluster import ALLOWED_FAILURES
 from distributed import Client, LocalCluster
+from shipped_config import LOCAL
 
 import daskumap
 from daskumap.testing.datasets import uneven_clusters
@@ -29,11 +29,12 @@ def usage():
     return process.memory_info().rss, process.num_threads(), process.num_fds()
 
 
-def fits(data, tmp_path, count, client):
+def fits(data, folder, count, client):
     """Fit again and again, each time into another store; return the usage after each."""
     found = []
     for number in range(count):
-        run = daskumap.fit(data, tmp_path / f"{client}-{number}.zarr", client=client, threads=2, **QUICK)
+        place = None if folder is None else folder / f"{client}-{number}.zarr"
+        run = daskumap.fit(data, place, client=client, threads=1 if client == "sequential" else 2, **QUICK)
         assert run.finished
         del run
         found.append(usage())
@@ -41,8 +42,10 @@ def fits(data, tmp_path, count, client):
 
 
 @pytest.mark.parametrize("client", ["sequential", None])
-def test_many_fits_in_one_process(small, tmp_path, client):
-    _compare(fits(small, tmp_path, 8, client), warm=4, growth=30_000_000)
+@pytest.mark.parametrize("where", ["memory", "disk"])
+def test_many_fits_in_one_process(small, tmp_path, where, client):
+    found = fits(small, tmp_path if where == "disk" else None, 8, client)
+    _compare(found, warm=4, growth=30_000_000)
 
 
 @pytest.mark.slow
@@ -88,7 +91,7 @@ def soak(tmp_path, rows, columns, seconds, workers, **options):
     options = {"progress": False, "random_state": 1, **options}
     whole = daskumap.fit(path, tmp_path / "whole.zarr", client="sequential", **options)
     with (
-        dask.config.set({"distributed.scheduler.allowed-failures": ALLOWED_FAILURES}),
+        dask.config.set(dask.config.merge({"distributed": dask.config.get("distributed")}, LOCAL)),
         LocalCluster(
             n_workers=workers,
             threads_per_worker=1,

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
+from daskumap.kernels.cache import cached_names
 from daskumap.kernels.layout import epochs, forces
 from daskumap.kernels.layout.forces import entry, pull, push
 from daskumap.kernels.parts import build, element_part, part
@@ -103,3 +104,5 @@ def test_a_term_is_added_once(epoch, d):
     by_table = moved(table._replace(attraction=np.float32(0.5) * table.attraction))
     np.testing.assert_allclose(moved(Halved(*table)), by_table, rtol=1e-5, atol=1e-5)
     assert np.abs(moved(table) - by_table).max() > 1e-3
+    # The cache knows the source of the package alone, so it keeps nothing that was built with a user's class.
+    assert not [name for name in cached_names() if "Halved" in name]

@@ -48,12 +48,13 @@ def slices_of(rows: Array, cells: Array, slice_starts: Array) -> Array:
     rows
         (...) int64 row ids.
     cells
-        (..., m) int32: the cells that each joins, -1 for none.
+        (..., m) int32: the cells that each joins, negative for none.
     slice_starts
         (c + 1,) int64: first slice of each cell.
     """
-    pieces = np.diff(slice_starts)[cells]
-    slices = slice_starts[cells] + mix_rows(mix_rows(rows)[..., None] ^ cells) % pieces
+    some = np.maximum(cells, 0)
+    pieces = np.diff(slice_starts)[some]
+    slices = slice_starts[some] + mix_rows(mix_rows(rows)[..., None] ^ some) % pieces
     return np.where(cells >= 0, slices, -1)
 
 

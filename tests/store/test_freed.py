@@ -1,0 +1,237 @@
+"""Scratch goes when its last reader is done, as `keep` says; resume, verify and repair know it."""
+
+import shutil
+
+import numpy as np
+import pytest
+import zarr
+from conftest import sha
+from zarr.storage import MemoryStore
+
+import daskumap
+from daskumap.driver import FINISHED, STAGES
+from daskumap.errors import StoreError
+from daskumap.params import make_params
+from daskumap.pipeline import FIT, steps_of
+from daskumap.store import schema
+from daskumap.store.places import find_place
+from daskumap.store.run import RunStore
+from daskumap.testing.faults import FailingEngine, Fault
+
+OPTIONS = {"n_epochs": 20, "checkpoint_every": 5, "report": True}
+STEPS = [step.name for step in steps_of(FIT, make_params({}))]
+ITEMS = {item.name: item for step, _ in FIT for item in (*step.reads, *step.writes)}
+# A chunk of what a model consists of, and the step that makes it.
+MODEL = {
+    "partition.cells": "cells/centroids/c/0/0",
+    "partition.order": "order/cell_starts/c/0",
+    "partition.shuffle": "rows/vertex/c/0",
+    "neighbors.merge": "knn/distances/c/0/0",
+    "calibrate": "calibration/sigma/c/0",
+    "symmetrize": "graph/00000000/weights/c/0",
+    "publish": "embedding/c/0/0",
+}
+
+
+def present(place):
+    """Return the names of the items of the schema that a run store holds."""
+    store = daskumap.open(place).store
+
+    def has(item):
+        if isinstance(item, schema.Fact):
+            return store.documents.load(item.name) is not None
+        if isinstance(item, schema.File):
+            return store.documents.load_bytes(item.name) is not None
+        return item.name in store.group
+
+    return {name for name, item in ITEMS.items() if has(item)}
+
+
+def flip(path):
+    content = path.read_bytes()
+    path.write_bytes(content[:9] + bytes([content[9] ^ 16]) + content[10:])
+
+
+def resume(place, **options):
+    return daskumap.resume(place, client="sequential", progress=False, **options)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory, small):
+    path = tmp_path_factory.mktemp("source") / "data.zarr"
+    zarr.create_array(str(path), data=small, chunks=(128, 8))
+    return path
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory, source):
+    """A finished run for each `keep`, to be copied before it is changed."""
+    folder, quiet = tmp_path_factory.mktemp("kept"), {"client": "sequential", "progress": False}
+    for keep in schema.KEEP:
+        daskumap.fit(source, folder / keep, keep=keep, random_state=1, **quiet, **OPTIONS)
+    return {keep: folder / keep for keep in schema.KEEP}
+
+
+@pytest.fixture(scope="module")
+def whole(kept):
+    """The digest of the map."""
+    return sha(daskumap.open(kept["all"]).embedding)
+
+
+@pytest.fixture
+def place(tmp_path):
+    return tmp_path / "run.zarr"
+
+
+@pytest.mark.parametrize("keep", schema.KEEP)
+def test_what_is_kept(kept, whole, keep):
+    everything = present(kept["all"])
+    assert {"shuffle", "found", "reverse", "layout/even/positions", "facts/loss"} <= everything
+    assert present(kept[keep]) == {name for name in everything if ITEMS[name].stays >= schema.KEEP[keep]}
+    run = daskumap.open(kept[keep])
+    assert sha(run.embedding) == whole
+    assert run.status() == daskumap.open(kept["all"]).status()
+    assert run.report["measures"] == daskumap.open(kept["all"]).report["measures"]
+    assert run.store.documents.load(STAGES).keys() == set(STEPS)
+    assert daskumap.verify(kept[keep]) == {}
+    if keep == "embedding":
+        with pytest.raises(StoreError, match=r"kept its embedding alone\. Fit with keep='model'"):
+            run.knn()
+    else:
+        assert sha(run.knn()[0]) == sha(daskumap.open(kept["all"]).knn()[0])
+
+
+def test_a_model_is_the_default(kept):
+    assert daskumap.open(kept["model"]).params["keep"] == make_params({}).keep
+
+
+@pytest.mark.parametrize("keep", schema.KEEP)
+def test_the_copy_of_an_array_in_memory(fit, small, whole, place, keep):
+    """A model holds the rows that it is of; an embedding alone does without, and can be verified as well."""
+    run = fit(small, place, keep=keep, **OPTIONS)
+    assert sha(run.embedding) == whole
+    assert ("input/rows" in run.store.group) == (keep != "embedding")
+    assert daskumap.verify(place) == {}
+    assert resume(place).finished
+    flip(place / "embedding/c/0/0")
+    assert list(daskumap.verify(place, repair=True)) == ["publish"]
+    if keep == "embedding":
+        with pytest.raises(StoreError, match=r"kept no copy of its input\. Call daskumap\.fit with it again"):
+            resume(place)
+        fit(small, place, keep=keep, **OPTIONS)
+    else:
+        resume(place)
+    assert sha(daskumap.open(place).embedding) == whole
+    assert ("input/rows" in daskumap.open(place).store.group) == (keep != "embedding")
+    assert daskumap.verify(place) == {}
+
+
+@pytest.mark.parametrize("keep", ["model", "embedding"])
+def test_a_start_that_the_user_gave(fit, small, place, keep):
+    """It stays: nobody but the user could bring it again."""
+    start = np.asarray(small[:, :2], np.float32)
+    before = sha(fit(small, place, keep=keep, init=start, **{**OPTIONS, "report": False}).embedding)
+    flip(place / "embedding/c/0/0")
+    daskumap.verify(place, repair=True)
+    if keep == "model":
+        resume(place)
+    else:
+        fit(small, place, keep=keep, init=start, **{**OPTIONS, "report": False})
+    assert sha(daskumap.open(place).embedding) == before
+
+
+def test_a_run_that_stops_before_each_step(fit, source, whole, kept, place, sequential, tmp_path):
+    for step in STEPS:
+        engine = FailingEngine(sequential, tmp_path / "w", stop_at=step)
+        with pytest.raises(Fault):
+            fit(source, place, client=engine, keep="model", **OPTIONS)
+        assert daskumap.verify(place) == {}
+    run = resume(place)
+    assert sha(run.embedding) == whole
+    assert FailingEngine(sequential, tmp_path / "w").counts() == {
+        step: count for step, count in run.status().items() if step != STEPS[-1]
+    }
+    assert present(place) == present(kept["model"])
+
+
+def test_a_run_that_stops_in_each_step(fit, source, whole, kept, place, sequential, tmp_path):
+    for step in STEPS:
+        engine = FailingEngine(sequential, tmp_path / step, {(step, 0): [Fault("x")]}, after=True)
+        with pytest.raises(daskumap.DaskumapError, match=f"Stage '{step}', task 0 failed"):
+            fit(source, place, client=engine, keep="model", **OPTIONS)
+        assert daskumap.verify(place) == {}
+    assert sha(resume(place).embedding) == whole
+    assert present(place) == present(kept["model"])
+
+
+@pytest.mark.parametrize(("keep", "step"), [*(("model", step) for step in MODEL), ("embedding", "publish")])
+def test_damage_is_mended_from_what_was_freed(kept, whole, place, caplog, keep, step):
+    """Steps whose products were freed and are needed again run again, and theirs are freed again."""
+    shutil.copytree(kept[keep], place)
+    flip(place / MODEL[step])
+    assert list(daskumap.verify(place)) == [step]
+    assert list(daskumap.verify(place, repair=True)) == [step]
+    assert not daskumap.open(place).finished
+    run = resume(place)
+    assert sha(run.embedding) == whole
+    assert run.finished
+    assert daskumap.verify(place) == {}
+    assert present(place) == present(kept[keep])
+    assert run.status() == daskumap.open(kept[keep]).status()
+    if step == "publish":
+        assert "Stage 'layout' runs again: layout/" in caplog.text
+        assert "was freed and is needed" in caplog.text
+
+
+def test_a_damaged_record_where_inputs_were_freed(fit, source, whole, kept, place, sequential, tmp_path):
+    """The step runs again, and before it those whose products it needs."""
+    engine = FailingEngine(sequential, tmp_path / "w", stop_at="neighbors")
+    with pytest.raises(Fault):
+        fit(source, place, client=engine, keep="model", **OPTIONS)
+    flip(place / "ledger/partition.shuffle/00000000.json")
+    assert sha(resume(place).embedding) == whole
+    assert present(place) == present(kept["model"])
+
+
+def test_a_driver_that_died_while_it_freed(fit, source, whole, kept, place, sequential, tmp_path):
+    """The list of what is freed is written, and half of it is there: that half goes."""
+    engine = FailingEngine(sequential, tmp_path / "w", stop_at="layout")
+    with pytest.raises(Fault):
+        fit(source, place, client=engine, keep="model", **OPTIONS)
+    freed = daskumap.open(place).store.ledger.freed()
+    assert {"shuffle", "found", "reverse", "assign/axes"} <= freed
+    for name in freed:
+        if (kept["all"] / name).is_dir():
+            shutil.copytree(kept["all"] / name, place / name, dirs_exist_ok=True)
+            for path in [path for path in (place / name).rglob("*") if path.is_file()][::2]:
+                path.unlink()
+    assert daskumap.verify(place) == {}
+    assert sha(resume(place).embedding) == whole
+    assert present(place) == present(kept["model"])
+
+
+def test_a_driver_that_died_before_it_said_that_it_is_finished(kept, whole, place):
+    shutil.copytree(kept["model"], place)
+    RunStore.open(find_place(place)).documents.delete(f"{FINISHED}.json")
+    before = {step: daskumap.open(place).store.ledger.records(step) for step in STEPS}
+    run = resume(place)
+    assert run.finished
+    assert sha(run.embedding) == whole
+    assert {step: run.store.ledger.records(step) for step in STEPS} == before
+
+
+class Undeletable(MemoryStore):
+    """A store in memory that does not let go of the sample."""
+
+    async def delete_dir(self, prefix):
+        if prefix == "scan/sample":  # as a whole
+            raise OSError("lightning")
+        await super().delete_dir(prefix)
+
+
+def test_what_is_freed_is_said_before_it_goes(fit, small):
+    """So a driver that dies between the two leaves nothing that looks like damage."""
+    memory = Undeletable()
+    with pytest.raises(StoreError, match="lightning"):
+        fit(small, memory, keep="model", **OPTIONS)
+    assert "scan/sample" in RunStore.open(find_place(memory)).ledger.freed()

@@ -1,0 +1,113 @@
+"""How a run is begun, and how it goes on: what it says of itself, and when it is refused."""
+
+import logging
+
+import numba
+import pytest
+import zarr
+from conftest import sha
+
+import daskumap
+from daskumap.driver import FINISHED
+from daskumap.engine.sequential import SequentialEngine
+from daskumap.errors import RunMismatchError, StoreError
+from daskumap.request import make_request
+from daskumap.session import describe, versions
+from daskumap.store.places import find_place
+from daskumap.store.run import RunStore
+from daskumap.testing.faults import FailingEngine, Fault
+
+OPTIONS = {"n_epochs": 10}
+
+
+@pytest.fixture
+def place(tmp_path):
+    return tmp_path / "run.zarr"
+
+
+@pytest.fixture
+def stopped(fit, small, place, sequential, tmp_path):
+    """A run store that stopped before its layout."""
+    with pytest.raises(Fault):
+        fit(small, place, client=FailingEngine(sequential, tmp_path / "w", stop_at="layout"), **OPTIONS)
+    return place
+
+
+@pytest.fixture
+def upgraded(monkeypatch):
+    """Another numba than before."""
+    made = {**versions(), "numba": "99.0"}
+    monkeypatch.setattr("daskumap.session.versions", lambda: made)
+
+
+def test_versions_are_recorded(fit, small):
+    recorded = fit(small, **OPTIONS).store.about["versions"]
+    assert recorded == versions()
+    wanted = {"daskumap", "kernels", "numba", "numpy", "scipy", "scikit-learn", "pynndescent"}
+    assert recorded.keys() == wanted
+    assert recorded["daskumap"] == daskumap.__version__
+    assert recorded["numba"] == numba.__version__
+
+
+def test_bits_of_two_versions_do_not_mix(fit, small, stopped, upgraded):
+    message = rf"begun by other versions: numba was '{versions()['numba']}' and is now '99\.0'\. Bits of both"
+    with pytest.raises(RunMismatchError, match=message):
+        daskumap.resume(stopped, client="sequential", progress=False)
+    with pytest.raises(RunMismatchError, match=message + r" would mix\. .* restart \(--restart\)"):
+        fit(small, stopped, **OPTIONS)
+    assert fit(small, stopped, restart=True, **OPTIONS).finished
+
+
+def test_other_versions_are_said_of_a_finished_run(fit, small, place, upgraded, caplog, request):
+    made = fit(small, place, **OPTIONS)
+    assert "other versions" not in caplog.text
+    request.getfixturevalue("monkeypatch").undo()
+    assert sha(fit(small, place, **OPTIONS).embedding) == sha(made.embedding)
+    assert "was made by other versions: numba was '99.0' and is now" in caplog.text
+    caplog.clear()
+    assert daskumap.resume(place, client="sequential", progress=False).finished
+    assert "was made by other versions: numba was '99.0' and is now" in caplog.text
+    assert daskumap.verify(place) == {}
+
+
+@pytest.mark.parametrize("again", ["fit", "resume"])
+def test_a_finished_run_says_that_nothing_was_left_to_do(fit, small, place, caplog, again):
+    with caplog.at_level(logging.INFO, "daskumap"):
+        finished = fit(small, place, **OPTIONS).store.documents.load(FINISHED)
+        assert "Nothing was left" not in caplog.text
+        if again == "fit":
+            fit(small, place, **OPTIONS)
+        else:
+            daskumap.resume(place, client="sequential", progress=False)
+    said = [record.getMessage() for record in caplog.records if "Nothing was left" in record.getMessage()]
+    assert said == [f"Nothing was left to do: the run in {place} was finished at {finished}."]
+
+
+def test_a_run_that_stopped_before_its_input_was_copied(fit, small, place):
+    """It says what it is, and nothing else is there: only a fit brings the rows."""
+    request = make_request(small, {"random_state": 1, "keep": "all", "report": False, **OPTIONS}, None)
+    planned = request.plan(SequentialEngine(4 * 10**9).resources, ingested=True)
+    RunStore.open_or_create(find_place(place), describe(planned, request))
+    for go_on in (daskumap.resume, daskumap.verify):
+        with pytest.raises(
+            StoreError, match=r"stopped before its input was copied\. Call daskumap\.fit again"
+        ):
+            go_on(place)
+    assert fit(small, place, **OPTIONS).finished
+    assert daskumap.verify(place) == {}
+
+
+def test_a_run_that_has_not_begun_has_no_damage(fit, small, write, place, sequential, tmp_path):
+    with pytest.raises(Fault):
+        fit(write(small), place, client=FailingEngine(sequential, tmp_path / "w", stop_at="scan"), **OPTIONS)
+    assert daskumap.verify(place) == {}
+
+
+def test_a_zarr_store_is_a_place(fit, small, place):
+    """A run store in a store that the caller holds, and in a local one by its path."""
+    memory = zarr.storage.MemoryStore()
+    run = fit(small, memory, **OPTIONS)
+    assert sha(daskumap.open(memory).embedding) == sha(run.embedding)
+    local = fit(small, zarr.storage.LocalStore(place), **OPTIONS)
+    assert local.path == str(place)
+    assert sha(daskumap.open(place).embedding) == sha(run.embedding)
