@@ -13,11 +13,12 @@ from conftest import sha
 from distributed import Client, LocalCluster
 from zarr.storage import MemoryStore
 
+import daskumap
 from daskumap.engine.sequential import SequentialEngine
 from daskumap.engine.threads import ThreadsEngine
 from daskumap.kernels.jit import is_compiled
 from daskumap.planning import sizes
-from daskumap.testing.faults import ShufflingEngine
+from daskumap.testing.faults import FailingEngine, Fault, ShufflingEngine
 
 COMMON = {"n_epochs": 20, "checkpoint_every": 12, "max_cell_rows": 1024, "negative_sample_rate": 3}
 
@@ -242,3 +243,41 @@ def test_same_bits_however_blocks_are_bundled(fit, clustered, block_sizes, monke
     four = fit(rows, **options)
     assert [run.store.array("counts/members").shape[0] for run in (one, four)] == [1, 4]
     assert sha(four.embedding) == sha(one.embedding)
+
+
+@pytest.fixture(scope="module")
+def lonely(clustered):
+    """Twins, and rows that are too far from all others for an edge: the map has NaN for these."""
+    rows = np.concatenate([clustered[:1000], clustered[:500]])
+    rows[::100] += np.arange(1, 16, dtype=np.float32)[:, None] * 1e3
+    return rows, {"unique": True, "n_epochs": 6, "max_cell_rows": 512, "disconnection_distance": 100.0}
+
+
+@pytest.mark.parametrize("report", [False, True])
+@pytest.mark.parametrize("keep", ["model", "embedding"])
+def test_same_bits_of_rows_off_the_map_whatever_is_freed(fit, lonely, known, keep, report):
+    rows, options = lonely
+    run = fit(rows, keep=keep, report=report, **options)
+    assert sha(run.embedding) == reference_of_lonely(fit, lonely, known)
+
+
+def reference_of_lonely(fit, lonely, known):
+    if "lonely" not in known:
+        embedding = fit(lonely[0], **lonely[1]).embedding[:]
+        assert np.isnan(embedding).any(axis=1).sum() >= 15
+        known["lonely"] = sha(embedding)
+    return known["lonely"]
+
+
+@pytest.mark.parametrize("keep", ["model", "embedding"])
+@pytest.mark.parametrize("stage", ["partition.assign", "neighbors.merge", "initialize", "publish"])
+def test_same_bits_of_a_run_that_stopped_after_it_freed(
+    fit, lonely, known, tmp_path, sequential, keep, stage
+):
+    rows, options = lonely
+    engine = FailingEngine(sequential, tmp_path / "witnesses", stop_at=stage)
+    with pytest.raises(Fault):
+        fit(rows, tmp_path / "run.zarr", client=engine, keep=keep, **options)
+    assert daskumap.open(tmp_path / "run.zarr").store.ledger.freed()
+    run = fit(rows, tmp_path / "run.zarr", keep=keep, **options)
+    assert sha(run.embedding) == reference_of_lonely(fit, lonely, known)

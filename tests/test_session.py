@@ -111,3 +111,9 @@ def test_a_zarr_store_is_a_place(fit, small, place):
     local = fit(small, zarr.storage.LocalStore(place), **OPTIONS)
     assert local.path == str(place)
     assert sha(daskumap.open(place).embedding) == sha(run.embedding)
+
+
+def test_a_run_store_that_was_moved_goes_on(fit, small, stopped, tmp_path):
+    """It holds the copy of its input, wherever it lies."""
+    run = daskumap.resume(stopped.rename(tmp_path / "moved.zarr"), client="sequential", progress=False)
+    assert sha(run.embedding) == sha(fit(small, **OPTIONS).embedding)

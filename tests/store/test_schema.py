@@ -1,8 +1,9 @@
 """The schema: each item has one writer and later readers, is touched as declared, and lies as declared."""
 
 import ast
+import dataclasses
+import itertools
 from collections import defaultdict
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +11,13 @@ import pytest
 import zarr
 
 import daskumap
+from daskumap.engine.sequential import SequentialEngine
 from daskumap.kernels.cells.join import LEVELS
 from daskumap.kernels.cells.slices import join_cells
-from daskumap.params import make_params
-from daskumap.pipeline import FIT, steps_of
-from daskumap.planning.job import Job
-from daskumap.planning.sizes import Resources, Sizes
-from daskumap.runtime.context import SINGLE, Context
-from daskumap.sources.find import find
+from daskumap.pipeline import FIT
+from daskumap.report.progress import choose_progress
+from daskumap.request import make_request
+from daskumap.session import fit_request
 from daskumap.stages.cells import choose, order
 from daskumap.store import schema
 from daskumap.store.exchange import batch_name
@@ -25,59 +25,142 @@ from daskumap.store.exchange import batch_name
 STEPS = [step for step, _ in FIT]
 # What the driver brings into the run store before the first step.
 BROUGHT = (schema.SOURCE, schema.INIT)
-# What no step reads: it is for the user, or for a model.
-RESULTS = (schema.MEASURES, schema.PICTURE)
+# What no step reads: it is for the user, and `CELLS` for plans.
+UNREAD = (schema.MEASURES, schema.PICTURE, schema.CELLS)
+# The moments: what the next segment of the same step reads.
+READ_BACK = tuple(item for slot in schema.STATE for item in slot[1:])
+# Of arrays that tasks make themselves, since only they know how many there are.
+MADE = ("micro-cell", "bound", "cell bound", "group bound")
 
 
-def items():
-    """Return all items of the schema by name."""
-    found = {}
-    for value in vars(schema).values():
-        for item in value if isinstance(value, tuple) else (value,):
-            for each in item if isinstance(item, tuple) else (item,):
-                if isinstance(each, schema.Item):
-                    assert found.setdefault(each.name, each) is each, f"two items are called {each.name}"
-    return found
+def flatten(value):
+    if not isinstance(value, tuple):
+        return [value]
+    return [part for each in value for part in flatten(each)]
+
+
+def all_items():
+    found = [each for value in vars(schema).values() for each in flatten(value)]
+    return list(dict.fromkeys(item for item in found if isinstance(item, schema.Item)))
+
+
+def names(items):
+    return {item.name for item in items}
+
+
+ITEMS = all_items()
+
+
+def test_each_item_has_a_place_of_its_own():
+    """To free one is to delete its folder."""
+    paths = sorted(f"{item.name}/" for item in ITEMS)
+    assert len(paths) > 60
+    assert not [(outer, inner) for outer, inner in itertools.pairwise(paths) if inner.startswith(outer)]
 
 
 def test_each_item_has_one_writer():
-    writers = defaultdict(list)
-    for step in STEPS:
-        for item in step.writes:
-            writers[item.name].append(step.name)
-    assert writers.keys() | {item.name for item in BROUGHT} == items().keys()
-    assert not writers.keys() & {item.name for item in BROUGHT}
-    assert {name: found for name, found in writers.items() if len(found) > 1} == {}
+    written = [item for step in STEPS for item in step.writes]
+    assert len(set(written)) == len(written)
+    assert names(written) | names(BROUGHT) == names(ITEMS)
+    assert not names(written) & names(BROUGHT)
 
 
 def test_each_item_is_read_after_it_was_written():
-    written, read = {item.name for item in BROUGHT}, set()
+    written, read = names(BROUGHT), set()
     for step in STEPS:
-        early = {item.name for item in step.reads} - written
-        assert not early, f"{step.name} reads {early}, which nothing has written by then"
-        assert not {item.name for item in step.reads} & {item.name for item in step.writes}
-        written |= {item.name for item in step.writes}
-        read |= {item.name for item in step.reads}
-    scratch = {name for name, item in items().items() if item.stays == schema.SCRATCH}
-    assert scratch <= read, "what is not kept and not read is not needed"
-    assert {name for name, item in items().items() if item in RESULTS} == {
-        name for name, item in items().items() if item.stays == schema.RESULT and name not in read
-    }
+        assert not names(step.reads) - written, step.name
+        assert not names(step.reads) & names(step.writes), step.name
+        written |= names(step.writes)
+        read |= names(step.reads)
+    assert written - read == names(UNREAD) | names(READ_BACK)
+    assert all(item.stays == schema.RESULT for item in UNREAD)
 
 
-def test_dimensions_and_columns_are_known():
-    """Those that only a task knows are those of arrays that tasks make themselves."""
-    documented = {
-        line.split()[0] for line in schema.__doc__.splitlines() if line[:1].isalpha() and "  " in line
-    }
-    known = documented | {"seed", "bucket", "group", ""}
-    for item in items().values():
+def test_dimensions_are_described():
+    table = schema.__doc__.split("===\n")[1]
+    described = {line[:11].strip() for line in table.splitlines() if not line.startswith("=")}
+    for item in ITEMS:
+        if isinstance(item, schema.Array):
+            assert set(item.dims) <= described | {*MADE, "cell and twins"}, item.name
         if isinstance(item, schema.Exchange):
-            assert {width for _, width in item.columns.values()} <= known, item.name
-            assert item.by in known, item.name
+            assert {width for _, width in item.columns.values()} <= described | {"", "seed"}, item.name
 
 
-# What steps touch, and what they declare.
+# What tasks touch, and what they leave.
+
+
+class Seen(frozenset):
+    """Declared names that remember which of them were asked for."""
+
+    def __new__(cls, declared, seen):
+        new = super().__new__(cls, declared)
+        new.seen = seen
+        return new
+
+    def __contains__(self, name):
+        found = super().__contains__(name)
+        if found:
+            self.seen.add(name)
+        return found
+
+
+class RecordingEngine:
+    """Keeps what the tasks of each stage touched, and what appeared in the run store until the next one."""
+
+    local = True
+
+    def __init__(self, engine):
+        self.engine, self.resources, self.context = engine, engine.resources, None
+        self.read, self.written, self.appeared = defaultdict(set), defaultdict(set), defaultdict(set)
+        self.outputs, self.stage, self.there = {}, None, set()
+
+    def ask(self, question):
+        return self.engine.ask(question)
+
+    def begin(self, context):
+        self.context = context
+        self.there = self._present()
+        self.engine.begin(context)
+
+    def run(self, stage, todo, listener):
+        outputs = {output.name: output for output in stage.outputs}
+        self._look(without=outputs)
+        self.outputs |= outputs
+        self.stage = stage.name
+        watched = dataclasses.replace(
+            stage,
+            reads=Seen(stage.reads, self.read[stage.name]),
+            writes=Seen(stage.writes, self.written[stage.name]),
+        )
+        return self.engine.run(watched, todo, listener)
+
+    def end(self):
+        self._look(without=())
+        self.engine.end()
+
+    def close(self):
+        pass
+
+    def _look(self, without):
+        """Give what appeared to the stage before; the driver has made the outputs of the next one."""
+        now = self._present() - set(without)
+        if self.stage is not None:
+            self.appeared[self.stage] |= now - self.there
+        self.there = now
+
+    def _present(self):
+        documents = self.context.store.documents
+        found = set()
+        for item in ITEMS:
+            if isinstance(item, schema.Fact | schema.File):
+                end = ".json" if isinstance(item, schema.Fact) else ""
+                there = documents.load_bytes(item.name + end) is not None
+            else:
+                there = bool(documents.members(item.name))
+            if there:
+                found.add(item.name)
+        return found
+
 
 CONFIGURATIONS = {
     "plain": {"report": True},
@@ -85,30 +168,124 @@ CONFIGURATIONS = {
     "spectral": {"init": "spectral"},
     "random": {"init": "random"},
     "array": {"init": np.random.default_rng(0).random((4000, 2))},
+    "bits": {"metric": "jaccard"},
     "wide cells": {"max_cell_rows": 3000},
     "moved rows": {},
-    "moved rows of wide cells": {"max_cell_rows": 3000},
-    "one epoch": {"n_epochs": 1},
+    "moved rows of wide cells": {"max_cell_rows": 3000, "unique": True},
+    "segments": {"checkpoint_every": 1, "report": True},
 }
 
 
-class Recorder:
-    """Keeps which stage touched which item in the contexts of this process."""
-
-    def __init__(self, monkeypatch):
-        self.read, self.written, self.contexts = defaultdict(set), defaultdict(set), []
-        check = Context._check
-
-        def record(context, item, writing):
-            check(context, item, writing)
-            if context._stage is not None:
-                (self.written if writing else self.read)[context._stage.name].add(item.name)
-
-        monkeypatch.setattr(Context, "_check", record)
+def wide_cells(context, probes, members):
+    return choose.Choice(join_cells(members[0], 1500), 6, np.ones(LEVELS))
 
 
 @pytest.fixture(scope="module")
-def runs(clustered):
-    """A run of each configuration, with the names that each stage read and wrote."""
-    with pytest.MonkeyPatch.context() as patch:
-        yield {name: _fit(clustered[:4000], name, options, patch) for name, options in CONFIGURATIONS.items()}
+def runs(clustered, tmp_path_factory):
+    """The engine of a run of each configuration."""
+    found = {}
+    for name, options in CONFIGURATIONS.items():
+        X = clustered[:4000] if name != "bits" else (clustered[:4000] > 0).astype(np.uint8)
+        common = {"n_epochs": 2, "random_state": 1, "keep": "all", "report": False, "max_cell_rows": 1024}
+        changes = {"row_block": 1500, **({"cache_bytes": 0} if "moved" in name else {})}
+        asked = dataclasses.replace(
+            make_request(X, common | options, None),
+            adjust=lambda sizes, changes=changes: dataclasses.replace(sizes, **changes),
+        )
+        place = tmp_path_factory.mktemp("segments") / "run.zarr" if name == "segments" else None
+        engine = RecordingEngine(SequentialEngine(4 * 10**9))
+        with pytest.MonkeyPatch.context() as patch:
+            if "wide" in name:
+                patch.setattr(order, "choose_cells", wide_cells)
+            fit_request(asked, place, engine, choose_progress(False), restart=False)
+        found[name] = engine
+    return found
+
+
+@pytest.mark.parametrize("step", STEPS, ids=lambda step: step.name)
+def test_a_step_touches_all_that_it_declares(runs, step):
+    read, written = set(), set()
+    for name, engine in runs.items():
+        appeared = engine.appeared[step.name]
+        assert appeared <= names(step.writes), name
+        facts = {item.name for item in step.writes if isinstance(item, schema.Fact)}
+        read |= engine.read[step.name]
+        written |= engine.written[step.name] | appeared & facts
+    assert read == names(step.reads)
+    assert written == names(step.writes)
+
+
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_what_is_brought_is_what_was_given(runs, name):
+    store = runs[name].context.store
+    brought = {item.name for item in BROUGHT if item.name in store.group}
+    wanted = {"array": {schema.INIT.name}, "segments": {schema.SOURCE.name}}
+    assert brought == wanted.get(name, set())
+
+
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_arrays_lie_as_declared(runs, name):
+    context, outputs, seen = runs[name].context, runs[name].outputs, 0
+    for item in ITEMS:
+        if not isinstance(item, schema.Array) or item.name not in context.store.group:
+            continue
+        array = context.store.array(item.name)
+        assert array.dtype == context.dtype(item.dtype), item.name
+        assert array.ndim == len(item.dims), item.name
+        for size, dim in zip(array.shape, item.dims, strict=True):
+            assert dim in MADE or size == context.extent(dim), (item.name, dim)
+        if item.name in outputs:
+            made = context.output(item)
+            assert array.shape == made.shape == outputs[item.name].shape
+            assert array.chunks == tuple(map(min, zip(made.chunks, made.shape, strict=True))), item.name
+        seen += 1
+    assert seen > 35
+
+
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_batches_lie_as_declared(runs, name):
+    context = runs[name].context
+    s, store = context.sizes, context.store
+    slices = store.read(schema.SLICE_STARTS.name)[-1]
+    destinations = {"all": 1, "slice of a cell": slices, "vertex chunk": s.vertex_chunks}
+    for item in ITEMS:
+        if not isinstance(item, schema.Exchange) or item.name not in store.group:
+            continue
+        group = store.group[item.name]
+        batches = [node for node, part in group.members() if isinstance(part, zarr.Group)]
+        assert sorted(f"{item.name}/{node}" for node in batches) == [
+            batch_name(item, task) for task in range(context.extent(item.by))
+        ]
+        for task, batch in enumerate(sorted(batches)):
+            arrays = dict(group[batch].arrays())
+            offsets = arrays.pop(item.offsets)[:]
+            count = destinations.get(item.to) or (
+                np.diff(s.partition(task))[0] if item.to == "vertex" else context.extent(item.to)
+            )
+            assert len(offsets) == count + 1, item.name
+            assert arrays, item.name
+            for column, array in arrays.items():
+                dtype, width = item.columns[column]
+                assert array.dtype == context.dtype(dtype), (item.name, column)
+                assert array.shape == (offsets[-1], *([context.extent(width)] if width else [])), column
+
+
+# What stages know of each other.
+
+
+def test_no_stage_imports_another():
+    """They meet in the run store, by what the schema says; what is shared has a place of its own."""
+    root = Path(daskumap.__file__).parent
+    files = sorted((root / "stages").rglob("*.py"))
+    assert len(files) > 20
+    for path in files:
+        module = ".".join(path.relative_to(root.parent).with_suffix("").parts)
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        imported = {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
+        imported |= {name.name for node in nodes if isinstance(node, ast.Import) for name in node.names}
+        assert not any(isinstance(node, ast.ImportFrom) and node.level for node in nodes), module
+        others = {name for name in imported if name.startswith("daskumap.stages")}
+        allowed = {"daskumap.stages.cells.choose"} if module == "daskumap.stages.cells.order" else set()
+        assert not {name for name in others - allowed if not name.startswith("daskumap.stages.shared.")}, (
+            module
+        )
