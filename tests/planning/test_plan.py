@@ -147,7 +147,7 @@ def test_a_plan_is_what_a_run_does(fit, clustered, tmp_path):
     """Tasks as planned, but for the groups of cells, whose sizes only the data tell; and so the disk."""
     options = {"n_epochs": 5, "memory": "4GB", "report": True}
     run = fit(clustered, tmp_path / "run.zarr", **options)
-    made = plan(clustered, threads=1, **options, **REFERENCE)
+    made = plan(clustered, threads=1, keep="all", **options, **REFERENCE)
     steps = run.report["steps"]
     for stage in made.stages:
         if stage.name != "neighbors":

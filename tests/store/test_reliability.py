@@ -84,6 +84,7 @@ def test_resume_needs_nothing_but_the_store(fit, small, place):
 
 def test_resume_refuses_what_the_store_does_not_hold(fit, small, place):
     fit(small, place, metric=_metric, **OPTIONS)
+    forget(place)
     with pytest.raises(StoreError, match="started with a function or an array that it does not hold"):
         daskumap.resume(place, client="sequential")
 

@@ -211,6 +211,20 @@ def invalid_rows(X: Array, metric: Metric) -> NDArray[np.bool_]:
     return invalid
 
 
+def far_rows(X: Array, metric: Metric) -> NDArray[np.bool_]:
+    """Return (r,) bool: rows so far from the origin that squared distances to them may pass float32.
+
+    Where directions are compared, every row has length one. A block without such values costs two passes.
+    """
+    if metric.space not in ("identity", "scaled", "linear"):
+        return np.zeros(len(X), bool)
+    rows = to_space(X, metric)
+    limit = float(np.finfo(np.float32).max) / 4  # Two rows are at most twice as far from each other.
+    if max(rows.max(), -rows.min()) <= (limit / rows.shape[1]) ** 0.5:
+        return np.zeros(len(X), bool)
+    return np.asarray(np.square(rows, dtype=np.float64).sum(axis=1) > limit)
+
+
 def to_space(X: Array, metric: Metric) -> NDArray[np.float32]:
     """Transform rows to the metric's Euclidean space.
 

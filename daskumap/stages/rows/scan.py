@@ -30,7 +30,10 @@ def plan_scan(context: Context) -> Stage:
 
 
 def _share_of_check(context: Context) -> Share:
-    return Share(work=costs.SCAN_VALUE * context.sizes.rows * context.sizes.columns)
+    s = context.sizes
+    moved = context.metric.space in ("scaled", "linear")
+    memory = {"transformed rows": s.row_block * s.columns * 4} if moved else {}
+    return Share(memory=memory, work=costs.SCAN_VALUE * s.rows * s.columns)
 
 
 def check_rows(context: Context, number: int, X: Array) -> dict[str, Any]:
@@ -38,7 +41,9 @@ def check_rows(context: Context, number: int, X: Array) -> dict[str, Any]:
     start, _ = context.sizes.block(number)
     broken = not_finite(X)
     undefined = metrics.invalid_rows(X, context.metric) & ~broken
-    return {**_named("broken", broken, start), **_named("undefined", undefined, start)}
+    far = metrics.far_rows(X, context.metric) & ~broken
+    masks = {"broken": broken, "undefined": undefined, "far": far}
+    return {key: value for what, mask in masks.items() for key, value in _named(what, mask, start).items()}
 
 
 def _share_of_sample(context: Context) -> Share:
@@ -107,6 +112,12 @@ def refuse_bad_rows(context: Context, receipts: dict[int, Receipt]) -> None:
         raise SourceError(
             f"{count:,} of {context.sizes.rows:,} rows hold NaN or infinity (or values beyond float32); "
             f"the first: {first}. Remove or impute these rows and fit again."
+        )
+    count, first = _total(receipts, "far")
+    if count:
+        raise SourceError(
+            f"{count:,} of {context.sizes.rows:,} rows are so large that squared distances to them "
+            f"pass float32, 3.4e38; the first: {first}. Divide all rows by one number, or mend these, and fit again."
         )
     count, first = _total(receipts, "undefined")
     if count:
