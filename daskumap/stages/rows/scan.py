@@ -116,8 +116,8 @@ def refuse_bad_rows(context: Context, receipts: dict[int, Receipt]) -> None:
     count, first = _total(receipts, "far")
     if count:
         raise SourceError(
-            f"{count:,} of {context.sizes.rows:,} rows are so large that squared distances to them "
-            f"pass float32, 3.4e38; the first: {first}. Divide all rows by one number, or mend these, and fit again."
+            f"{count:,} of {context.sizes.rows:,} rows are so large that squared distances to them pass "
+            f"float32, 3.4e38; the first: {first}. Divide all rows by one number, or mend these, and fit again."
         )
     count, first = _total(receipts, "undefined")
     if count:
