@@ -1,6 +1,10 @@
 """How a run is begun, and how it goes on: what it says of itself, and when it is refused."""
 
+import json
 import logging
+import os
+import subprocess
+import sys
 
 import numba
 import pytest
@@ -11,6 +15,8 @@ import daskumap
 from daskumap.driver import FINISHED
 from daskumap.engine.sequential import SequentialEngine
 from daskumap.errors import RunMismatchError, StoreError
+from daskumap.kernels.jit import is_compiled
+from daskumap.planning.memory import COMPILING
 from daskumap.request import make_request
 from daskumap.session import describe, versions
 from daskumap.store.places import find_place
@@ -117,3 +123,39 @@ def test_a_run_store_that_was_moved_goes_on(fit, small, stopped, tmp_path):
     """It holds the copy of its input, wherever it lies."""
     run = daskumap.resume(stopped.rename(tmp_path / "moved.zarr"), client="sequential", progress=False)
     assert sha(run.embedding) == sha(fit(small, **OPTIONS).embedding)
+
+
+class Uncompiled(SequentialEngine):
+    """An engine whose workers say that they find no kernels compiled."""
+
+    def ask(self, question):
+        return [False]
+
+
+def test_what_compiling_leaves_in_a_process_is_planned_for(fit, small):
+    steps = [
+        fit(small, client=engine(4 * 10**9), **OPTIONS).report["steps"]
+        for engine in (SequentialEngine, Uncompiled)
+    ]
+    for name, step in steps[0].items():
+        more = steps[1][name]["projected_bytes"] - step["projected_bytes"]
+        assert more == (COMPILING if is_compiled() else 0), name
+
+
+FIRST = """
+import json
+import daskumap
+from daskumap.testing.datasets import uneven_clusters
+run = daskumap.fit(uneven_clusters(6000, 16, 12, seed=3).rows(), progress=False, random_state=1)
+print(json.dumps({name: [step["peak_bytes"], step["projected_bytes"]] for name, step in run.report["steps"].items()}))
+"""
+
+
+@pytest.mark.slow
+def test_the_first_fit_of_an_installation_stays_within_its_plan(tmp_path):
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", FIRST], capture_output=True, text=True, check=True, env=environment
+    )
+    for name, (measured, projected) in json.loads(done.stdout).items():
+        assert 0 < measured <= projected, name

@@ -117,7 +117,7 @@ def refuse_bad_rows(context: Context, receipts: dict[int, Receipt]) -> None:
     if count:
         raise SourceError(
             f"{count:,} of {context.sizes.rows:,} rows are so large that squared distances to them pass "
-            f"float32, 3.4e38; the first: {first}. Divide all rows by one number, or mend these, and fit again."
+            f"float32, 3.4e38; the first: {first}. Divide all rows by a number, or mend these, and fit again."
         )
     count, first = _total(receipts, "undefined")
     if count:
