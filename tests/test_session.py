@@ -147,7 +147,8 @@ import json
 import daskumap
 from daskumap.testing.datasets import uneven_clusters
 run = daskumap.fit(uneven_clusters(6000, 16, 12, seed=3).rows(), progress=False, random_state=1)
-print(json.dumps({name: [step["peak_bytes"], step["projected_bytes"]] for name, step in run.report["steps"].items()}))
+steps = run.report["steps"].items()
+print(json.dumps({name: [step["peak_bytes"], step["projected_bytes"]] for name, step in steps}))
 """
 
 
