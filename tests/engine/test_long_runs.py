@@ -32,12 +32,15 @@ def usage():
 def fits(data, folder, count, client):
     """Fit again and again, each time into another store; return the usage after each."""
     found = []
+    gc.collect()
+    gc.freeze()  # What is there before takes a second at each collection.
     for number in range(count):
         place = None if folder is None else folder / f"{client}-{number}.zarr"
         run = daskumap.fit(data, place, client=client, threads=1 if client == "sequential" else 2, **QUICK)
         assert run.finished
         del run
         found.append(usage())
+    gc.unfreeze()
     return found
 
 
@@ -56,9 +59,12 @@ def test_twenty_fits_in_one_process(tmp_path, client):
 
 
 def _compare(found, warm, growth):
-    """Nothing grows after the first few fits but by noise: less than one input's worth of memory a fit."""
+    """Nothing grows after the first few fits but by noise: less than one input's worth of memory a fit.
+
+    Memory that the allocator takes for a moment comes and goes; what leaks is in each of the last three.
+    """
     memory, threads, files = zip(*found[warm - 1 :], strict=True)
-    assert memory[-1] - memory[0] < growth, memory
+    assert min(memory[-3:]) - memory[0] < growth, memory
     assert max(threads) <= threads[0] + 2, threads
     assert max(files) <= files[0] + 3, files
 

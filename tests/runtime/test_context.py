@@ -202,6 +202,15 @@ def test_all_is_freed_by_close(context):
 KINDS = (Context, Rows, Edges, WatchedSource, ZarrSource, MemoryStore)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def frozen():
+    """Leave what is there before these tests to itself: each look at all of it takes a second."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 def living():
     """Count what a run is made of in this process."""
     gc.collect()
