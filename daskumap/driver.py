@@ -57,10 +57,14 @@ def find_damage(context: Context, steps: Steps, read: bool) -> dict[str, list[st
             break
         stage = step.planned(context)
         names = [name for name in _products(stage, done) if name not in freed]
-        whole = done == stage.tasks or stage.ordered
+        batches = stage.tasks if done == stage.tasks else 0
+        whole = batches or stage.ordered
         # What a step that is half done has not written is no damage.
         wrong = [
-            text for name in names for text in find_in(store, name, read) if whole or "missing" not in text
+            text
+            for name in names
+            for text in find_in(store, name, read, batches)
+            if whole or "missing" not in text
         ]
         if wrong:
             found[step.name] = wrong

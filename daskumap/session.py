@@ -68,7 +68,7 @@ def fit_request(request: Request, run: Any, engine: Engine, progress: Progress, 
             folder.cleanup()
         raise
     if folder is not None:
-        weakref.finalize(store.group.store, folder.cleanup)  # An array that was taken keeps it too.
+        weakref.finalize(store.arrays, folder.cleanup)  # An array that was taken keeps it too.
     return store
 
 
@@ -181,13 +181,13 @@ def open_fit(store: RunStore, request: Request, ingested: bool, resources: Resou
     """Return the context of a run that was asked for; bring what only this process has into the run store."""
     params, source = request.params, request.source
     if isinstance(params.init, np.ndarray):
-        if schema.INIT.name not in store.group:
+        if not store.has(schema.INIT.name):
             store.put(schema.INIT.name, params.init.astype(np.float32))
         params = without_init(params)
     if ingested:
         if store.documents.load(INPUT_DIGEST) is None or schema.SOURCE.name in store.ledger.freed():
-            store.documents.save(INPUT_DIGEST, ingest(source, store.group, schema.SOURCE.name))
-        source = find(store.group[schema.SOURCE.name])
+            store.documents.save(INPUT_DIGEST, ingest(source, store.arrays, schema.SOURCE.name))
+        source = find(store.array(schema.SOURCE.name))
     if not store.place.shared:  # A run store that dies with this process needs no checkpoints.
         params = dataclasses.replace(params, checkpoint_every=params.epochs(source.shape[0]))
     known = store.about
@@ -243,7 +243,7 @@ def known_params(store: RunStore) -> Params:
     values = dict(store.about["params"])
     lost = str(values["metric"]).startswith("callable:") or "array(" in str(values["metric_kwds"])
     given = str(values["init"]).startswith("array(")
-    if lost or (given and schema.INIT.name not in store.group):
+    if lost or (given and not store.has(schema.INIT.name)):
         raise StoreError(
             f"{store.url} was started with a function or an array that it does not hold. Call daskumap.fit "
             "again with the same arguments to go on."

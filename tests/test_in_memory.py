@@ -103,7 +103,7 @@ def test_the_input_is_not_copied(clustered, client, metric, dtype, copies):
     assert source.blocks > 0
     assert bool(source.copied) == copies
     assert isinstance(run.store.place, Held)
-    assert schema.SOURCE.name not in run.store.group
+    assert not run.store.has(schema.SOURCE.name)
 
 
 def test_blocks_are_views_however_many_are_read(fit, clustered, block_sizes):

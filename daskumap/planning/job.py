@@ -18,7 +18,7 @@ class Job:
     url, id
         Of the run store, and of the run: the place may hold another one later. Both "" while it is planned.
     source
-        With what another process opens the input; None for what only this process can read.
+        With what another process opens the input; None where it lies in the run store, or in this process.
     """
 
     url: str

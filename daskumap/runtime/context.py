@@ -341,8 +341,9 @@ class Context:
 
 
 def open_context(job: Job) -> Context:
-    """Open a run that is reached by its place, with a source that is reached by its spec."""
-    from daskumap.sources.find import open_spec
+    """Open a run that is reached by its place, with a source that is reached by its spec or lies in there."""
+    from daskumap.sources.find import find, open_spec
 
-    assert job.source is not None, "a source that only one process can read has no spec"
-    return Context(job, open_spec(job.source), RunStore.open(find_place(job.url)))
+    store = RunStore.open(find_place(job.url))
+    source = find(store.array(schema.SOURCE.name)) if job.source is None else open_spec(job.source)
+    return Context(job, source, store)

@@ -8,17 +8,17 @@ from typing import Any
 
 import numpy as np
 import zarr
-from zarr.codecs import BytesCodec, Crc32cCodec
 from zarr.storage import MemoryStore
 
 from daskumap.sources.base import Array, Source
 from daskumap.sources.zarr import ZarrSource
+from daskumap.store.arrays import ArrayStore, create_array
 
 # Large enough that a file costs little, small enough that a scattered row does.
 CHUNK_BYTES = 4 << 20
 
 
-def ingest(source: Source, group: zarr.Group, name: str) -> str:
+def ingest(source: Source, store: ArrayStore, name: str) -> str:
     """Write all rows of a source into an array of a run store, and return their digest.
 
     The stored bytes depend on the values and the type only. Writing the same rows again gives the same bytes.
@@ -28,7 +28,7 @@ def ingest(source: Source, group: zarr.Group, name: str) -> str:
     str
         What `Source.digest` says of the source, and of the array that was written.
     """
-    target = _create(source.shape, source.dtype, group, name)
+    target = _create(source.shape, source.dtype, store, name)
     digest, row = hashlib.sha256(), 0
     for part in _whole_chunks(source.blocks(), target.chunks[0]):
         digest.update(part.data)
@@ -39,7 +39,7 @@ def ingest(source: Source, group: zarr.Group, name: str) -> str:
 
 def as_stored(shape: tuple[int, int], dtype: np.dtype[Any]) -> Source:
     """Return a source like what `ingest` makes of rows like these, without them: enough to plan with."""
-    return ZarrSource(_create(shape, dtype, zarr.create_group(MemoryStore()), "rows"))
+    return ZarrSource(_create(shape, dtype, ArrayStore(MemoryStore(), ""), "rows"))
 
 
 def _whole_chunks(blocks: Iterator[Array], rows: int) -> Iterator[Array]:
@@ -61,17 +61,7 @@ def _whole_chunks(blocks: Iterator[Array], rows: int) -> Iterator[Array]:
         yield rest
 
 
-def _create(shape: tuple[int, int], dtype: np.dtype[Any], group: zarr.Group, name: str) -> zarr.Array[Any]:
-    """Create the array in the run store: whole rows, and a checksum, or a flipped bit would go unnoticed."""
+def _create(shape: tuple[int, int], dtype: np.dtype[Any], store: ArrayStore, name: str) -> zarr.Array[Any]:
+    """Create the array in the run store: whole rows, of which a scattered one is read at little cost."""
     rows = max(1, CHUNK_BYTES // (shape[1] * dtype.itemsize))
-    return group.create_array(
-        name,
-        shape=shape,
-        dtype=dtype,
-        chunks=(min(rows, shape[0]), shape[1]),
-        filters=None,
-        serializer=BytesCodec(),
-        compressors=[Crc32cCodec()],
-        fill_value=np.nan if dtype.kind == "f" else 0,
-        overwrite=True,
-    )
+    return create_array(store, name, shape, (rows, shape[1]), dtype.name)

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import zarr
 
-from daskumap.store.run import RunStore, create_array, read_range
+from daskumap.store.arrays import create_array
+from daskumap.store.run import RunStore, read_range
 from daskumap.store.schema import Exchange
 
 Array = np.ndarray[Any, Any]
@@ -65,7 +66,7 @@ class BatchWriter:
         for name, (dtype, width) in columns.items():
             step = chunk_rows(exchange, np.dtype(dtype).itemsize * max(1, width))
             shape, chunks = ((rows, width), (step, width)) if width else ((rows,), (step,))
-            self.arrays[name] = create_array(store.group, f"{self.name}/{name}", shape, chunks, dtype)
+            self.arrays[name] = create_array(store.arrays, f"{self.name}/{name}", shape, chunks, dtype)
 
     def write(self, name: str, values: Array, start: int = 0) -> None:
         """Write consecutive rows of a column, from row `start`, a multiple of its chunk unless at the end."""
@@ -78,7 +79,7 @@ class BatchWriter:
     def close(self, offsets: Array) -> None:
         """Write the table of offsets: destination d has the rows offsets[d] to offsets[d + 1]."""
         array = create_array(
-            self.store.group,
+            self.store.arrays,
             f"{self.name}/{self.exchange.offsets}",
             offsets.shape,
             (self.exchange.offsets_a_chunk,),

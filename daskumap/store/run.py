@@ -1,9 +1,8 @@
 """The run store: one Zarr group that holds everything one run made.
 
 Arrays are uncompressed with a crc32c per chunk: their size on disk is known before the run, they are read at
-the speed of memory, and a flipped bit is an error. Zarr's default zstd has no checksum. Floats are filled
-with NaN and integers with their largest value, so that a missing chunk cannot pass for data. Nor is a chunk
-of zeros left out, as Zarr does with what equals the filling.
+the speed of memory, and a flipped bit is an error. Zarr's default zstd has no checksum. `store.arrays` makes
+and opens them.
 """
 
 from __future__ import annotations
@@ -17,15 +16,13 @@ from typing import Any
 
 import numpy as np
 import zarr
-from zarr.codecs import Crc32cCodec
-from zarr.core.buffer import default_buffer_prototype
-from zarr.core.group import GroupMetadata
 from zarr.core.sync import sync
-from zarr.errors import ContainsArrayError, NodeNotFoundError
+from zarr.storage import LocalStore
 
 from daskumap.errors import RunMismatchError, StoreError
 from daskumap.planning.sizes import Sizes
 from daskumap.planning.stage import Output
+from daskumap.store.arrays import GROUP, KEY, ArrayStore, create_array, open_array, read_json
 from daskumap.store.documents import Documents, as_text, create_object
 from daskumap.store.ledger import Ledger
 from daskumap.store.places import Place
@@ -34,8 +31,7 @@ from daskumap.store.trouble import speaking
 
 log = logging.getLogger(__name__)
 
-SCHEMA = 2
-KEY = "daskumap"
+SCHEMA = 3
 # What a run store has to say of its run, and as what.
 ABOUT = {
     "id": str,
@@ -57,13 +53,17 @@ class RunStore:
     ----------
     place
         Where it lies.
+    arrays
+        What its arrays are made in and read from.
     documents, ledger
         What it holds beside arrays.
     """
 
-    def __init__(self, place: Place, group: zarr.Group) -> None:
-        self.place, self.group = place, group
-        self.documents = Documents(group.store, group.path, place.url)
+    def __init__(self, place: Place, about: dict[str, Any], read_only: bool = False) -> None:
+        self.place, self._about = place, about
+        store = place.store().with_read_only(True) if read_only else place.store()
+        self.arrays = ArrayStore(store, str(about.get("id")))
+        self.documents = Documents(store, "", place.url)
         self.ledger = Ledger(self.documents)
 
     @classmethod
@@ -75,12 +75,7 @@ class RunStore:
         StoreError
             If nothing is there, it is not a run store, or another version of daskumap wrote it.
         """
-        try:
-            with speaking(place.url):
-                group = _open_group(place, mode)
-                about = group.attrs.get(KEY)
-        except StoreError as error:
-            raise _not_opened(place.url, error) from error
+        about = _read_about(place)
         if not isinstance(about, dict) or "schema" not in about:
             raise StoreError(
                 f"{place.url} is a Zarr group but not a run store. Name another place for the run."
@@ -91,7 +86,7 @@ class RunStore:
                 f"{SCHEMA}. Read it with the version that wrote it, or fit again into another store."
             )
         _check_about(place.url, about)
-        return cls(place, group)
+        return cls(place, about, read_only=mode == "r")
 
     @classmethod
     def open_or_create(cls, place: Place, about: dict[str, Any]) -> RunStore:
@@ -100,9 +95,9 @@ class RunStore:
             # One write makes the group and says what it is: a run that dies here leaves nothing half-made. It
             # is exclusive: of two that start here at a time, one finds the other's.
             attributes = {KEY: {"schema": SCHEMA, **about, "crc32": zlib.crc32(as_text(about))}}
-            content = GroupMetadata(attributes=attributes).to_buffer_dict(default_buffer_prototype())
+            content = json.dumps({**GROUP, "attributes": attributes}, indent=1).encode()
             with speaking(place.url):
-                sync(create_object(place.store(), "zarr.json", content["zarr.json"].to_bytes()))
+                sync(create_object(place.store(), "zarr.json", content))
         return cls.open(place)
 
     @classmethod
@@ -114,19 +109,17 @@ class RunStore:
         StoreError
             If it is none, or cannot be told to be one: what is there stays.
         """
-        with speaking(place.url):
-            group = _open_group(place, "r+")
-            if KEY not in group.attrs:
-                raise StoreError(
-                    f"{place.url} is no run store, and stays as it is. Name another place, or delete it "
-                    "yourself."
-                )
-        return cls(place, group)
+        about = _read_about(place)
+        if about is None:
+            raise StoreError(
+                f"{place.url} is no run store, and stays as it is. Name another place, or delete it yourself."
+            )
+        return cls(place, about if isinstance(about, dict) else {})
 
     @property
     def about(self) -> dict[str, Any]:
         """What the run was started with: parameters, source, sizes, versions."""
-        return dict(self.group.attrs[KEY])  # type: ignore[arg-type]
+        return dict(self._about)
 
     @property
     def url(self) -> str:
@@ -136,13 +129,14 @@ class RunStore:
     def create(self, output: Output, anew: bool) -> None:
         """Create an array, unless it is there already as it is when a run goes on and `anew` is false."""
         if anew or not self.has(output.name) or self.array(output.name).shape != output.shape:
-            create_array(self.group, output.name, output.shape, output.chunks, output.dtype)
+            create_array(self.arrays, output.name, output.shape, output.chunks, output.dtype)
 
     def has(self, name: str) -> bool:
-        """Return whether a node is there; one whose metadata are damaged is none."""
+        """Return whether an array or exchange is there; one whose metadata are damaged is none."""
         try:
             with speaking(f"{name} in {self.url}"):
-                return name in self.group
+                found = read_json(self.arrays, name)
+                return found is not None and (found == GROUP or bool(open_array(self.arrays, name)))
         except StoreError as error:
             if isinstance(error.__cause__, OSError):  # What is out of reach is not damaged.
                 raise
@@ -152,7 +146,7 @@ class RunStore:
     def put(self, name: str, values: np.ndarray[Any, Any]) -> None:
         """Write a whole small array, in place of what an earlier attempt may have left."""
         rows = max(1, min(len(values), PUT_BYTES // max(1, values[:1].nbytes)))
-        array = create_array(self.group, name, values.shape, (rows, *values.shape[1:]), str(values.dtype))
+        array = create_array(self.arrays, name, values.shape, (rows, *values.shape[1:]), str(values.dtype))
         with speaking(f"{name} in {self.url}"):
             array[...] = values
 
@@ -160,18 +154,13 @@ class RunStore:
         """Return the array called `name`."""
         try:
             with speaking(f"{name} in {self.url}"):
-                array = self.group[name]
+                return open_array(self.arrays, name)
         except StoreError as error:
             if not isinstance(error.__cause__, KeyError):
                 raise
             raise StoreError(
                 f"{name} is missing in {self.url}. Run `daskumap verify --repair`, then `daskumap resume`."
             ) from error
-        if not isinstance(array, zarr.Array):
-            raise StoreError(
-                f"{name} in {self.url} is a group where an array should be. Start over in another place."
-            )
-        return array
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray[Any, Any]:
         """Read the places start to stop of the array called `name`."""
@@ -198,7 +187,7 @@ class RunStore:
         """
         for name in self.documents.members(""):
             if name not in ("zarr.json", "lock"):
-                if not isinstance(self.group.store, zarr.storage.LocalStore):
+                if not isinstance(self.place.store(), LocalStore):
                     # What looks like a folder is but a common beginning there.
                     self.documents.delete_folder(name)
                 self.documents.delete(name)
@@ -210,24 +199,6 @@ class RunStore:
         about = json.loads(document)["attributes"][KEY] if document is not None else {}
         if about.get("id") != self.about["id"]:
             raise StoreError(f"Another run was started in {self.url} at the same time. Name another place.")
-
-
-def create_array(
-    group: zarr.Group, name: str, shape: tuple[int, ...], chunks: tuple[int, ...], dtype: str
-) -> zarr.Array[Any]:
-    """Create an array with the run store's codecs, in place of one that a failed attempt may have left."""
-    with speaking(f"{name} in {group.store_path}"):
-        return group.create_array(
-            name,
-            shape=shape,
-            # Chunks are stored whole: one that is larger than the array would be mostly padding.
-            chunks=tuple(max(1, min(pair)) for pair in zip(chunks, shape, strict=True)),
-            dtype=dtype,
-            compressors=[Crc32cCodec()],
-            fill_value=np.nan if np.dtype(dtype).kind == "f" else np.iinfo(dtype).max,
-            overwrite=True,
-            config={"write_empty_chunks": True},
-        )
 
 
 def read_range(array: zarr.Array[Any], start: int, stop: int | None) -> np.ndarray[Any, Any]:
@@ -263,17 +234,28 @@ def differences(known: dict[str, Any], now: dict[str, Any]) -> list[str]:
     return found
 
 
-def _open_group(place: Place, mode: Any) -> zarr.Group:
-    return zarr.open_group(place.store(), mode=mode, use_consolidated=False)
+def _read_about(place: Place) -> Any:
+    """Return what the group at a place says of its run; None if it is no run store.
 
-
-def _not_opened(url: str, error: StoreError) -> StoreError:
-    """Tell a place where there is nothing from one that is out of reach or damaged."""
-    if isinstance(error.__cause__, FileNotFoundError | NodeNotFoundError | NotADirectoryError):
-        return StoreError(f"There is no run store at {url}. Make one with `daskumap fit SOURCE {url}`.")
-    if isinstance(error.__cause__, ContainsArrayError):
-        return StoreError(f"{url} is a Zarr array, not a run store. Name another place for the run.")
-    return error
+    Raises
+    ------
+    StoreError
+        If there is no group, or one that cannot be read.
+    """
+    try:
+        with speaking(place.url):
+            found = read_json(place.store().with_read_only(True), "")
+            if found is not None and found["zarr_format"] == 3 and found["node_type"] == "group":
+                return found.get("attributes", {}).get(KEY)
+    except StoreError as error:
+        if not isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
+            raise
+        found = None
+    if found is not None:
+        raise StoreError(f"{place.url} is a Zarr array, not a run store. Name another place for the run.")
+    raise StoreError(
+        f"There is no run store at {place.url}. Make one with `daskumap fit SOURCE {place.url}`."
+    )
 
 
 def _check_about(url: str, about: dict[str, Any]) -> None:

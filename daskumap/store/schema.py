@@ -210,6 +210,8 @@ STATE = tuple(
     for slot, parts in dict.fromkeys(("even", "odd"), ("positions", "mean", "variance")).items()
 )
 EMBEDDING = Array("embedding", RESULT, "float32", ("row", "component"))
+# The crc32 of each row block's positions: other tools read the embedding, so its chunks carry no seal.
+EMBEDDING_SUMS = Fact("facts/embedding_sums", RESULT)
 
 # Measures: the report.
 MAP_IDS = Array("report/map_ids", SCRATCH, "int64", ("probe", "neighbor"))

@@ -152,7 +152,7 @@ def test_a_plan_is_what_a_run_does(fit, clustered, tmp_path):
     for stage in made.stages:
         if stage.name != "neighbors":
             assert steps[stage.name]["tasks"] == stage.tasks, stage.name
-    written = sum(path.stat().st_size for path in run.store.group.store.root.rglob("*") if path.is_file())
+    written = sum(path.stat().st_size for path in run.store.place.path.rglob("*") if path.is_file())
     assert 0.4 * made.disk_bytes < written - clustered.nbytes < 1.6 * made.disk_bytes
 
 

@@ -227,7 +227,7 @@ def leaves_nothing(small):
         blocks, array = source.blocks_read, weakref.ref(data)
         returned = function(source)
         del source, data
-        if isinstance(returned, Run) and isinstance(returned.store.group.store, MemoryStore):
+        if isinstance(returned, Run) and isinstance(returned.store.place.store(), MemoryStore):
             before[MemoryStore.__name__] += 1
         until = time.monotonic() + seconds
         while living() - before and time.monotonic() < until:

@@ -105,7 +105,7 @@ def test_the_same_bits_as_on_disk(fit, small, source, place, tmp_path, client_1x
     assert sha(run.embedding) == sha(local.embedding)
     assert daskumap.open(place).status() == local.status()
     assert run.store.ledger.freed() == local.store.ledger.freed()
-    assert not any(name in run.store.group for name in run.store.ledger.freed())
+    assert not any(run.store.has(name) for name in run.store.ledger.freed())
     assert daskumap.verify(place) == {}
     assert run.store.documents.members("lock") == []
     assert sha(zarr.open_array(f"{place}/embedding", mode="r")) == sha(local.embedding)

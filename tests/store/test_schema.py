@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import zarr
 
 import daskumap
 from daskumap.engine.sequential import SequentialEngine
@@ -26,7 +25,7 @@ STEPS = [step for step, _ in FIT]
 # What the driver brings into the run store before the first step.
 BROUGHT = (schema.SOURCE, schema.INIT)
 # What no step reads: it is for the user, and `CELLS` for plans.
-UNREAD = (schema.MEASURES, schema.PICTURE, schema.CELLS)
+UNREAD = (schema.MEASURES, schema.PICTURE, schema.CELLS, schema.EMBEDDING_SUMS)
 # The moments: what the next segment of the same step reads.
 READ_BACK = tuple(item for slot in schema.STATE for item in slot[1:])
 # Of arrays that tasks make themselves, since only they know how many there are.
@@ -218,7 +217,7 @@ def test_a_step_touches_all_that_it_declares(runs, step):
 @pytest.mark.parametrize("name", CONFIGURATIONS)
 def test_what_is_brought_is_what_was_given(runs, name):
     store = runs[name].context.store
-    brought = {item.name for item in BROUGHT if item.name in store.group}
+    brought = {item.name for item in BROUGHT if store.has(item.name)}
     wanted = {"array": {schema.INIT.name}, "segments": {schema.SOURCE.name}}
     assert brought == wanted.get(name, set())
 
@@ -227,7 +226,7 @@ def test_what_is_brought_is_what_was_given(runs, name):
 def test_arrays_lie_as_declared(runs, name):
     context, outputs, seen = runs[name].context, runs[name].outputs, 0
     for item in ITEMS:
-        if not isinstance(item, schema.Array) or item.name not in context.store.group:
+        if not isinstance(item, schema.Array) or not context.store.has(item.name):
             continue
         array = context.store.array(item.name)
         assert array.dtype == context.dtype(item.dtype), item.name
@@ -249,15 +248,16 @@ def test_batches_lie_as_declared(runs, name):
     slices = store.read(schema.SLICE_STARTS.name)[-1]
     destinations = {"all": 1, "slice of a cell": slices, "vertex chunk": s.vertex_chunks}
     for item in ITEMS:
-        if not isinstance(item, schema.Exchange) or item.name not in store.group:
+        if not isinstance(item, schema.Exchange) or not store.has(item.name):
             continue
-        group = store.group[item.name]
-        batches = [node for node, part in group.members() if isinstance(part, zarr.Group)]
+        batches = [node for node in store.documents.members(item.name) if node != "zarr.json"]
         assert sorted(f"{item.name}/{node}" for node in batches) == [
             batch_name(item, task) for task in range(context.extent(item.by))
         ]
         for task, batch in enumerate(sorted(batches)):
-            arrays = dict(group[batch].arrays())
+            place = f"{item.name}/{batch}"
+            columns = set(store.documents.members(place)) - {"zarr.json"}
+            arrays = {column: store.array(f"{place}/{column}") for column in columns}
             offsets = arrays.pop(item.offsets)[:]
             count = destinations.get(item.to) or (
                 np.diff(s.partition(task))[0] if item.to == "vertex" else context.extent(item.to)

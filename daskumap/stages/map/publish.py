@@ -5,6 +5,7 @@ A worker holds the positions of all vertices, with `unique` also the vertices of
 
 from __future__ import annotations
 
+import zlib
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ def plan_publish(context: Context) -> Stage:
         memory={"row block": s.row_block * ((24 if unique else 8) + d * 8)},
         shared=final_bytes(context) + vertices,
         outputs=(context.output(schema.EMBEDDING),),
+        conclude=keep_sums,
         read_bytes=s.rows * (d * 4 + 12),
         work=costs.PUBLISH_ROW * s.rows,
     )
@@ -42,8 +44,15 @@ def publish_task(context: Context, number: int) -> Receipt:
     else:
         vertices = context.read(schema.VERTEX, start, stop)
     positions = context.held("positions", lambda: final_positions(context))
-    context.write(schema.EMBEDDING, start, positions[vertices])
-    return Receipt(stop - start)
+    block = positions[vertices]
+    context.write(schema.EMBEDDING, start, block)
+    return Receipt(stop - start, {"crc32": zlib.crc32(block.tobytes())})
+
+
+def keep_sums(context: Context, receipts: dict[int, Receipt]) -> None:
+    """Keep what the positions are known by."""
+    sums = [receipts[number].found["crc32"] for number in sorted(receipts)]
+    context.save_fact(schema.EMBEDDING_SUMS, sums)
 
 
 def _all_vertices(context: Context) -> Array:
@@ -59,5 +68,5 @@ PUBLISH = Step(
     "publish",
     plan_publish,
     reads=(*(slot[0] for slot in schema.STATE), schema.DEGREES, schema.VERTEX, schema.FIRST),
-    writes=(schema.EMBEDDING,),
+    writes=(schema.EMBEDDING, schema.EMBEDDING_SUMS),
 )
