@@ -8,7 +8,7 @@ from daskumap.testing.cell_types import aspects, rare_types
 
 @pytest.fixture(scope="module")
 def cells():
-    """8,000 cells; the layout of record 8 draws rare types of these as needles, 24 to 58 times as long as wide."""
+    """8,000 cells, of which the layout of record 8 draws rare types 24 to 58 times as long as wide."""
     return rare_types(8_000, genes=800)
 
 
