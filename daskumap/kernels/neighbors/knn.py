@@ -334,7 +334,7 @@ def _count_by_products(
 def _count_tile(scores, low, high, half, own, Q, X, error, finish, limits, new):  # type: ignore[no-untyped-def]
     """Add each row of a tile to the first of some ascending limits that it is within, if it is within any.
 
-    A product decides where its margin allows, else the pair is evaluated.
+    A product decides where its rounding allows, else the pair is evaluated.
     """
     last = limits.shape[1] - 1
     surely = np.empty(last + 1, np.float32)
