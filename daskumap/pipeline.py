@@ -20,6 +20,7 @@ from daskumap.stages.map.layout import LAYOUT
 from daskumap.stages.map.publish import PUBLISH
 from daskumap.stages.measures.loss import LOSS
 from daskumap.stages.measures.neighbors import MAP_NEIGHBORS, MAP_ROWS
+from daskumap.stages.measures.pieces import PIECES
 from daskumap.stages.measures.ranks import MAP_DISTANCES, RANKS
 from daskumap.stages.measures.summary import SUMMARY
 from daskumap.stages.rows.scan import SCAN
@@ -66,6 +67,7 @@ FIT: Pipeline = (
     (MAP_DISTANCES, report),
     (RANKS, report),
     (LOSS, report),
+    (PIECES, report),
     (SUMMARY, report),  # the figures and a picture                    report/measures, embedding.png
 )
 

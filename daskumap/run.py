@@ -54,10 +54,9 @@ class Run:
 
     @property
     def report(self) -> dict[str, Any]:
-        """What was measured: quality, graph, seconds and peak memory by stage."""
-        about = self.store.about
+        """The verdict on the map and what was measured: quality, graph, seconds and peak memory by stage."""
         measures = self.store.documents.load(schema.MEASURES.name)
-        return assemble(measures or {}, self._stages(), about["params"], about["sizes"])
+        return assemble(measures or {}, self._stages(), self.store.about)
 
     @property
     def params(self) -> dict[str, Any]:

@@ -217,5 +217,7 @@ MAP_ROWS = Exchange("report/rows", SCRATCH, "block", "all", {"rows": ("metric", 
 MAP_DISTANCES = Array("report/map_distances", SCRATCH, "float32", ("probe", "neighbor"))
 CLOSER = Array("report/closer", SCRATCH, "int64", ("block", "probe", "neighbor"))
 LOSS = Fact("facts/loss", SCRATCH)  # attractive, repulsive, cut_edges, edges
+# components, largest_component, islands, island_rows, longest_aspect, longest_island
+PIECES = Fact("facts/pieces", SCRATCH)
 MEASURES = Fact("report/measures", RESULT)
 PICTURE = File("embedding.png", RESULT)

@@ -78,10 +78,10 @@ def test_stages_are_the_steps_of_the_pipeline(shape, unique, report):
     assert names == [step.name for step in steps_of(FIT, made.job.params)]
     # Each step is there once, and options add steps without another order of the rest.
     every = [step.name for step, _ in FIT]
-    assert len(set(every)) == len(every) == 21
+    assert len(set(every)) == len(every) == 22
     gone = [*(() if unique else ("unique.",)), *(() if report else ("report.",))]
     assert names == [name for name in every if not name.startswith(tuple(gone))]
-    assert len(names) == 13 + 2 * unique + 6 * report
+    assert len(names) == 13 + 2 * unique + 7 * report
 
 
 def test_more_memory_or_fewer_threads_let_it_fit(shape):

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import io
+import logging
 from typing import Any
 
 import numpy as np
 
-from daskumap.kernels.graph import union
 from daskumap.kernels.quality import figures
 from daskumap.planning import costs, memory
-from daskumap.planning.stage import ITEM_BYTES, Receipt, Stage, Step
+from daskumap.planning.stage import Receipt, Stage, Step
+from daskumap.report.measures import judge
 from daskumap.runtime.context import Context
 from daskumap.stages.shared.distinct_map import map_of
 from daskumap.stages.shared.sample import probe_rows
@@ -18,23 +19,23 @@ from daskumap.store import schema
 
 Array = np.ndarray[Any, Any]
 
+log = logging.getLogger(__name__)
+
 
 def plan_summary(context: Context) -> Stage:
     """Plan the one task that puts the report together."""
     s, d, k = context.sizes, context.params.n_components, context.job.neighbors
-    edge_bytes = ITEM_BYTES[context.dtype("vertex")] + 8
     return Stage(
         task=summary_task,
         tasks=1,
         memory={
-            "components": s.rows * 16,
-            "edges": min(s.partition_rows, s.rows) * k * 2 * edge_bytes,
             "radii": s.rows * (8 + d * 4),
             "picture": memory.PICTURE,
             "counts": s.row_blocks * s.probe_rows * k * 8,
         },
-        read_bytes=s.rows * (d * 4 + k * 16),
-        work=costs.SUMMARY_NEIGHBOR * s.rows * k,
+        read_bytes=s.rows * d * 4,
+        work=costs.SUMMARY_ROW * s.rows,
+        conclude=tell_verdict,
     )
 
 
@@ -49,6 +50,13 @@ def summary_task(context: Context, number: int) -> Receipt:
     embedding_png(context.array(schema.EMBEDDING), picture := io.BytesIO())
     context.save_file(schema.PICTURE, picture.getvalue())
     return Receipt(context.sizes.rows)
+
+
+def tell_verdict(context: Context, receipts: dict[int, Receipt]) -> None:
+    """Warn of a map that may not be sound: not everyone reads the report."""
+    verdict = judge(context.fact(schema.MEASURES))
+    if verdict and not verdict["sound"]:
+        log.warning("%s The report says what was seen and what helps.", verdict["sentence"])
 
 
 def _map_measures(context: Context) -> dict[str, Any]:
@@ -109,16 +117,11 @@ def to_rows(context: Context, vertices: Array) -> Array:
 
 
 def _graph_measures(context: Context) -> dict[str, Any]:
-    """Count edges, components and rows without neighbours; twins are none of these."""
+    """Count edges and rows without neighbours, which twins are not, and say how cells were joined."""
     s, distinct = context.sizes, context.distinct
-    parents = np.arange(distinct)
-    for start, stop in map(s.partition, range(s.partitions)):
-        union.unite(parents, start, *context.edges(start, stop)[:2])
-    count, largest = union.count_components(parents)
     graph, order = context.fact(schema.GRAPH_FACTS), context.fact(schema.ORDER)
     return {
-        "components": count,
-        "largest_component": largest,
+        **context.fact(schema.PIECES),
         "isolated_rows": graph["isolated"] - (s.rows - distinct),
         "edges": graph["edges"],
         "largest_degree": graph["largest_degree"],
@@ -141,10 +144,10 @@ SUMMARY = Step(
         schema.CLOSER,
         schema.VERTEX,
         schema.INDICES,
-        schema.GRAPH,
         schema.GRAPH_FACTS,
         schema.ORDER,
         schema.LOSS,
+        schema.PIECES,
     ),
     writes=(schema.MEASURES, schema.PICTURE),
 )
