@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from daskumap.engine.base import Engine
-from daskumap.errors import SourceError
+from daskumap.errors import DaskumapError, SourceError
 from daskumap.planning import memory
 from daskumap.planning.plan import Plan
 from daskumap.planning.stage import Receipt, Stage, Step
@@ -131,7 +131,9 @@ def reopen(context: Context, steps: Steps, found: Survey) -> Survey:
     """
     kept, back, needed = dict(found.kept), set[str](), set[str]()
     for step in reversed(steps):
-        writes = {item.name for item in step.writes}
+        writes, stage = {item.name for item in step.writes}, step.planned(context)
+        if stage.ordered and len(kept[step.name]) < stage.tasks:
+            needed |= writes  # Its next task needs what its last one wrote.
         lost = writes & needed & found.freed
         if lost:
             log.warning(
@@ -139,7 +141,7 @@ def reopen(context: Context, steps: Steps, found: Survey) -> Survey:
             )
             kept[step.name] = []
             back |= writes
-        if len(kept[step.name]) < step.planned(context).tasks:
+        if len(kept[step.name]) < stage.tasks:
             needed |= {item.name for item in step.reads}
     return Survey(found.damage, kept, found.freed - back)
 
@@ -154,6 +156,9 @@ def run_pipeline(context: Context, steps: Steps, engine: Engine, progress: Progr
             run_stage(step.planned(context), context, engine, progress, turn)
             turn.check()
             store.free(scratch)
+    except DaskumapError:
+        turn.check()  # Who was followed stumbles over what the other one freed: that is said then.
+        raise
     finally:
         engine.end()
         context.leave()
