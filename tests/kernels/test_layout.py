@@ -54,7 +54,7 @@ def run(optimizer, positions, edges, epochs, cuts=None, forces=FORCES, learning_
     return positions, mean, variance
 
 
-@pytest.mark.parametrize("d", [2, 3])
+@pytest.mark.parametrize("d", [2, 3, 4])
 def test_adam_is_the_reference(d):
     edges, _ = graph(150, 12)
     positions = start(150, d)
@@ -75,7 +75,7 @@ def test_adam_is_the_reference(d):
         positions = after
 
 
-@pytest.mark.parametrize("d", [2, 3])
+@pytest.mark.parametrize("d", [2, 3, 4])
 def test_sgd_is_the_reference(d):
     edges, _ = graph(150, 12)
     positions = start(150, d)
@@ -185,7 +185,7 @@ def test_tables_are_within_half_a_percent(a, b):
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
-@pytest.mark.parametrize("d", [2, 3])
+@pytest.mark.parametrize("d", [2, 3, 4])
 def test_coincident_and_far_points_stay_finite(optimizer, d):
     edges, _ = graph(200, 10)
     positions = np.zeros((200, d), np.float32)
@@ -250,7 +250,7 @@ def small_run():
     """Return the numbers of a tiny run of every kernel, one after the other."""
     edges, weights = graph(40, 6)
     numbers = []
-    for d in (2, 3):
+    for d in (2, 3, 4):
         positions = start(40, d)
         numbers += [run(way, positions, edges, 2, learning_rate=0.1)[0].ravel() for way in EPOCH]
         pool = layout.negative_pool(positions, KEY, 0)

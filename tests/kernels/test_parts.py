@@ -85,7 +85,7 @@ def _push_as_ever(repulsion, d2):
     return repulsion[entry(d2)]
 
 
-@pytest.mark.parametrize("d", [2, 3])
+@pytest.mark.parametrize("d", [2, 3, 4])
 @pytest.mark.parametrize("epoch", [epochs.adam_epoch, epochs.sgd_epoch])
 def test_a_term_is_added_once(epoch, d):
     n = 100

@@ -1,4 +1,4 @@
-"""Positions of two components, kept in registers, and of any number, kept in arrays.
+"""Positions of two and three components, kept in registers, and of any number, kept in arrays.
 
 Each class has a version of each part, so that an optimizer, or a force, is written once for all of them.
 """
@@ -23,6 +23,10 @@ ZERO, TWO = np.float32(0.0), np.float32(2.0)
 
 class TwoComponents(NamedTuple):
     """Positions and gradients are pairs of numbers."""
+
+
+class ThreeComponents(NamedTuple):
+    """Positions and gradients are triples of numbers."""
 
 
 class AnyComponents(NamedTuple):
@@ -134,6 +138,70 @@ def _moved_two(components, position, others, at, coefficient, alpha):  # type: i
 @store.version(TwoComponents)
 def _store_two(components, position, out, row):  # type: ignore[no-untyped-def]
     out[row, 0], out[row, 1] = position
+
+
+@copy_of.version(ThreeComponents)
+@position_of.version(ThreeComponents)
+def _position_of_three(components, snapshot, vertex):  # type: ignore[no-untyped-def]
+    return snapshot[vertex, 0], snapshot[vertex, 1], snapshot[vertex, 2]
+
+
+@attract.version(ThreeComponents)
+def _attract_three(components, position, snapshot, vertex, fired, count, attraction):  # type: ignore[no-untyped-def]
+    x, y, z = position
+    gx, gy, gz = ZERO, ZERO, ZERO
+    for k in range(count):
+        tail = np.uint64(fired[k])
+        dx, dy, dz = x - snapshot[tail, 0], y - snapshot[tail, 1], z - snapshot[tail, 2]
+        coefficient = pull(attraction, dx * dx + dy * dy + dz * dz, vertex, tail)
+        gx += clip(coefficient * dx)
+        gy += clip(coefficient * dy)
+        gz += clip(coefficient * dz)
+    return TWO * gx, TWO * gy, TWO * gz
+
+
+@repel.version(ThreeComponents)
+def _repel_three(components, position, pool, count, draw_hash, repulsion, gradient):  # type: ignore[no-untyped-def]
+    x, y, z = position
+    gx, gy, gz = ZERO, ZERO, ZERO
+    runs = pool.shape[1] - LANES + 1
+    blocks = (DRAWS * count + LANES - 1) // LANES
+    for block in range(blocks):
+        at = np.int64(below(mix(np.uint32(draw_hash + np.uint32(block))), runs))
+        xs, ys, zs = pool[0, at : at + LANES], pool[1, at : at + LANES], pool[2, at : at + LANES]
+        for lane in range(LANES):
+            dx, dy, dz = x - xs[lane], y - ys[lane], z - zs[lane]
+            coefficient = push(repulsion, dx * dx + dy * dy + dz * dz)
+            gx += clip(coefficient * dx)
+            gy += clip(coefficient * dy)
+            gz += clip(coefficient * dz)
+    share = np.float32(count) / np.float32(max(1, blocks * LANES))
+    return gradient[0] + gx * share, gradient[1] + gy * share, gradient[2] + gz * share
+
+
+@displace.version(ThreeComponents)
+def _displace_three(components, position, gradient, optimizer, out, row):  # type: ignore[no-untyped-def]
+    out[row, 0] = position[0] + step(optimizer, row, 0, gradient[0])
+    out[row, 1] = position[1] + step(optimizer, row, 1, gradient[1])
+    out[row, 2] = position[2] + step(optimizer, row, 2, gradient[2])
+
+
+@distance_to.version(ThreeComponents)
+def _distance_to_three(components, position, others, at):  # type: ignore[no-untyped-def]
+    dx, dy, dz = position[0] - others[0, at], position[1] - others[1, at], position[2] - others[2, at]
+    return dx * dx + dy * dy + dz * dz
+
+
+@moved.version(ThreeComponents)
+def _moved_three(components, position, others, at, coefficient, alpha):  # type: ignore[no-untyped-def]
+    dx, dy, dz = position[0] - others[0, at], position[1] - others[1, at], position[2] - others[2, at]
+    x, y = position[0] + alpha * clip(coefficient * dx), position[1] + alpha * clip(coefficient * dy)
+    return x, y, position[2] + alpha * clip(coefficient * dz)
+
+
+@store.version(ThreeComponents)
+def _store_three(components, position, out, row):  # type: ignore[no-untyped-def]
+    out[row, 0], out[row, 1], out[row, 2] = position
 
 
 @position_of.version(AnyComponents)

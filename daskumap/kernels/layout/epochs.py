@@ -17,6 +17,7 @@ from daskumap.kernels.layout.components import (
     LANES,
     TWO,
     AnyComponents,
+    ThreeComponents,
     TwoComponents,
     attract,
     copy_of,
@@ -171,9 +172,11 @@ def _run(
     kernel(snapshot, pool, tables, rows, out, first, start, stop, components, optimizer, clock)
 
 
-def _components(dims: int) -> TwoComponents | AnyComponents:
+def _components(dims: int) -> TwoComponents | ThreeComponents | AnyComponents:
     if dims == 2:
         return TwoComponents()
+    if dims == 3:
+        return ThreeComponents()
     position, gradient, lanes = (np.empty(size, np.float32) for size in (dims, dims, LANES))
     return AnyComponents(position, gradient, lanes)
 

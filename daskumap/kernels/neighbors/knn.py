@@ -328,7 +328,7 @@ def _count_by_products(
 
 @kernel
 def _count_tile(scores, low, high, half, own, Q, X, first, error, finish, thresholds, counts):  # type: ignore[no-untyped-def]
-    """Add one tile's counts: a product decides where its margin allows, else the pair is evaluated."""
+    """Add one tile's counts: a product decides where its rounding allows, else the pair is evaluated."""
     for i in range(scores.shape[0]):
         slack = error * np.float64(half[i])
         for t in range(thresholds.shape[1]):
