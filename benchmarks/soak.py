@@ -1,4 +1,4 @@
-"""Drivers and workers that are killed at random moments, on all engines: what is left goes on to the same bits.
+"""Drivers and workers that are killed at random moments, on all engines: the same bits, or the right error.
 
     python benchmarks/soak.py [--minutes 6] [--seed 1] [--folder DIR]
 
@@ -101,8 +101,8 @@ class Soak:
         """Let one driver begin, and kill it or one of its workers."""
         there = (self.place / "zarr.json").exists()
         kind = self.chance.choice(ACTS) if there else "fit"
-        if kind == "fit" and there:
-            shutil.rmtree(self.place)
+        if kind == "fit":
+            self.leave()
         if kind == "verify --repair":
             flip(self.place, self.chance)
         client = cluster.scheduler_address if engine == "two processes" else engine
@@ -120,6 +120,11 @@ class Soak:
         driver.join()
         if self.chance.random() < SETTLED:
             self.settle(f"{kind} on {engine}")
+
+    def leave(self) -> None:
+        """Go to another place: workers of a dead driver may still write to the last one."""
+        shutil.rmtree(self.place, ignore_errors=True)
+        self.place = self.folder / f"run-{self.chance.getrandbits(40):010x}.zarr"
 
     def kill_worker(self, cluster: Any) -> None:
         """Kill one of the two worker processes; its nanny brings another."""
@@ -139,7 +144,7 @@ class Soak:
         except DaskumapError as error:
             if not isinstance(error, StoreError) or "verify --repair" not in str(error):
                 self.wrong.append(f"{after}: {error}")
-                shutil.rmtree(self.place)
+                self.leave()
                 return
             daskumap.verify(self.place, repair=True)
             run = daskumap.resume(self.place, client="sequential", progress=False)
@@ -172,7 +177,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--folder", help="where; a temporary folder by default")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+    with tempfile.TemporaryDirectory(dir=options.folder, ignore_cleanup_errors=True) as folder:
         soak = Soak(Path(folder), options.seed)
         soak.undisturbed()
         with LocalCluster(
