@@ -72,9 +72,10 @@ def fit(
         `init` ("pca", "spectral", "random" or an array), `min_dist`, `spread`, `a`, `b`, `set_op_mix_ratio`,
         `local_connectivity`, `repulsion_strength`, `negative_sample_rate`, `disconnection_distance`,
         `random_state`; and `optimizer` ("adam", "sgd"), `reconcile_every`, `target_recall`, `max_overlap`,
-        `max_cell_rows`, `checkpoint_every`. With `reconcile_every` above 1 the result depends on
-        `partitions`. And umap-learn's `unique`: exact duplicates of a row cost no neighbours; the map is that
-        of the distinct rows, and each duplicate gets the position of its first occurrence.
+        `max_cell_rows`, `checkpoint_every`. Adam moves all vertices twice an epoch, each time as an
+        iteration; with `reconcile_every` iterations above 1 the result depends on `partitions`. And
+        umap-learn's `unique`: exact duplicates of a row cost no neighbours; the map is that of the distinct
+        rows, and each duplicate gets the position of its first occurrence.
         `report=False` leaves out the measures and the picture. `keep` says what stays in the run store:
         "model" (default) all but scratch, which goes when its last reader is done; "all"; or "embedding",
         with the report.

@@ -59,7 +59,7 @@ FIT: Pipeline = (
     (CALIBRATE, always),  # per-row smooth-kNN                         calibration/rho, sigma
     (SYMMETRIZE, always),  # fuzzy union with the transpose            graph/: one CSR block row per partition
     (INITIALIZE, always),  # pca | spectral (coarse) | random | array  initial
-    (LAYOUT, always),  # synchronous epochs                            layout/ checkpoints
+    (LAYOUT, always),  # synchronous iterations                          layout/ checkpoints
     (PUBLISH, always),  # back to the user's row order                 embedding (n, d)
     (MAP_NEIGHBORS, report),  # what the map is worth                  report/
     (MAP_ROWS, report),

@@ -17,6 +17,10 @@ LANES = 16
 # Adam averages the repulsion over more draws than count, at almost no cost: on Fashion-MNIST twice as many
 # raise the kNN preservation from .135 to .138, four times to .139 (two seeds each, spread .001).
 DRAWS = 2
+# Limits of a force's components. A force near distance d is about 1 / d: 4, which is umap-learn's and fits
+# steps along one force after the other, lets axes thinner than .25 collapse where steps go along the sum of
+# forces, since noise does not blur them; 12 keeps small clusters round (docs/decisions/0017).
+LIMIT, STEP_LIMIT = np.float32(12.0), np.float32(4.0)
 
 ZERO, TWO = np.float32(0.0), np.float32(2.0)
 
@@ -94,8 +98,8 @@ def _attract_two(components, position, snapshot, vertex, fired, count, attractio
         tail = np.uint64(fired[k])
         dx, dy = x - snapshot[tail, 0], y - snapshot[tail, 1]
         coefficient = pull(attraction, dx * dx + dy * dy, vertex, tail)
-        gx += clip(coefficient * dx)
-        gy += clip(coefficient * dy)
+        gx += clip(coefficient * dx, LIMIT)
+        gy += clip(coefficient * dy, LIMIT)
     return TWO * gx, TWO * gy
 
 
@@ -111,8 +115,8 @@ def _repel_two(components, position, pool, count, draw_hash, repulsion, gradient
         for lane in range(LANES):
             dx, dy = x - xs[lane], y - ys[lane]
             coefficient = push(repulsion, dx * dx + dy * dy)
-            gx += clip(coefficient * dx)
-            gy += clip(coefficient * dy)
+            gx += clip(coefficient * dx, LIMIT)
+            gy += clip(coefficient * dy, LIMIT)
     share = np.float32(count) / np.float32(max(1, blocks * LANES))
     return gradient[0] + gx * share, gradient[1] + gy * share
 
@@ -132,7 +136,8 @@ def _distance_to_two(components, position, others, at):  # type: ignore[no-untyp
 @moved.version(TwoComponents)
 def _moved_two(components, position, others, at, coefficient, alpha):  # type: ignore[no-untyped-def]
     dx, dy = position[0] - others[0, at], position[1] - others[1, at]
-    return position[0] + alpha * clip(coefficient * dx), position[1] + alpha * clip(coefficient * dy)
+    x = position[0] + alpha * clip(coefficient * dx, STEP_LIMIT)
+    return x, position[1] + alpha * clip(coefficient * dy, STEP_LIMIT)
 
 
 @store.version(TwoComponents)
@@ -154,9 +159,9 @@ def _attract_three(components, position, snapshot, vertex, fired, count, attract
         tail = np.uint64(fired[k])
         dx, dy, dz = x - snapshot[tail, 0], y - snapshot[tail, 1], z - snapshot[tail, 2]
         coefficient = pull(attraction, dx * dx + dy * dy + dz * dz, vertex, tail)
-        gx += clip(coefficient * dx)
-        gy += clip(coefficient * dy)
-        gz += clip(coefficient * dz)
+        gx += clip(coefficient * dx, LIMIT)
+        gy += clip(coefficient * dy, LIMIT)
+        gz += clip(coefficient * dz, LIMIT)
     return TWO * gx, TWO * gy, TWO * gz
 
 
@@ -172,9 +177,9 @@ def _repel_three(components, position, pool, count, draw_hash, repulsion, gradie
         for lane in range(LANES):
             dx, dy, dz = x - xs[lane], y - ys[lane], z - zs[lane]
             coefficient = push(repulsion, dx * dx + dy * dy + dz * dz)
-            gx += clip(coefficient * dx)
-            gy += clip(coefficient * dy)
-            gz += clip(coefficient * dz)
+            gx += clip(coefficient * dx, LIMIT)
+            gy += clip(coefficient * dy, LIMIT)
+            gz += clip(coefficient * dz, LIMIT)
     share = np.float32(count) / np.float32(max(1, blocks * LANES))
     return gradient[0] + gx * share, gradient[1] + gy * share, gradient[2] + gz * share
 
@@ -195,8 +200,9 @@ def _distance_to_three(components, position, others, at):  # type: ignore[no-unt
 @moved.version(ThreeComponents)
 def _moved_three(components, position, others, at, coefficient, alpha):  # type: ignore[no-untyped-def]
     dx, dy, dz = position[0] - others[0, at], position[1] - others[1, at], position[2] - others[2, at]
-    x, y = position[0] + alpha * clip(coefficient * dx), position[1] + alpha * clip(coefficient * dy)
-    return x, y, position[2] + alpha * clip(coefficient * dz)
+    x = position[0] + alpha * clip(coefficient * dx, STEP_LIMIT)
+    y = position[1] + alpha * clip(coefficient * dy, STEP_LIMIT)
+    return x, y, position[2] + alpha * clip(coefficient * dz, STEP_LIMIT)
 
 
 @store.version(ThreeComponents)
@@ -226,7 +232,7 @@ def _attract_any(components, position, snapshot, vertex, fired, count, attractio
             d2 += difference * difference
         coefficient = pull(attraction, d2, vertex, tail)
         for c in range(gradient.size):
-            gradient[c] += TWO * clip(coefficient * (position[c] - snapshot[tail, c]))
+            gradient[c] += TWO * clip(coefficient * (position[c] - snapshot[tail, c]), LIMIT)
     return gradient
 
 
@@ -248,7 +254,7 @@ def _repel_any(components, position, pool, count, draw_hash, repulsion, gradient
         for c in range(gradient.size):
             x, xs, total = position[c], pool[c, at : at + LANES], ZERO
             for lane in range(LANES):
-                total += clip(lanes[lane] * (x - xs[lane]))
+                total += clip(lanes[lane] * (x - xs[lane]), LIMIT)
             gradient[c] += total * share
     return gradient
 
@@ -270,7 +276,7 @@ def _distance_to_any(components, position, others, at):  # type: ignore[no-untyp
 @moved.version(AnyComponents)
 def _moved_any(components, position, others, at, coefficient, alpha):  # type: ignore[no-untyped-def]
     for c in range(np.uint64(position.size)):
-        position[c] += alpha * clip(coefficient * (position[c] - others[c, at]))
+        position[c] += alpha * clip(coefficient * (position[c] - others[c, at]), STEP_LIMIT)
     return position
 
 
