@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from daskumap.driver import FINISHED, find_damage
+from daskumap.driver import survey
 from daskumap.engine.clusters import make_engine
 from daskumap.engine.machine import parse_memory, plan_resources
 from daskumap.errors import StoreError
@@ -33,6 +33,7 @@ def fit(
     partitions: int | None = None,
     progress: bool | Progress = True,
     restart: bool = False,
+    take_over: bool = False,
     **params: Any,
 ) -> Run:
     """Embed the rows of an array, which may be larger than memory.
@@ -61,8 +62,11 @@ def fit(
     progress
         Show how far the run is on standard error; or an object with `start`, `advance` and `finish`.
     restart
-        Delete the run store that is there, if any, and start over. Refused where another process works on it,
-        and where something else than a run store lies.
+        Delete the run that is there, if any, and start over. Refused where another process works on it, and
+        where something else than a run store lies.
+    take_over
+        Take the run store from another process, which may be alive: what that one does from now on does not
+        count, and it stops. Needed where its lock is dated by a wrong clock.
     **params
         umap-learn's `n_neighbors`, `n_components`, `metric`, `metric_kwds`, `n_epochs`, `learning_rate`,
         `init` ("pca", "spectral", "random" or an array), `min_dist`, `spread`, `a`, `b`, `set_op_mix_ratio`,
@@ -90,7 +94,7 @@ def fit(
     request = make_request(data, params if restart else _with_known_seed(run, params), partitions)
     engine = make_engine(client, parse_memory(memory), threads, request.source.shape[0])
     try:
-        return Run(fit_request(request, run, engine, shown, restart))
+        return Run(fit_request(request, run, engine, shown, restart, take_over))
     finally:
         engine.close()
 
@@ -102,6 +106,7 @@ def resume(
     memory: str | int | None = None,
     threads: int | None = None,
     progress: bool | Progress = True,
+    take_over: bool = False,
 ) -> Run:
     """Go on with an unfinished run, from what its run store says of it. Arguments as in `fit`.
 
@@ -117,7 +122,7 @@ def resume(
     store = RunStore.open(find_place(run))
     engine = make_engine(client, parse_memory(memory), threads, store.about["sizes"]["rows"])
     try:
-        resume_run(store, engine, shown)
+        resume_run(store, engine, shown, take_over)
     finally:
         engine.close()
     return Run(store)
@@ -139,13 +144,16 @@ def verify(run: Any, *, repair: bool = False) -> dict[str, list[str]]:
     """
     store = RunStore.open(find_place(run), mode="r+" if repair else "r")
     context = open_known(store, Resources(1), reading=False)
-    damage = find_damage(context, steps_of(FIT, context.params), read=True)
-    if repair and damage:
-        with alone(store):
-            store.documents.delete(f"{FINISHED}.json")
-            for stage in damage:
-                store.ledger.forget(stage)
-    return damage
+    steps = steps_of(FIT, context.params)
+    if not repair:
+        return survey(context, steps, read=True).damage
+    with alone(store) as turn:
+        store.check_identity()
+        found = survey(context, steps, read=True)
+        turn.check()
+        if found.damage:
+            found.begin(context, turn)
+    return found.damage
 
 
 def plan(

@@ -8,10 +8,11 @@ from typing import Any, cast
 
 import numpy as np
 
-from daskumap.driver import FINISHED, STAGES
+from daskumap.driver import STAGES
 from daskumap.errors import StoreError
 from daskumap.params import Params
 from daskumap.pipeline import FIT
+from daskumap.planning.sizes import Sizes
 from daskumap.report.text import assemble, render
 from daskumap.store import schema
 from daskumap.store.run import RunStore
@@ -33,7 +34,7 @@ class Run:
     @property
     def finished(self) -> bool:
         """Whether every stage is done."""
-        return self.store.documents.load(FINISHED) is not None
+        return self.store.ledger.finished() is not None
 
     @property
     def embedding(self) -> Any:
@@ -46,7 +47,8 @@ class Run:
         StoreError
             While the run is unfinished.
         """
-        if "publish" not in self._stages():
+        blocks = Sizes(**self.store.about["sizes"]).row_blocks
+        if self.store.ledger.count("publish") < blocks:
             raise StoreError(
                 f"The run in {self.path} has no embedding yet. Fit again on the same run store to go on."
             )
@@ -55,7 +57,7 @@ class Run:
     @property
     def report(self) -> dict[str, Any]:
         """The verdict on the map and what was measured: quality, graph, seconds and peak memory by stage."""
-        measures = self.store.documents.load(schema.MEASURES.name)
+        measures = self.store.documents.load(schema.MEASURES.name) if self.store.ledger.has_begun() else None
         return assemble(measures or {}, self._stages(), self.store.about)
 
     @property
@@ -105,7 +107,7 @@ class Run:
         }
 
     def _stages(self) -> dict[str, Any]:
-        return dict(self.store.documents.load(STAGES) or {})
+        return dict(self.store.documents.load(STAGES) or {}) if self.store.ledger.has_begun() else {}
 
     def __repr__(self) -> str:
         sizes = self.store.about["sizes"]

@@ -26,6 +26,7 @@ from daskumap.planning.stage import Output, Stage
 from daskumap.runtime.rows import Rows, fill_by_block
 from daskumap.sources.base import Source
 from daskumap.store import schema
+from daskumap.store.checkpoint import Checkpoint
 from daskumap.store.exchange import BatchReader, BatchWriter
 from daskumap.store.graph import read_edges
 from daskumap.store.places import find_place
@@ -253,9 +254,14 @@ class Context:
         does = "write" if writing else "read"
         raise UndeclaredError(f"Stage '{stage.name}' does not declare that it {does}s {item.name}.")
 
+    def checkpoint(self, item: schema.Checkpoints, task: int, writing: bool = False) -> Checkpoint:
+        """Return what reads, or writes, the state after an ordered task."""
+        self._check(item, writing)
+        return Checkpoint(self.store, item, task, self.output(item))
+
     # -- how large things are
 
-    def output(self, item: schema.Array) -> Output:
+    def output(self, item: schema.Array | schema.Checkpoints) -> Output:
         """Return an array as the driver creates it."""
         shape = tuple(map(self.extent, item.dims))
         chunks = tuple(map(self.chunk_of, item.dims))

@@ -40,3 +40,11 @@ def _array_damage(array: zarr.Array[Any], read: bool) -> list[str]:
         except Exception as error:  # A codec raises whatever it likes on bytes that are not its own.
             found.append(f"{array.path}, rows {start} to {min(start + step, array.shape[0]) - 1}: {error}")
     return found
+
+
+def find_damaged_fact(store: RunStore, name: str, finished: bool) -> list[str]:
+    """Return what is wrong with a fact: damaged, or missing though the run is finished."""
+    if store.documents.load(name) is not None:
+        return []
+    there = store.documents.load_bytes(f"{name}.json") is not None
+    return [f"{name} is {'damaged' if there else 'missing'}"] if there or finished else []

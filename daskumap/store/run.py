@@ -10,18 +10,23 @@ from __future__ import annotations
 
 import json
 import logging
+import uuid
 import zlib
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import fields
 from typing import Any
 
 import numpy as np
 import zarr
 from zarr.codecs import Crc32cCodec
+from zarr.core.array import AsyncArray
+from zarr.core.array_spec import parse_array_config
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.group import GroupMetadata
 from zarr.core.sync import sync
 from zarr.errors import ContainsArrayError, NodeNotFoundError
+from zarr.storage import LocalStore, MemoryStore
 
 from daskumap.errors import RunMismatchError, StoreError
 from daskumap.planning.sizes import Sizes
@@ -34,7 +39,7 @@ from daskumap.store.trouble import speaking
 
 log = logging.getLogger(__name__)
 
-SCHEMA = 2
+SCHEMA = 3
 KEY = "daskumap"
 # What a run store has to say of its run, and as what.
 ABOUT = {
@@ -46,6 +51,8 @@ ABOUT = {
     "versions": dict,
     "crc32": int,
 }
+# What stays where another run begins: what makes it a run store, and who has it.
+KEPT = ("zarr.json", "generations", "lock")
 # Bytes of a chunk of an array that a task creates itself.
 PUT_BYTES = 1 << 22
 
@@ -64,7 +71,8 @@ class RunStore:
     def __init__(self, place: Place, group: zarr.Group) -> None:
         self.place, self.group = place, group
         self.documents = Documents(group.store, group.path, place.url)
-        self.ledger = Ledger(self.documents)
+        about = group.attrs.get(KEY)
+        self.ledger = Ledger(self.documents, str(about.get("id")) if isinstance(about, dict) else "")
 
     @classmethod
     def open(cls, place: Place, mode: str = "r+") -> RunStore:
@@ -99,14 +107,12 @@ class RunStore:
         if not place.is_occupied():
             # One write makes the group and says what it is: a run that dies here leaves nothing half-made. It
             # is exclusive: of two that start here at a time, one finds the other's.
-            attributes = {KEY: {"schema": SCHEMA, **about, "crc32": zlib.crc32(as_text(about))}}
-            content = GroupMetadata(attributes=attributes).to_buffer_dict(default_buffer_prototype())
             with speaking(place.url):
-                sync(create_object(place.store(), "zarr.json", content["zarr.json"].to_bytes()))
+                sync(create_object(place.store(), "zarr.json", _description(about)))
         return cls.open(place)
 
     @classmethod
-    def open_to_delete(cls, place: Place) -> RunStore:
+    def open_to_replace(cls, place: Place) -> RunStore:
         """Open a run store of whatever version, whole or not.
 
         Raises
@@ -133,24 +139,12 @@ class RunStore:
         """Where the run store is, for messages."""
         return self.place.url
 
-    def create(self, output: Output, anew: bool) -> None:
-        """Create an array, unless it is there already as it is when a run goes on and `anew` is false."""
-        if anew or not self.has(output.name) or self.array(output.name).shape != output.shape:
-            create_array(self.group, output.name, output.shape, output.chunks, output.dtype)
-
-    def has(self, name: str) -> bool:
-        """Return whether a node is there; one whose metadata are damaged is none."""
-        try:
-            with speaking(f"{name} in {self.url}"):
-                return name in self.group
-        except StoreError as error:
-            if isinstance(error.__cause__, OSError):  # What is out of reach is not damaged.
-                raise
-            log.warning("%s It is made again.", error)
-            return False
+    def create(self, output: Output) -> zarr.Array[Any]:
+        """Create an array unless it is there, and return it."""
+        return create_array(self.group, output.name, output.shape, output.chunks, output.dtype)
 
     def put(self, name: str, values: np.ndarray[Any, Any]) -> None:
-        """Write a whole small array, in place of what an earlier attempt may have left."""
+        """Write a whole small array."""
         rows = max(1, min(len(values), PUT_BYTES // max(1, values[:1].nbytes)))
         array = create_array(self.group, name, values.shape, (rows, *values.shape[1:]), str(values.dtype))
         with speaking(f"{name} in {self.url}"):
@@ -171,7 +165,7 @@ class RunStore:
             raise StoreError(
                 f"{name} in {self.url} is a group where an array should be. Start over in another place."
             )
-        return array
+        return _with_empty_chunks(array)
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray[Any, Any]:
         """Read the places start to stop of the array called `name`."""
@@ -191,18 +185,35 @@ class RunStore:
             else:
                 self.documents.delete_folder(item.name)
 
-    def discard(self) -> None:
-        """Delete the run store and leave its place free.
+    def replace(self, about: dict[str, Any]) -> None:
+        """Let another run begin here: one write, after which nothing of the run that was here is read."""
+        self.documents.save_bytes("zarr.json", _description(about))
 
-        What says that it is a run store goes last, so that a deletion that was cut short can be repeated.
-        """
+    def clear(self) -> None:
+        """Delete what other runs left here, and all else but what says that this is a run store."""
         for name in self.documents.members(""):
-            if name not in ("zarr.json", "lock"):
-                if not isinstance(self.group.store, zarr.storage.LocalStore):
-                    # What looks like a folder is but a common beginning there.
-                    self.documents.delete_folder(name)
-                self.documents.delete(name)
-        self.documents.delete_folder("")
+            if name not in KEPT:
+                self._delete(name)
+
+    def discard(self) -> None:
+        """Delete the run and leave its place free.
+
+        What says that it is a run store goes last, so that a deletion that was cut short can be repeated; and
+        it is another run's first, so that what is left of this one is not read.
+        """
+        about = {name: value for name, value in self.about.items() if name not in ("schema", "crc32")}
+        self.replace({**about, "id": uuid.uuid4().hex})
+        self.clear()
+        for name in reversed(KEPT):
+            self._delete(name)
+        with suppress(StoreError):  # a link to a folder stays, with nothing in it
+            self.documents.delete_folder("")
+
+    def _delete(self, name: str) -> None:
+        if not isinstance(self.group.store, LocalStore):
+            # What looks like a folder is but a common beginning there.
+            self.documents.delete_folder(name)
+        self.documents.delete(name)
 
     def check_identity(self) -> None:
         """Refuse to go on if another run has been put in this one's place since it was opened."""
@@ -215,25 +226,46 @@ class RunStore:
 def create_array(
     group: zarr.Group, name: str, shape: tuple[int, ...], chunks: tuple[int, ...], dtype: str
 ) -> zarr.Array[Any]:
-    """Create an array with the run store's codecs, in place of one that a failed attempt may have left."""
+    """Create an array with the run store's codecs, or take the one that is there if it is this very one.
+
+    Nothing is deleted then: another attempt at the same task may be under way, or have written all of it, as
+    of a worker that was thought dead. All attempts write the same.
+    """
+    options: dict[str, Any] = {
+        "shape": shape,
+        # Chunks are stored whole: one that is larger than the array would be mostly padding.
+        "chunks": tuple(max(1, min(pair)) for pair in zip(chunks, shape, strict=True)),
+        "dtype": dtype,
+        "compressors": [Crc32cCodec()],
+        "fill_value": np.nan if np.dtype(dtype).kind == "f" else np.iinfo(dtype).max,
+    }
     with speaking(f"{name} in {group.store_path}"):
-        return group.create_array(
-            name,
-            shape=shape,
-            # Chunks are stored whole: one that is larger than the array would be mostly padding.
-            chunks=tuple(max(1, min(pair)) for pair in zip(chunks, shape, strict=True)),
-            dtype=dtype,
-            compressors=[Crc32cCodec()],
-            fill_value=np.nan if np.dtype(dtype).kind == "f" else np.iinfo(dtype).max,
-            overwrite=True,
-            config={"write_empty_chunks": True},
-        )
+        wanted = zarr.create_array(MemoryStore(), **options).metadata
+        prototype = default_buffer_prototype()
+        there = sync((group.store_path / name / "zarr.json").get())
+        if there is None or there.to_bytes() != wanted.to_buffer_dict(prototype)["zarr.json"].to_bytes():
+            with suppress(ContainsArrayError):  # another attempt was faster
+                group.create_array(name, **options, overwrite=there is not None)
+        return _with_empty_chunks(group[name])
+
+
+def _with_empty_chunks(array: Any) -> zarr.Array[Any]:
+    """Return an array whose chunks are written also where they are full of what missing ones read as."""
+    config = parse_array_config({"write_empty_chunks": True})
+    return zarr.Array(AsyncArray(array.metadata, array.store_path, config))
 
 
 def read_range(array: zarr.Array[Any], start: int, stop: int | None) -> np.ndarray[Any, Any]:
     """Read the places start to stop along the first dimension of one of the run store's arrays."""
     with speaking(f"{array.store_path}, rows {start} to {'the last' if stop is None else stop - 1},"):
         return np.asarray(array[start:stop])
+
+
+def _description(about: dict[str, Any]) -> bytes:
+    """Return the document that makes a folder a run store, and says of which run."""
+    attributes = {KEY: {"schema": SCHEMA, **about, "crc32": zlib.crc32(as_text(about))}}
+    content = GroupMetadata(attributes=attributes).to_buffer_dict(default_buffer_prototype())
+    return content["zarr.json"].to_bytes()
 
 
 def check_same(url: str, known: dict[str, Any], now: dict[str, Any]) -> None:

@@ -74,6 +74,15 @@ class Exchange(Item):
 
 
 @dataclass(frozen=True, eq=False)
+class Checkpoints(Item):
+    """The state of the ordered step of this name after each of its tasks: parts of one type and shape."""
+
+    dtype: str
+    dims: tuple[str, ...]
+    parts: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
 class Fact(Item):
     """A number, or a few by name, as a JSON document with a checksum."""
 
@@ -204,11 +213,7 @@ GRAPH_FACTS = Fact("facts/graph", MODEL)  # largest_weight, edges, largest_degre
 
 # Map: start, layout, embedding.
 INITIAL = Array("initial", SCRATCH, "float32", ("vertex", "component"))
-# Two slots, used in turn, so that the last checkpoint is whole while the next one is written.
-STATE = tuple(
-    tuple(Array(f"layout/{slot}/{part}", SCRATCH, "float32", ("moving", "component")) for part in parts)
-    for slot, parts in dict.fromkeys(("even", "odd"), ("positions", "mean", "variance")).items()
-)
+STATE = Checkpoints("layout", SCRATCH, "float32", ("moving", "component"), ("positions", "mean", "variance"))
 EMBEDDING = Array("embedding", RESULT, "float32", ("row", "component"))
 
 # Measures: the report.

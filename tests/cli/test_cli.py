@@ -188,7 +188,7 @@ def test_what_a_run_leaves_behind(arguments, params, source, place, planned, mon
     assert main(["plan", source, *arguments.split()]) == 0
     assert planned == {**params, "workers": 1}
     assert main(["fit", source, place, "--quiet", *arguments.split()]) == 0
-    assert fitted == {**params, "client": None, "progress": False, "restart": False}
+    assert fitted == {**params, "client": None, "progress": False, "restart": False, "take_over": False}
 
 
 @pytest.mark.parametrize(

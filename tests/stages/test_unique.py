@@ -7,7 +7,7 @@ import tracemalloc
 import numpy as np
 import pytest
 import zarr
-from conftest import sha
+from conftest import forget, sha
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.neighbors import NearestNeighbors
@@ -20,8 +20,6 @@ from daskumap.kernels.neighbors.equal import first_of_equal, hash_rows
 from daskumap.params import make_params
 from daskumap.pipeline import FIT, steps_of
 from daskumap.planning import sizes as sizing
-from daskumap.store.places import find_place
-from daskumap.store.run import RunStore
 from daskumap.testing import reference_unique, skewed
 from daskumap.testing.datasets import uneven_clusters
 from daskumap.testing.faults import FailingEngine, Fault, ShufflingEngine
@@ -316,9 +314,7 @@ def test_a_run_that_stopped_goes_on(fit, source, finished, sequential, tmp_path,
 def test_resume_makes_a_stage_again(finished, tmp_path, stage):
     place = tmp_path / "run.zarr"
     shutil.copytree(finished[0], place)
-    store = RunStore.open(find_place(place))
-    store.ledger.forget(stage)
-    store.documents.delete("finished.json")
+    forget(place, stage)
     assert sha(daskumap.resume(place, client="sequential", progress=False).embedding) == finished[1]
 
 

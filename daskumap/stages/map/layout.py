@@ -5,9 +5,9 @@ workers the engine runs the rounds: every worker moves its own partitions agains
 them see. The bits are the same, since a vertex reads nothing but the snapshot, and all randomness is keyed by
 (seed, iteration, vertex).
 
-The state goes to two slots in turn, so that the last checkpoint is whole while the next one is written; the
-ledger's record of a segment switches to it. A worker holds two snapshots and the moments, 24 d bytes a
-vertex, and the edges; those that do not fit are read every iteration.
+The state after each segment goes to a place of its own, and the segment's record holds its digests. A worker
+holds two snapshots and the moments, 24 d bytes a vertex, and the edges; those that do not fit are read every
+iteration.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 
-from daskumap.errors import StoreError
 from daskumap.kernels.layout.iterations import (
     Edges,
     State,
@@ -36,8 +35,9 @@ from daskumap.planning import costs, memory
 from daskumap.planning.stage import Receipt, Rounds, Stage, Step
 from daskumap.runtime.context import Context
 from daskumap.runtime.listen import tell
-from daskumap.stages.shared.positions import read_state, segments
+from daskumap.stages.shared.positions import segments
 from daskumap.store import schema
+from daskumap.store.checkpoint import KEPT, Digests
 
 Array = np.ndarray[Any, Any]
 
@@ -56,7 +56,8 @@ def plan_layout(context: Context) -> Stage:
         tasks=len(ranges),
         memory={"edges read": min(_piece_rows(context), s.rows) * memory.edge_read(context.job.neighbors)},
         shared=memory.positions(s.rows, d) + min(graph, s.edge_bytes),
-        outputs=tuple(context.output(item) for slot in schema.STATE for item in slot),
+        made=(schema.STATE.name,),
+        made_bytes=(1 + KEPT) * len(schema.STATE.parts) * context.output(schema.STATE).nbytes,
         read_bytes=graph * len(ranges),
         work=costs.iteration_seconds(s.rows, k, d) * context.job.iterations,
         ordered=True,
@@ -94,8 +95,8 @@ def layout_task(context: Context, segment: int) -> Receipt:
             positions, spare = spare, positions
             tell((min(iteration + every, last) - first) / (last - first))
     seconds = time.perf_counter() - started
-    save_state(context, 0, segment, positions, state)
-    return Receipt(rows, kernel_seconds=seconds)
+    digests = save_state(context, 0, segment, positions, state)
+    return Receipt(rows, dict(digests), kernel_seconds=seconds)
 
 
 class _Round:
@@ -202,8 +203,8 @@ def step_partition(
 def save_partition(context: Context, partition: int, segment: int, state: PartitionState) -> Receipt:
     """Write one partition's state."""
     start, stop = context.sizes.layout_partition(partition)
-    save_state(context, start, segment, *state[:2])
-    return Receipt(stop - start, kernel_seconds=state[2])
+    digests = save_state(context, start, segment, *state[:2])
+    return Receipt(stop - start, dict(digests), kernel_seconds=state[2])
 
 
 def load_state(context: Context, start: int, stop: int, segment: int) -> tuple[Array, State]:
@@ -211,19 +212,15 @@ def load_state(context: Context, start: int, stop: int, segment: int) -> tuple[A
     if segment == 0:
         zeros = [np.zeros((stop - start, context.params.n_components), np.float32) for _ in range(2)]
         return context.read(schema.INITIAL, start, stop), State(*zeros)
-    slot = schema.STATE[(segment - 1) % 2]
-    positions, mean, variance = (read_state(context, item, start, stop) for item in slot)
-    if not np.isfinite(positions).all():  # A missing chunk reads as NaN, and no layout makes one.
-        raise StoreError(
-            f"The layout's checkpoint before segment {segment} is damaged. Run `daskumap verify --repair`."
-        )
-    return positions, State(mean, variance)
+    before = context.checkpoint(schema.STATE, segment - 1)
+    positions, *moments = (before.read(part, start, stop) for part in schema.STATE.parts)
+    return positions, State(*moments)
 
 
-def save_state(context: Context, start: int, segment: int, positions: Array, state: State) -> None:
-    """Write the positions and moments of a range of vertices after a segment."""
-    for item, values in zip(schema.STATE[segment % 2], (positions, *state), strict=True):
-        context.write(item, start, values)
+def save_state(context: Context, start: int, segment: int, positions: Array, state: State) -> Digests:
+    """Write the positions and moments of a range of vertices after a segment; return their digests."""
+    parts = dict(zip(schema.STATE.parts, (positions, *state), strict=True))
+    return context.checkpoint(schema.STATE, segment, writing=True).write(start, parts)
 
 
 class KeptEdges:
@@ -261,5 +258,5 @@ LAYOUT = Step(
     "layout",
     plan_layout,
     reads=(schema.INITIAL, schema.GRAPH, schema.GRAPH_FACTS),
-    writes=tuple(item for slot in schema.STATE for item in slot),
+    writes=(schema.STATE,),
 )

@@ -58,6 +58,6 @@ def _all_vertices(context: Context) -> Array:
 PUBLISH = Step(
     "publish",
     plan_publish,
-    reads=(*(slot[0] for slot in schema.STATE), schema.DEGREES, schema.VERTEX, schema.FIRST),
+    reads=(schema.STATE, schema.DEGREES, schema.VERTEX, schema.FIRST),
     writes=(schema.EMBEDDING,),
 )

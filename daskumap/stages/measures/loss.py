@@ -89,7 +89,7 @@ LOSS = Step(
     "report.loss",
     plan_loss,
     reads=(
-        *(slot[0] for slot in schema.STATE),
+        schema.STATE,
         schema.DEGREES,
         schema.GRAPH,
         schema.CELL_STARTS,

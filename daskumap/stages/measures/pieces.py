@@ -83,6 +83,6 @@ def keep_pieces(context: Context, receipts: dict[int, Receipt]) -> None:
 PIECES = Step(
     "report.pieces",
     plan_pieces,
-    reads=(*(slot[0] for slot in schema.STATE), schema.DEGREES, schema.GRAPH),
+    reads=(schema.STATE, schema.DEGREES, schema.GRAPH),
     writes=(schema.PIECES,),
 )

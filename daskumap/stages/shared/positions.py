@@ -21,22 +21,13 @@ def segments(context: Context) -> list[tuple[int, int]]:
     return [(first, min(first + every, iterations)) for first in range(0, iterations, every)]
 
 
-def read_state(context: Context, item: schema.Array, start: int, stop: int) -> Array:
-    """Read one part of the layout's state a chunk at a time: at once, all would be held read and decoded."""
-    out = np.empty((stop - start, context.params.n_components), np.float32)
-    for at in range(start, stop, context.sizes.state_chunk):
-        end = min(stop, at + context.sizes.state_chunk)
-        out[at - start : end - start] = context.read(item, at, end)
-    return out
-
-
 def final_positions(context: Context) -> Array:
     """Return the finished positions, (n, d) in vertex order, NaN for vertices without edges.
 
     A row that nothing joins to the others has no place on the map; umap-learn gives NaN too.
     """
-    slot = schema.STATE[(len(segments(context)) - 1) % 2]
-    positions = read_state(context, slot[0], 0, context.sizes.rows)
+    last = len(segments(context)) - 1
+    positions = context.checkpoint(schema.STATE, last).read("positions", 0, context.sizes.rows)
     positions[context.read(schema.DEGREES) == 0] = np.nan
     return positions
 
