@@ -156,6 +156,8 @@ def run_pipeline(context: Context, steps: Steps, engine: Engine, progress: Progr
             run_stage(step.planned(context), context, engine, progress, turn)
             turn.check()
             store.free(scratch)
+    except SourceError:
+        raise  # The store may be gone with it.
     except DaskumapError:
         turn.check()  # Who was followed stumbles over what the other one freed: that is said then.
         raise

@@ -126,7 +126,7 @@ def test_the_map_is_that_of_the_distinct_rows(fit, name, options):
     assert ours.pop("duplicate_rows") == len(X) - len(rows)
     assert ours | {"rows": len(rows)} == theirs
     assert (theirs["isolated_rows"], theirs["sliced_cells"]) == (0, 0)
-    assert f"duplicates           {len(X) - len(rows):,}\n" in str(run)
+    assert f"duplicates        {len(X) - len(rows):,}\n" in str(run)
     assert "duplicates" not in str(alone)
 
 
