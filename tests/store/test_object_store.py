@@ -52,11 +52,18 @@ class Unreliable:
 
 @pytest.fixture(scope="module")
 def server():
-    from werkzeug.serving import make_server
+    from werkzeug.serving import WSGIRequestHandler, make_server
 
-    application = Unreliable(moto_server.DomainDispatcherApplication(moto_server.create_backend_app))
+    class KeepAlive(WSGIRequestHandler):
+        """Keeps connections, as buckets do; by itself it makes one, and a thread, for each request."""
+
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
+
+    # The service itself: what finds the service of a request looks through hundreds of folders for it.
+    application = Unreliable(moto_server.create_backend_app("s3"))
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    httpd = make_server("127.0.0.1", 0, application, threaded=True)
+    httpd = make_server("127.0.0.1", 0, application, threaded=True, request_handler=KeepAlive)
     thread = threading.Thread(target=httpd.serve_forever, daemon=True)
     thread.start()
     with pytest.MonkeyPatch.context() as patch:
