@@ -75,11 +75,12 @@ def test_a_dead_holder_is_followed(begun, changes):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"pid": 2**22 + 1, "system": "another boot"}, {"time": time.time() + 30.0, "pid": 1}],
+    [{"pid": 2**22 + 1, "system": "another boot"}, {"ahead": 30.0, "pid": 1}],
     ids=["a namespace that this one does not see", "a clock a little ahead"],
 )
 def test_who_may_be_alive_is_not_followed(begun, place, changes):
-    lock_of(begun, **changes)
+    now = time.time() + changes.get("ahead", 0.0)
+    lock_of(begun, **changes, time=now)
     with pytest.raises(StoreError, match=r"in use by process \d+ on elsewhere.*or at once with take_over"):
         daskumap.resume(place, **GO_ON)
 
