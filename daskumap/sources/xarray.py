@@ -6,6 +6,9 @@ from typing import Any
 
 from daskumap.errors import SourceError
 
+# What xarray leaves among the attributes of values that it did not unpack.
+PACKED = ("scale_factor", "add_offset", "_FillValue", "missing_value")
+
 
 def is_xarray(data: Any) -> bool:
     """Return whether it is one of xarray's objects."""
@@ -18,5 +21,11 @@ def array_of(data: Any) -> Any:
         raise SourceError(
             f"The input is an xarray {type(data).__name__}, which may hold several arrays. Pass one of its "
             "variables, such as data['name']."
+        )
+    packed = [name for name in PACKED if name in getattr(data, "attrs", ())]
+    if packed:
+        raise SourceError(
+            f"The xarray {type(data).__name__} is packed: it has the attribute {packed[0]}. Unpack it with "
+            "xarray.decode_cf(dataset), or open it without mask_and_scale=False."
         )
     return data.data

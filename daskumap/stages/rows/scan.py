@@ -110,8 +110,8 @@ def refuse_bad_rows(context: Context, receipts: dict[int, Receipt]) -> None:
     count, first = _total(receipts, "broken")
     if count:
         raise SourceError(
-            f"{count:,} of {context.sizes.rows:,} rows hold NaN or infinity (or values beyond float32); "
-            f"the first: {first}. Remove or impute these rows and fit again."
+            f"{count:,} of {context.sizes.rows:,} rows hold NaN or infinity (or values beyond float32, "
+            f"or missing ones); the first: {first}. Remove or impute these rows and fit again."
         )
     count, first = _total(receipts, "far")
     if count:
