@@ -211,6 +211,17 @@ def invalid_rows(X: Array, metric: Metric) -> NDArray[np.bool_]:
     return invalid
 
 
+def misplaced_rows(X: Array, metric: Metric) -> NDArray[np.bool_]:
+    """Return (r,) bool: rows that are no latitude and longitude in radians, under `haversine`.
+
+    Degrees are in range about the equator alone, and would be measured as radians elsewhere.
+    """
+    if metric.name != "haversine":
+        return np.zeros(len(X), bool)
+    slack = 1.0 + 1e-6  # pi / 2 is rounded up in float32.
+    return np.asarray((np.abs(X) > np.array([np.pi / 2, 2 * np.pi]) * slack).any(axis=1))
+
+
 def far_rows(X: Array, metric: Metric) -> NDArray[np.bool_]:
     """Return (r,) bool: rows so far from the origin that squared distances to them may pass float32.
 
