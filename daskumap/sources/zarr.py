@@ -195,6 +195,8 @@ def _check_stored(array: zarr.Array[Any]) -> None:
         _ = array.chunks
     except NotImplementedError as error:
         raise SourceError(f"{name} has chunks of varying size. Rewrite it with one chunk shape.") from error
+    if min(*array.chunks, *(array.shards or array.chunks)) < 1:
+        raise SourceError(f"{name} has chunks of {array.chunks}. Rewrite it with chunks of at least (1, 1).")
     codecs = (*(array.filters or ()), *(array.compressors or ()))
     if any(getattr(codec, "codec_id", "") == "pickle" for codec in codecs):
         raise SourceError(f"{name} is stored as pickles, which can run code. Rewrite it as plain numbers.")
