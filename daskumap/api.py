@@ -9,7 +9,7 @@ from typing import Any
 from daskumap.driver import survey
 from daskumap.engine.clusters import make_engine
 from daskumap.engine.machine import parse_memory, plan_resources
-from daskumap.errors import StoreError
+from daskumap.errors import ParameterError, StoreError
 from daskumap.kernels.speed import measure_speed
 from daskumap.pipeline import FIT, steps_of
 from daskumap.planning.plan import Plan
@@ -91,6 +91,7 @@ def fit(
         Each says what was seen, what is allowed and what to do.
     """
     shown = choose_progress(progress)
+    _check_switch("restart", restart)
     request = make_request(data, params if restart else _with_known_seed(run, params), partitions)
     engine = make_engine(client, parse_memory(memory), threads, request.source.shape[0])
     try:
@@ -142,6 +143,7 @@ def verify(run: Any, *, repair: bool = False) -> dict[str, list[str]]:
     dict
         What is damaged, by stage; empty if all is well.
     """
+    _check_switch("repair", repair)
     store = RunStore.open(find_place(run), mode="r+" if repair else "r")
     context = open_known(store, Resources(1), reading=False)
     steps = steps_of(FIT, context.params)
@@ -196,6 +198,12 @@ def open(path: str | Path) -> Run:
         If there is none.
     """
     return Run(RunStore.open(find_place(path), mode="r"))
+
+
+def _check_switch(name: str, value: Any) -> None:
+    """Refuse anything but True and False where it decides what is deleted: "no" would mean yes."""
+    if not isinstance(value, bool):
+        raise ParameterError(f"{name} is {value!r}; it must be True or False.")
 
 
 def _with_known_seed(run: Any, params: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import math
 import secrets
 from collections.abc import Callable
 from functools import lru_cache
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -160,8 +161,10 @@ def _check_rest(params: Params) -> None:
         raise ParameterError(
             "a and b go together: give both, or neither and let min_dist and spread set them."
         )
-    if params.optimizer not in OPTIMIZERS:
-        raise ParameterError(f"optimizer is {params.optimizer!r}; allowed are {', '.join(OPTIMIZERS)}.")
+    for name, allowed in (("optimizer", OPTIMIZERS), ("keep", KEEP)):
+        value = getattr(params, name)
+        if not isinstance(value, str) or value not in allowed:
+            raise ParameterError(f"{name} is {value!r}; allowed are {', '.join(allowed)}.")
     if isinstance(params.init, str) and params.init not in INITS:
         raise ParameterError(
             f"init is {params.init!r}; allowed are {', '.join(INITS)} or an array (n, n_components)."
@@ -170,19 +173,24 @@ def _check_rest(params: Params) -> None:
         raise ParameterError(
             f"init is a {type(params.init).__name__}; allowed are {', '.join(INITS)} or a NumPy array."
         )
-    if not isinstance(params.metric, str) and not callable(params.metric):
+    if not isinstance(params.metric, str) and not _is_function(params.metric):
         raise ParameterError(
-            f"metric is a {type(params.metric).__name__}; it must be a name or a function of two rows."
+            f"metric is a {type(params.metric).__name__}; it must be a name, or a function of two rows that "
+            "numba can compile. Pass def metric(x, y, p): ..., and metric_kwds={'p': ...} for what is bound."
         )
     for name in ("unique", "report"):
         if not isinstance(getattr(params, name), bool):
             raise ParameterError(f"{name} is {getattr(params, name)!r}; it must be True or False.")
-    if params.keep not in KEEP:
-        raise ParameterError(f"keep is {params.keep!r}; allowed are {', '.join(KEEP)}.")
-    if params.metric_kwds is not None and not isinstance(params.metric_kwds, dict):
+    words = params.metric_kwds
+    if words is not None and not (isinstance(words, dict) and all(isinstance(word, str) for word in words)):
         raise ParameterError(
-            f"metric_kwds is a {type(params.metric_kwds).__name__}; it must be a dict of keyword arguments."
+            f"metric_kwds is a {type(words).__name__}; it must be a dict of keyword arguments by their names."
         )
+
+
+def _is_function(metric: Any) -> bool:
+    """Return whether it is a function of Python's, as it stands or compiled by numba."""
+    return isinstance(getattr(metric, "py_func", metric), FunctionType)
 
 
 def _seed(state: Any) -> int:

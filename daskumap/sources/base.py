@@ -19,6 +19,13 @@ FINGERPRINT_ROWS = 16
 # Several dask blocks are computed at once, so that small ones keep all threads busy.
 BLOCK_BYTES = 64 << 20
 FLOATS_AND_MORE = "float16, float32, float64, integers and bool"
+# How values become numbers, by the kind of their type.
+REMEDIES = {
+    "M": "Pass (data - data.min()) / numpy.timedelta64(1, 's')",
+    "m": "Pass data / numpy.timedelta64(1, 's')",
+    "V": "Pass numpy.lib.recfunctions.structured_to_unstructured(data)",
+    "c": "Pass numpy.concatenate([data.real, data.imag], axis=1)",
+}
 
 
 class Source(ABC):
@@ -169,11 +176,11 @@ def check_array(array: Any, called: str) -> None:
             f"{called} is empty: its shape is {shape}. At least one row and one column are needed."
         )
     if not is_numeric(array.dtype):
-        raise SourceError(
-            f"{called} holds {array.dtype}; allowed are {FLOATS_AND_MORE}. Convert it with astype first."
-        )
+        remedy = REMEDIES.get(getattr(array.dtype, "kind", ""), "Convert it with astype first")
+        raise SourceError(f"{called} holds {array.dtype}; allowed are {FLOATS_AND_MORE}. {remedy}.")
 
 
 def is_numeric(dtype: np.dtype[Any]) -> bool:
     """Return whether values of a type can be read as float32."""
-    return dtype.kind in "bui" or (dtype.kind == "f" and dtype.itemsize <= 8)
+    kind = getattr(dtype, "kind", "")
+    return kind in ("b", "u", "i") or (kind == "f" and dtype.itemsize <= 8)
