@@ -23,6 +23,7 @@ from daskumap.stages.measures.neighbors import MAP_NEIGHBORS, MAP_ROWS
 from daskumap.stages.measures.pieces import PIECES
 from daskumap.stages.measures.ranks import MAP_DISTANCES, RANKS
 from daskumap.stages.measures.summary import SUMMARY
+from daskumap.stages.rows.look import LOOK
 from daskumap.stages.rows.scan import SCAN
 from daskumap.stages.rows.unique import ROWS, TWINS
 
@@ -47,6 +48,7 @@ def report(params: Params) -> bool:
 
 #   source           X (n, D)
 FIT: Pipeline = (
+    (LOOK, always),  # how the rows are cast, and whether that and the metric measure them
     (SCAN, always),  # one streaming pass: NaN and inf, the sample
     (TWINS, unique),  # equal hashes, bucket by bucket
     (ROWS, unique),  # the first row equal to each                     rows/first

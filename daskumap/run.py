@@ -72,8 +72,8 @@ class Run:
         -------
         indices, distances
             (n, n_neighbors - 1) int64 and float32, ascending, without the row itself; -1 and inf where
-            missing. With `unique`, those are distinct rows, each by its first, and a duplicate has the
-            neighbours of its first row.
+            missing. Distances are float64 where the search scaled the values. With `unique`, neighbours are
+            distinct rows, each by its first, and a duplicate has the neighbours of its first row.
 
         Raises
         ------
@@ -91,7 +91,13 @@ class Run:
             vertex = vertex[self.store.read(schema.FIRST.name)]
         indices = self.store.read(schema.INDICES.name)[vertex]
         rows = np.where(indices >= 0, row[np.maximum(indices, 0)], -1)
-        return rows, self.store.read(schema.DISTANCES.name)[vertex]
+        distances = self.store.read(schema.DISTANCES.name)[vertex]
+        cast = self.store.documents.load(schema.CAST.name)
+        unit = cast["exponent"] * cast["degree"]
+        if unit:  # in float64, since rows were scaled where float32 cannot hold such distances
+            with np.errstate(over="ignore"):
+                distances = np.ldexp(distances.astype(np.float64), -unit)
+        return rows, distances
 
     def save_picture(self, path: str | Path) -> None:
         """Write the picture of the map to a PNG file."""

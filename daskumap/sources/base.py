@@ -94,6 +94,10 @@ class Source(ABC):
     def _read(self, start: int, stop: int, dtype: np.dtype[Any]) -> Array:
         """Return rows, C-contiguous, in a type that `read` allows or in `self.dtype`."""
 
+    def read_stored(self, start: int, stop: int) -> Array:
+        """Return rows start to stop in `self.dtype`, C-contiguous; the caller must not change them."""
+        return self._read(start, stop, self.dtype)
+
     def blocks(self) -> Iterator[Array]:
         """Return all rows in `self.dtype` as consecutive blocks, each in memory only once it is asked for."""
         rows, columns = self.shape
@@ -133,13 +137,13 @@ class Source(ABC):
     def _row_digest(self) -> str:
         """Hash rows spread evenly over the array."""
         digest = hashlib.sha256(f"{self.shape} {self.dtype.str}".encode())
-        rows = np.linspace(0, self.shape[0] - 1, self._fingerprint_rows())
+        rows = np.linspace(0, self.shape[0] - 1, self.fingerprint_rows())
         for row in rows.astype(np.int64).tolist():
             digest.update(self._read(row, row + 1, self.dtype).data)
         return digest.hexdigest()
 
-    def _fingerprint_rows(self) -> int:
-        """Return how many rows a fingerprint reads."""
+    def fingerprint_rows(self) -> int:
+        """Return how many scattered rows can be read at little cost: as many as a fingerprint reads."""
         return min(self.shape[0], FINGERPRINT_ROWS)
 
     def _cast(self, block: Array, out: Array, start: int) -> None:

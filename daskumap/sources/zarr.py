@@ -113,9 +113,10 @@ class ZarrSource(Source):
             self._read_tile((rows, columns), out[rows.start - start : rows.stop - start, columns])
         return out
 
-    def _fingerprint_rows(self) -> int:
+    def fingerprint_rows(self) -> int:
+        """Return how many scattered rows can be read at little cost: fewer where chunks are large."""
         affordable = FINGERPRINT_BYTES // _bytes((self.block_rows, self.shape[1]), self.dtype)
-        return min(super()._fingerprint_rows(), max(2, affordable))
+        return min(super().fingerprint_rows(), max(2, affordable))
 
     def _tile_shape(self) -> Shape:
         """Return rows and columns of the largest window that one zarr call reads."""

@@ -106,6 +106,9 @@ SOURCE = Array("input/rows", MODEL, "metric", ("row", "column"))
 INIT = Array("input/init", RESULT, "float32", ("row", "component"))
 
 # Rows: scan and unique.
+# exponent, centre, degree: how rows are moved; and what the cast does to sampled rows. It stays, as the plans
+# of all later steps rest on it, and the unit of distances.
+CAST = Fact("facts/cast", RESULT)
 SAMPLE = Exchange("scan/sample", SCRATCH, "block", "all", {"rows": ("metric", "column")})
 HASHES = Exchange(
     "scan/hashes",

@@ -78,10 +78,10 @@ def test_stages_are_the_steps_of_the_pipeline(shape, unique, report):
     assert names == [step.name for step in steps_of(FIT, made.job.params)]
     # Each step is there once, and options add steps without another order of the rest.
     every = [step.name for step, _ in FIT]
-    assert len(set(every)) == len(every) == 22
+    assert len(set(every)) == len(every) == 23
     gone = [*(() if unique else ("unique.",)), *(() if report else ("report.",))]
     assert names == [name for name in every if not name.startswith(tuple(gone))]
-    assert len(names) == 13 + 2 * unique + 7 * report
+    assert len(names) == 14 + 2 * unique + 7 * report
 
 
 def test_more_memory_or_fewer_threads_let_it_fit(shape):
@@ -162,7 +162,7 @@ def test_a_plan_is_what_a_run_does(fit, clustered, tmp_path, keep):
 
 def test_a_refusal_names_terms_that_add_up(shape):
     with pytest.raises(PlanError) as error:
-        plan(shape(2_000_000, 512), memory="500MB", threads=3, **REFERENCE)
+        plan(shape(2_000_000, 512), memory="600MB", threads=3, **REFERENCE)
     message = str(error.value)
     needed = float(re.search(r"needs ([\d.]+) GB", message)[1])
     terms = {

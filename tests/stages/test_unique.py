@@ -124,7 +124,7 @@ def test_the_map_is_that_of_the_distinct_rows(fit, name, options):
     np.testing.assert_array_equal(run.embedding[:], run.embedding[:][first])
     ours, theirs = run.report["measures"], alone.report["measures"]
     assert ours.pop("duplicate_rows") == len(X) - len(rows)
-    assert ours | {"rows": len(rows)} == theirs
+    assert ours | {"rows": len(rows), "sample_rows": theirs["sample_rows"]} == theirs
     assert (theirs["isolated_rows"], theirs["sliced_cells"]) == (0, 0)
     assert f"duplicates        {len(X) - len(rows):,}\n" in str(run)
     assert "duplicates" not in str(alone)
@@ -385,8 +385,8 @@ def test_tasks_allocate_no_more_than_planned(fit, block_sizes, write, sequential
     np.testing.assert_array_equal(
         daskumap.open(tmp_path / "run.zarr").store.read("rows/first"), first_rows(X)
     )
-    assert list(engine.found) == ["scan", *UNIQUE_STEPS]
+    assert list(engine.found) == ["scan.look", "scan", *UNIQUE_STEPS]
     for stage, tasks in engine.found.items():
         assert all(peak <= planned for peak, planned in tasks), (stage, tasks)
-        if stage != "scan":  # which may read chunks that are far larger
+        if not stage.startswith("scan"):  # which may read chunks that are far larger
             assert max(peak for peak, _ in tasks) > 0.2 * tasks[0][1], (stage, tasks)

@@ -44,6 +44,7 @@ def summary_task(context: Context, number: int) -> Receipt:
     from daskumap.report.picture import embedding_png
 
     measures = {**_map_measures(context), **_loss_measures(context), **_graph_measures(context)}
+    measures |= _input_measures(context)
     if context.params.unique:
         measures["duplicate_rows"] = context.sizes.rows - context.distinct
     context.save_fact(schema.MEASURES, measures)
@@ -74,6 +75,13 @@ def _map_measures(context: Context) -> dict[str, Any]:
         "knn_preservation": figures.preservation(exact, map_ids),
         "flyaway_ratio": figures.flyaway_ratio(map_of(context)),
     }
+
+
+def _input_measures(context: Context) -> dict[str, Any]:
+    """Return what the cast to float32 does to the rows that were looked at."""
+    found = context.fact(schema.CAST)
+    names = ("sample_rows", "distinct_rows_stored", "distinct_rows_cast", "cast_recall")
+    return {name: found[name] for name in names if name in found}
 
 
 def _loss_measures(context: Context) -> dict[str, Any]:
@@ -136,6 +144,7 @@ SUMMARY = Step(
     "report.summary",
     plan_summary,
     reads=(
+        schema.CAST,
         schema.EMBEDDING,
         schema.FIRST,
         schema.PROBE_ROWS,
