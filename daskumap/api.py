@@ -78,7 +78,8 @@ def fit(
         rows, and each duplicate gets the position of its first occurrence.
         `report=False` leaves out the measures and the picture. `keep` says what stays in the run store:
         "model" (default) all but scratch, which goes when its last reader is done; "all"; or "embedding",
-        with the report.
+        with the report. `missing="refuse"` refuses a Zarr array that lacks chunks; "fill" (default) reads
+        them as its fill value, since Zarr leaves out what is all fill value, and the report counts them.
 
     Returns
     -------

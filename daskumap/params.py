@@ -18,6 +18,7 @@ from daskumap.errors import ParameterError
 INITS = ("pca", "spectral", "random")
 # Optimizers, and their iterations an epoch: with one, 50 epochs of Adam fall below umap-learn's (record 17).
 OPTIMIZERS = {"adam": 2, "sgd": 1}
+MISSING = ("fill", "refuse")
 KEEP = ("all", "model", "embedding")
 # As in umap-learn: at these distances two rows share nothing, and no edge joins them.
 DISCONNECTION_DISTANCES = {
@@ -60,6 +61,7 @@ class Params:
     unique: bool = False
     report: bool = True
     keep: str = "model"
+    missing: str = "fill"
 
     def epochs(self, rows: int) -> int:
         """Return the number of epochs: as given, else 500 up to 10,000 rows and 200 above."""
@@ -161,7 +163,7 @@ def _check_rest(params: Params) -> None:
         raise ParameterError(
             "a and b go together: give both, or neither and let min_dist and spread set them."
         )
-    for name, allowed in (("optimizer", OPTIMIZERS), ("keep", KEEP)):
+    for name, allowed in (("optimizer", OPTIMIZERS), ("keep", KEEP), ("missing", MISSING)):
         value = getattr(params, name)
         if not isinstance(value, str) or value not in allowed:
             raise ParameterError(f"{name} is {value!r}; allowed are {', '.join(allowed)}.")

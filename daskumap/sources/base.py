@@ -127,6 +127,10 @@ class Source(ABC):
             "rows": self._row_digest(),
         }
 
+    def count_missing(self) -> int | None:
+        """Return how many chunks are not stored, so that reads make up their values; None if unknown."""
+        return 0
+
     def digest(self) -> str:
         """Return the SHA-256 of all values in native byte order, whatever the chunks; reads all rows."""
         digest = hashlib.sha256()

@@ -13,6 +13,7 @@ from zarr.buffer import cpu
 
 from daskumap.errors import SourceError
 from daskumap.sources.base import Array, Source, check_array
+from daskumap.sources.missing import count_missing
 from daskumap.sources.nodes import node_spec
 from daskumap.sources.packing import NAMES, find_packing
 
@@ -57,6 +58,10 @@ class ZarrSource(Source):
         """Return the fingerprint of the rows, and that of the layout."""
         layout = {"chunks": list(self.chunks), "metadata": _metadata_digest(self._array)}
         return super().identity() | layout
+
+    def count_missing(self) -> int | None:
+        """Return how many chunks, or shards, are not stored and read as the fill value; None if unknown."""
+        return count_missing(self._array)
 
     def read_bytes(self, rows: int) -> int:
         """Return an upper bound, in bytes, of what `read` of that many rows holds at its peak.

@@ -224,7 +224,9 @@ class Undeletable(MemoryStore):
     """A store in memory that does not let go of the sample."""
 
     async def delete_dir(self, prefix):
-        recorded = [key for key in self._store_dict if "/scan/" in key and key.startswith("ledger/")]
+        recorded = [
+            key for key in self._store_dict if "/partition.cells/" in key and key.startswith("ledger/")
+        ]
         if prefix == "scan/sample" and recorded:
             raise OSError("lightning")
         await super().delete_dir(prefix)

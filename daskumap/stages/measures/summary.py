@@ -78,9 +78,9 @@ def _map_measures(context: Context) -> dict[str, Any]:
 
 
 def _input_measures(context: Context) -> dict[str, Any]:
-    """Return what the cast to float32 does to the rows that were looked at."""
+    """Return which chunks the input lacks, and what the cast does to the rows that were looked at."""
     found = context.fact(schema.CAST)
-    names = ("sample_rows", "distinct_rows_stored", "distinct_rows_cast", "cast_recall")
+    names = ("sample_rows", "distinct_rows_stored", "distinct_rows_cast", "cast_recall", "missing_chunks")
     return {name: found[name] for name in names if name in found}
 
 
