@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from math import fsum
 from typing import Any
 
 from daskumap.engine.base import Engine
@@ -227,12 +228,12 @@ def _delete_superfluous(stage: Stage, context: Context, task: int) -> None:
 def _run_all(
     stage: Stage, engine: Engine, todo: list[int], progress: Progress, done: int
 ) -> Iterator[tuple[int, Receipt]]:
-    under_way: dict[int, float] = {}
+    under_way: dict[int, float] = {}  # Summed exactly, or rounding would take a step back.
 
     def listener(number: int, share: float) -> None:
         if number in left:
             under_way[number] = share
-            progress.advance(done + sum(under_way.values()))
+            progress.advance(fsum((done, *under_way.values())))
 
     left = set(todo)
     for number, receipt in engine.run(stage, todo, listener) if todo else ():
@@ -240,7 +241,7 @@ def _run_all(
         under_way.pop(number, None)
         done += 1
         yield number, receipt
-        progress.advance(done + sum(under_way.values()))
+        progress.advance(fsum((done, *under_way.values())))
 
 
 def _keep_times(stage: Stage, context: Context, receipts: dict[int, Receipt], seconds: float) -> None:
