@@ -19,7 +19,7 @@ from daskumap.kernels.layout.components import DRAWS, TwoComponents, repel
 # Of the bare rates, on one thread. Less means that a kernel lost what made it fast.
 MIN_FORCES, MIN_PRODUCTS = 0.25, 0.45
 COPY_BYTES = 1 << 28
-EPOCH = 3
+ITERATION = 3
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -79,20 +79,20 @@ def copies(threads: int) -> dict[str, float]:
 
 
 def layout_rates(fitted: Any, threads: int) -> dict[str, float]:
-    """Return forces and streamed bytes a second of one epoch, and of the bare loop."""
-    from daskumap.kernels.layout import epochs as layout
+    """Return forces and streamed bytes a second of one iteration, and of the bare loop."""
+    from daskumap.kernels.layout import iterations as layout
 
-    positions, edges, n_epochs = graph_of(fitted)
+    positions, edges, iterations = graph_of(fitted)
     rows = len(positions)
     out = np.empty_like(positions)
     state = layout.State(np.zeros_like(positions), np.zeros_like(positions))
     params = fitted.params
     tables = layout.forces(1.58, 0.9, params["repulsion_strength"], params["negative_sample_rate"])
-    pool = layout.negative_pool(positions, 0, EPOCH)
+    pool = layout.negative_pool(positions, 0, ITERATION)
     cuts = np.linspace(0, rows, threads + 1).astype(int)
 
-    def epoch(i: int) -> None:
-        layout.adam_epoch(
+    def iteration(i: int) -> None:
+        layout.adam_iteration(
             positions,
             out,
             0,
@@ -103,12 +103,12 @@ def layout_rates(fitted: Any, threads: int) -> dict[str, float]:
             pool,
             tables,
             0,
-            EPOCH,
-            n_epochs,
+            ITERATION,
+            iterations,
             1.0,
         )
 
-    seconds = seconds_of(epoch, threads)
+    seconds = seconds_of(iteration, threads)
     fired = float(edges.rates.astype(np.float64).sum()) / 2**32
     forces = fired * (1 + DRAWS * tables.negatives)
     # Tails, rates and row ends; positions; moments read and written; new positions.
@@ -142,8 +142,8 @@ def _bare(components, pool, rows, count, table):  # type: ignore[no-untyped-def]
 
 
 def graph_of(fitted: Any) -> tuple[Any, Any, int]:
-    """Return the map in vertex order, all edges with their rates, and the number of epochs."""
-    from daskumap.kernels.layout import epochs as layout
+    """Return the map in vertex order, all edges with their rates, and the number of iterations."""
+    from daskumap.kernels.layout import iterations as layout
     from daskumap.params import make_params
 
     store = fitted.store
@@ -156,9 +156,9 @@ def graph_of(fitted: Any) -> tuple[Any, Any, int]:
     )
     indptr = np.concatenate([[0], np.cumsum(np.concatenate([np.diff(end) for end in ends]))])
     joined = np.concatenate(weights)
-    n_epochs = make_params(fitted.params).epochs(len(positions))
-    rates = layout.edge_rates(joined, float(joined.max()), n_epochs)
-    return positions, layout.Edges(indptr, np.concatenate(tails), rates), n_epochs
+    iterations = make_params(fitted.params).iterations(len(positions))
+    rates = layout.edge_rates(joined, float(joined.max()), iterations)
+    return positions, layout.Edges(indptr, np.concatenate(tails), rates), iterations
 
 
 def neighbor_rates(fitted: Any, path: Any, threads: int) -> dict[str, float]:
@@ -229,10 +229,12 @@ def rate_table(rates: dict[int, dict[str, float]]) -> measure.Table:
 
 def stage_table(report: dict[str, Any], one: dict[str, float]) -> measure.Table:
     """Return how much of the stages' task seconds their kernels take; the rest reads and writes the store."""
+    from daskumap.params import make_params
+
     sizes, measures, stages = report["sizes"], report["measures"], report["stages"]
-    epochs = report["params"]["n_epochs"] or (500 if sizes["rows"] <= 10_000 else 200)
+    iterations = make_params(report["params"]).iterations(sizes["rows"])
     kernels = {
-        "layout": epochs * sizes["rows"] / one["vertices/s"],
+        "layout": iterations * sizes["rows"] / one["vertices/s"],
         "symmetrize": measures["edges"] / one["edges/s"],
     }
     rows = [["stage", "task seconds", "in its kernel at the rate of one thread", "share"]]

@@ -195,8 +195,8 @@ def simulate_stage(stage: Any, stages: dict[str, Any], costs: Costs, rows: int, 
 
 def simulate_layout(stage: Any, plan: Any, costs: Costs, rows: int, world: World) -> list[float]:
     """Return the layout's seconds by cause: synchronous rounds over one partition a worker."""
-    parts, epochs = plan.job.sizes.layout_partitions, plan.job.n_epochs
-    rounds = math.ceil(epochs / plan.job.params.reconcile_every)
+    parts, iterations = plan.job.sizes.layout_partitions, plan.job.iterations
+    rounds = math.ceil(iterations / plan.job.params.reconcile_every)
     core = costs.seconds(stage, rows)
     ideal = core / world.slots
     even = core / (parts * world.threads)

@@ -6,10 +6,10 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from daskumap.driver import FINISHED, find_damage
+from daskumap.driver import survey
 from daskumap.engine.clusters import make_engine
 from daskumap.engine.machine import parse_memory, plan_resources
-from daskumap.errors import StoreError
+from daskumap.errors import ParameterError, StoreError
 from daskumap.kernels.speed import measure_speed
 from daskumap.pipeline import FIT, steps_of
 from daskumap.planning.plan import Plan
@@ -33,6 +33,7 @@ def fit(
     partitions: int | None = None,
     progress: bool | Progress = True,
     restart: bool = False,
+    take_over: bool = False,
     **params: Any,
 ) -> Run:
     """Embed the rows of an array, which may be larger than memory.
@@ -61,19 +62,24 @@ def fit(
     progress
         Show how far the run is on standard error; or an object with `start`, `advance` and `finish`.
     restart
-        Delete the run store that is there, if any, and start over. Refused where another process works on it,
-        and where something else than a run store lies.
+        Delete the run that is there, if any, and start over. Refused where another process works on it, and
+        where something else than a run store lies.
+    take_over
+        Take the run store from another process, which may be alive: what that one does from now on does not
+        count, and it stops. Needed where its lock is dated by a wrong clock.
     **params
         umap-learn's `n_neighbors`, `n_components`, `metric`, `metric_kwds`, `n_epochs`, `learning_rate`,
         `init` ("pca", "spectral", "random" or an array), `min_dist`, `spread`, `a`, `b`, `set_op_mix_ratio`,
         `local_connectivity`, `repulsion_strength`, `negative_sample_rate`, `disconnection_distance`,
         `random_state`; and `optimizer` ("adam", "sgd"), `reconcile_every`, `target_recall`, `max_overlap`,
-        `max_cell_rows`, `checkpoint_every`. With `reconcile_every` above 1 the result depends on
-        `partitions`. And umap-learn's `unique`: exact duplicates of a row cost no neighbours; the map is that
-        of the distinct rows, and each duplicate gets the position of its first occurrence.
+        `max_cell_rows`, `checkpoint_every`. Adam moves all vertices twice an epoch, each time as an
+        iteration; with `reconcile_every` iterations above 1 the result depends on `partitions`. And
+        umap-learn's `unique`: exact duplicates of a row cost no neighbours; the map is that of the distinct
+        rows, and each duplicate gets the position of its first occurrence.
         `report=False` leaves out the measures and the picture. `keep` says what stays in the run store:
         "model" (default) all but scratch, which goes when its last reader is done; "all"; or "embedding",
-        with the report.
+        with the report. `missing="refuse"` refuses a Zarr array that lacks chunks; "fill" (default) reads
+        them as its fill value, since Zarr leaves out what is all fill value, and the report counts them.
 
     Returns
     -------
@@ -86,10 +92,11 @@ def fit(
         Each says what was seen, what is allowed and what to do.
     """
     shown = choose_progress(progress)
+    _check_switch("restart", restart)
     request = make_request(data, params if restart else _with_known_seed(run, params), partitions)
     engine = make_engine(client, parse_memory(memory), threads, request.source.shape[0])
     try:
-        return Run(fit_request(request, run, engine, shown, restart))
+        return Run(fit_request(request, run, engine, shown, restart, take_over))
     finally:
         engine.close()
 
@@ -101,6 +108,7 @@ def resume(
     memory: str | int | None = None,
     threads: int | None = None,
     progress: bool | Progress = True,
+    take_over: bool = False,
 ) -> Run:
     """Go on with an unfinished run, from what its run store says of it. Arguments as in `fit`.
 
@@ -116,7 +124,7 @@ def resume(
     store = RunStore.open(find_place(run))
     engine = make_engine(client, parse_memory(memory), threads, store.about["sizes"]["rows"])
     try:
-        resume_run(store, engine, shown)
+        resume_run(store, engine, shown, take_over)
     finally:
         engine.close()
     return Run(store)
@@ -136,15 +144,19 @@ def verify(run: Any, *, repair: bool = False) -> dict[str, list[str]]:
     dict
         What is damaged, by stage; empty if all is well.
     """
+    _check_switch("repair", repair)
     store = RunStore.open(find_place(run), mode="r+" if repair else "r")
     context = open_known(store, Resources(1), reading=False)
-    damage = find_damage(context, steps_of(FIT, context.params), read=True)
-    if repair and damage:
-        with alone(store):
-            store.documents.delete(f"{FINISHED}.json")
-            for stage in damage:
-                store.ledger.forget(stage)
-    return damage
+    steps = steps_of(FIT, context.params)
+    if not repair:
+        return survey(context, steps, read=True).damage
+    with alone(store) as turn:
+        store.check_identity()
+        found = survey(context, steps, read=True)
+        turn.check()
+        if found.damage:
+            found.begin(context, turn)
+    return found.damage
 
 
 def plan(
@@ -187,6 +199,12 @@ def open(path: str | Path) -> Run:
         If there is none.
     """
     return Run(RunStore.open(find_place(path), mode="r"))
+
+
+def _check_switch(name: str, value: Any) -> None:
+    """Refuse anything but True and False where it decides what is deleted: "no" would mean yes."""
+    if not isinstance(value, bool):
+        raise ParameterError(f"{name} is {value!r}; it must be True or False.")
 
 
 def _with_known_seed(run: Any, params: dict[str, Any]) -> dict[str, Any]:

@@ -1,26 +1,30 @@
-"""Runs a pipeline: plans its steps, finds damage, runs what has no record, frees scratch, keeps times."""
+"""Runs a pipeline: plans its steps, finds what holds, runs what has no record, frees scratch, keeps times."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from math import fsum
 from typing import Any
 
 from daskumap.engine.base import Engine
-from daskumap.errors import SourceError
+from daskumap.errors import DaskumapError, SourceError
 from daskumap.planning import memory
 from daskumap.planning.plan import Plan
 from daskumap.planning.stage import Receipt, Stage, Step
 from daskumap.report.progress import Progress
 from daskumap.runtime.context import Context
 from daskumap.store import schema
-from daskumap.store.damage import find_damage as find_in
+from daskumap.store.checkpoint import delete_before, unbroken
+from daskumap.store.damage import find_damage, find_damaged_fact
+from daskumap.store.lock import Turn
 
 log = logging.getLogger(__name__)
 
-FINISHED, STAGES = "finished", "report/stages"
+STAGES = "report/stages"
 Steps = tuple[Step, ...]
 
 
@@ -41,90 +45,128 @@ def reserved_bytes(context: Context) -> int:
     return context.resources.reserved + (memory.DESCENT_RESERVED if context.metric.uses_descent else 0)
 
 
-def find_damage(context: Context, steps: Steps, read: bool) -> dict[str, list[str]]:
-    """Return what is damaged in a run store, by the step that can make it again.
+@dataclass(frozen=True)
+class Survey:
+    """What there is of a run.
 
-    Chunks of finished steps are counted, and with `read` all that is there is read against its checksums.
-    What was freed is no damage.
+    Attributes
+    ----------
+    damage
+        In words, by the step that can make it again.
+    kept
+        By step, the tasks whose records hold: none of a step whose products are damaged.
+    freed
+        Names of the items that are gone on purpose.
     """
-    store, found = context.store, dict[str, list[str]]()
-    if not store.ledger.has_begun():
-        return found
-    freed = store.ledger.freed()
+
+    damage: dict[str, list[str]]
+    kept: dict[str, list[int]]
+    freed: set[str]
+
+    def begin(self, context: Context, turn: Turn) -> None:
+        """Let a driver's turn begin with what holds."""
+        context.store.ledger.begin(turn.generation, self.kept, self.freed)
+
+
+def survey(context: Context, steps: Steps, read: bool) -> Survey:
+    """Look at all that the records of a run say is there.
+
+    Chunks of finished steps are counted, and the map and the last checkpoint are read against their
+    checksums; with `read` all is. What was freed is no damage.
+    """
+    found = Survey({}, {}, context.store.ledger.freed())
     for step in steps:
-        done = store.ledger.count(step.name)
-        if not done:
-            break
-        stage = step.planned(context)
-        names = [name for name in _products(stage, done) if name not in freed]
-        batches = stage.tasks if done == stage.tasks else 0
-        whole = batches or stage.ordered
-        # What a step that is half done has not written is no damage.
-        wrong = [
-            text
-            for name in names
-            for text in find_in(store, name, read, batches)
-            if whole or "missing" not in text
-        ]
+        wrong, kept = _survey_step(context, step, found.freed, read)
         if wrong:
-            found[step.name] = wrong
+            found.damage[step.name] = wrong
+        found.kept[step.name] = kept
     return found
 
 
-def _products(stage: Stage, done: int) -> list[str]:
-    """Return the names of the arrays and exchanges that a stage with so many finished tasks has made."""
-    names = [output.name for output in stage.outputs] + list(stage.made)
-    if stage.ordered and done == 1:  # The second segment has yet to write its slot.
-        second = {item.name for item in schema.STATE[1]}
-        names = [name for name in names if name not in second]
-    return names
+def _survey_step(context: Context, step: Step, freed: set[str], read: bool) -> tuple[list[str], list[int]]:
+    """Return what is wrong with the products and the records of a step, and which of its records hold."""
+    ledger, stage = context.store.ledger, step.planned(context)
+    receipts = ledger.records(step.name)
+    finished = ledger.finished() is not None
+    expected = range(stage.tasks) if finished else ledger.tasks(step.name)
+    wrong = [f"the record of task {task} is missing or damaged" for task in expected if task not in receipts]
+    if not receipts:
+        return wrong, []
+    if stage.ordered:
+        damage, kept = _survey_checkpoints(context, step, freed, unbroken(receipts))
+        return wrong or damage, kept
+    whole = len(receipts) == stage.tasks
+    # What a step that is half done has not written is no damage.
+    damage = [
+        text
+        for name in (*(output.name for output in stage.outputs), *stage.made)
+        if name not in freed
+        for text in find_damage(context.store, name, read or name == schema.EMBEDDING.name, receipts)
+        if whole or "missing" not in text
+    ]
+    for item in step.writes:
+        if isinstance(item, schema.Fact) and item.name not in freed:
+            damage += find_damaged_fact(context.store, item.name, finished)
+    return wrong + damage, [] if damage else list(receipts)
 
 
-def reopen(context: Context, steps: Steps) -> None:
-    """Forget the steps whose products are gone and are needed again by a step that is not done.
+def _survey_checkpoints(
+    context: Context, step: Step, freed: set[str], receipts: dict[int, Receipt]
+) -> tuple[list[str], list[int]]:
+    """Return what is wrong with the last checkpoint, and the tasks up to the last one that is whole."""
+    if schema.STATE not in step.writes or schema.STATE.name in freed:
+        return [], list(receipts)
+    wrong: list[str] = []
+    for task in reversed(receipts):
+        damage = context.checkpoint(schema.STATE, task).damage()
+        if not damage:
+            return wrong, list(range(task + 1))
+        wrong = wrong or damage
+    return wrong, []
+
+
+def reopen(context: Context, steps: Steps, found: Survey) -> Survey:
+    """Keep no records of steps whose products are gone and are needed again by a step that is not done.
 
     So it is where a late step runs again after its inputs were freed.
     """
-    ledger = context.store.ledger
-    if not ledger.has_begun():
-        return
-    freed, needed = ledger.freed(), set[str]()
-    back = set[str]()
+    kept, back, needed = dict(found.kept), set[str](), set[str]()
     for step in reversed(steps):
-        lost = {item.name for item in step.writes} & needed & freed
+        writes, stage = {item.name for item in step.writes}, step.planned(context)
+        if stage.ordered and len(kept[step.name]) < stage.tasks:
+            needed |= writes  # Its next task needs what its last one wrote.
+        lost = writes & needed & found.freed
         if lost:
             log.warning(
                 "Stage '%s' runs again: %s was freed and is needed.", step.name, ", ".join(sorted(lost))
             )
-            ledger.forget(step.name)
-            back |= {item.name for item in step.writes}
-        if lost or not is_done(context, step):
+            kept[step.name] = []
+            back |= writes
+        if len(kept[step.name]) < stage.tasks:
             needed |= {item.name for item in step.reads}
-    if back & freed:
-        ledger.set_freed(freed - back)
+    return Survey(found.damage, kept, found.freed - back)
 
 
-def is_done(context: Context, step: Step) -> bool:
-    """Return whether every task of a step has its record; one that is damaged is none."""
-    done = len(context.store.ledger.records(step.name))
-    return bool(done) and done == step.planned(context).tasks
-
-
-def run_pipeline(
-    context: Context, steps: Steps, engine: Engine, progress: Progress, check: Callable[[], None]
-) -> None:
-    """Run every step that is not finished yet, in order; `check` raises if this driver must not write."""
-    reopen(context, steps)
+def run_pipeline(context: Context, steps: Steps, engine: Engine, progress: Progress, turn: Turn) -> None:
+    """Run every step that is not finished yet, in order; `turn` raises if this driver must not write."""
+    store = context.store
     engine.begin(context)
     try:
         for step, scratch in zip(steps, scratch_after(steps, context.params.keep), strict=True):
-            check()
-            run_stage(step.planned(context), context, engine, progress, check)
-            context.store.free(scratch)
+            turn.check()
+            run_stage(step.planned(context), context, engine, progress, turn)
+            turn.check()
+            store.free(scratch)
+    except SourceError:
+        raise  # The store may be gone with it.
+    except DaskumapError:
+        turn.check()  # Who was followed stumbles over what the other one freed: that is said then.
+        raise
     finally:
         engine.end()
         context.leave()
-    context.store.documents.save(FINISHED, datetime.now(UTC).isoformat(timespec="seconds"))
+    turn.check()
+    store.ledger.finish(datetime.now(UTC).isoformat(timespec="seconds"))
 
 
 def scratch_after(steps: Steps, keep: str) -> list[list[schema.Item]]:
@@ -143,12 +185,12 @@ def scratch_after(steps: Steps, keep: str) -> list[list[schema.Item]]:
     return [[item for item, place in last.items() if place == number] for number in range(len(steps))]
 
 
-def run_stage(
-    stage: Stage, context: Context, engine: Engine, progress: Progress, check: Callable[[], None]
-) -> None:
+def run_stage(stage: Stage, context: Context, engine: Engine, progress: Progress, turn: Turn) -> None:
     """Run the tasks of a stage that have no record yet; record each when its data is written."""
     store = context.store
     receipts = store.ledger.records(stage.name)
+    if stage.ordered:
+        receipts = unbroken(receipts)
     todo = [number for number in range(stage.tasks) if number not in receipts]
     progress.start(stage.name, stage.tasks, len(receipts))
     started = time.perf_counter()
@@ -157,12 +199,15 @@ def run_stage(
             for name in stage.made:
                 store.documents.delete_folder(name)
         for output in stage.outputs:
-            store.create(output, anew=not receipts)
+            store.create(output)
     for number, receipt in _run_all(stage, engine, todo, progress, len(receipts)):
-        check()
+        turn.check()
         store.ledger.record(stage.name, number, receipt)
         receipts[number] = receipt
+        if stage.ordered:
+            _delete_superfluous(stage, context, number)
     context.leave()
+    turn.check()
     try:
         if stage.conclude is not None:
             stage.conclude(context, receipts)
@@ -174,15 +219,21 @@ def run_stage(
     progress.finish()
 
 
+def _delete_superfluous(stage: Stage, context: Context, task: int) -> None:
+    """Delete the checkpoints that a task's own makes superfluous."""
+    if schema.STATE.name in stage.writes:
+        delete_before(context.store, schema.STATE, task)
+
+
 def _run_all(
     stage: Stage, engine: Engine, todo: list[int], progress: Progress, done: int
 ) -> Iterator[tuple[int, Receipt]]:
-    under_way: dict[int, float] = {}
+    under_way: dict[int, float] = {}  # Summed exactly, or rounding would take a step back.
 
     def listener(number: int, share: float) -> None:
         if number in left:
             under_way[number] = share
-            progress.advance(done + sum(under_way.values()))
+            progress.advance(fsum((done, *under_way.values())))
 
     left = set(todo)
     for number, receipt in engine.run(stage, todo, listener) if todo else ():
@@ -190,7 +241,7 @@ def _run_all(
         under_way.pop(number, None)
         done += 1
         yield number, receipt
-        progress.advance(done + sum(under_way.values()))
+        progress.advance(fsum((done, *under_way.values())))
 
 
 def _keep_times(stage: Stage, context: Context, receipts: dict[int, Receipt], seconds: float) -> None:

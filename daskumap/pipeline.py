@@ -20,8 +20,10 @@ from daskumap.stages.map.layout import LAYOUT
 from daskumap.stages.map.publish import PUBLISH
 from daskumap.stages.measures.loss import LOSS
 from daskumap.stages.measures.neighbors import MAP_NEIGHBORS, MAP_ROWS
+from daskumap.stages.measures.pieces import PIECES
 from daskumap.stages.measures.ranks import MAP_DISTANCES, RANKS
 from daskumap.stages.measures.summary import SUMMARY
+from daskumap.stages.rows.look import LOOK
 from daskumap.stages.rows.scan import SCAN
 from daskumap.stages.rows.unique import ROWS, TWINS
 
@@ -46,6 +48,7 @@ def report(params: Params) -> bool:
 
 #   source           X (n, D)
 FIT: Pipeline = (
+    (LOOK, always),  # how the rows are cast, and whether that and the metric measure them
     (SCAN, always),  # one streaming pass: NaN and inf, the sample
     (TWINS, unique),  # equal hashes, bucket by bucket
     (ROWS, unique),  # the first row equal to each                     rows/first
@@ -59,13 +62,14 @@ FIT: Pipeline = (
     (CALIBRATE, always),  # per-row smooth-kNN                         calibration/rho, sigma
     (SYMMETRIZE, always),  # fuzzy union with the transpose            graph/: one CSR block row per partition
     (INITIALIZE, always),  # pca | spectral (coarse) | random | array  initial
-    (LAYOUT, always),  # synchronous epochs                            layout/ checkpoints
+    (LAYOUT, always),  # synchronous iterations                          layout/ checkpoints
     (PUBLISH, always),  # back to the user's row order                 embedding (n, d)
     (MAP_NEIGHBORS, report),  # what the map is worth                  report/
     (MAP_ROWS, report),
     (MAP_DISTANCES, report),
     (RANKS, report),
     (LOSS, report),
+    (PIECES, report),
     (SUMMARY, report),  # the figures and a picture                    report/measures, embedding.png
 )
 

@@ -48,7 +48,8 @@ class Request:
 def make_request(data: Any, values: dict[str, Any], partitions: int | None) -> Request:
     """Find the source and check the parameters, alone and against the shape of the data."""
     source = find(data)
-    if partitions is not None and (not isinstance(partitions, int) or not 1 <= partitions <= source.shape[0]):
+    whole = isinstance(partitions, int) and not isinstance(partitions, bool)
+    if partitions is not None and not (whole and 1 <= partitions <= source.shape[0]):
         raise ParameterError(
             f"partitions is {partitions!r}; it must be an integer from 1 to the number of rows."
         )
@@ -73,10 +74,13 @@ def check_params(params: Params, source: Source) -> None:
         raise ParameterError(str(error)) from error
     if isinstance(params.init, np.ndarray):
         wanted, init = (rows, params.n_components), params.init
-        if init.shape != wanted or init.dtype.kind not in "fiu" or not np.isfinite(init).all():
+        numbers = init.dtype.kind in "fiu" and not isinstance(init, np.ma.MaskedArray)
+        with np.errstate(over="ignore"):
+            good = init.shape == wanted and numbers and np.isfinite(init.astype(np.float32)).all()
+        if not good:
             raise ParameterError(
-                f"init is an array of shape {init.shape} and type {init.dtype}; it must be {wanted}, numeric "
-                "and finite."
+                f"init is an array of shape {init.shape} and type {init.dtype}; it must be {wanted}, "
+                "numeric, without a mask, and finite in float32."
             )
 
 

@@ -8,10 +8,11 @@ from typing import Any, cast
 
 import numpy as np
 
-from daskumap.driver import FINISHED, STAGES
+from daskumap.driver import STAGES
 from daskumap.errors import StoreError
 from daskumap.params import Params
 from daskumap.pipeline import FIT
+from daskumap.planning.sizes import Sizes
 from daskumap.report.text import assemble, render
 from daskumap.store import schema
 from daskumap.store.run import RunStore
@@ -33,7 +34,7 @@ class Run:
     @property
     def finished(self) -> bool:
         """Whether every stage is done."""
-        return self.store.documents.load(FINISHED) is not None
+        return self.store.ledger.finished() is not None
 
     @property
     def embedding(self) -> Any:
@@ -46,7 +47,8 @@ class Run:
         StoreError
             While the run is unfinished.
         """
-        if "publish" not in self._stages():
+        blocks = Sizes(**self.store.about["sizes"]).row_blocks
+        if self.store.ledger.count("publish") < blocks:
             raise StoreError(
                 f"The run in {self.path} has no embedding yet. Fit again on the same run store to go on."
             )
@@ -54,10 +56,9 @@ class Run:
 
     @property
     def report(self) -> dict[str, Any]:
-        """What was measured: quality, graph, seconds and peak memory by stage."""
-        about = self.store.about
-        measures = self.store.documents.load(schema.MEASURES.name)
-        return assemble(measures or {}, self._stages(), about["params"], about["sizes"])
+        """The verdict on the map and what was measured: quality, graph, seconds and peak memory by stage."""
+        measures = self.store.documents.load(schema.MEASURES.name) if self.store.ledger.has_begun() else None
+        return assemble(measures or {}, self._stages(), self.store.about)
 
     @property
     def params(self) -> dict[str, Any]:
@@ -71,8 +72,8 @@ class Run:
         -------
         indices, distances
             (n, n_neighbors - 1) int64 and float32, ascending, without the row itself; -1 and inf where
-            missing. With `unique`, those are distinct rows, each by its first, and a duplicate has the
-            neighbours of its first row.
+            missing. Distances are float64 where the search scaled the values. With `unique`, neighbours are
+            distinct rows, each by its first, and a duplicate has the neighbours of its first row.
 
         Raises
         ------
@@ -90,7 +91,13 @@ class Run:
             vertex = vertex[self.store.read(schema.FIRST.name)]
         indices = self.store.read(schema.INDICES.name)[vertex]
         rows = np.where(indices >= 0, row[np.maximum(indices, 0)], -1)
-        return rows, self.store.read(schema.DISTANCES.name)[vertex]
+        distances = self.store.read(schema.DISTANCES.name)[vertex]
+        cast = self.store.documents.load(schema.CAST.name)
+        unit = cast["exponent"] * cast["degree"]
+        if unit:  # in float64, since rows were scaled where float32 cannot hold such distances
+            with np.errstate(over="ignore"):
+                distances = np.ldexp(distances.astype(np.float64), -unit)
+        return rows, distances
 
     def save_picture(self, path: str | Path) -> None:
         """Write the picture of the map to a PNG file."""
@@ -106,7 +113,7 @@ class Run:
         }
 
     def _stages(self) -> dict[str, Any]:
-        return dict(self.store.documents.load(STAGES) or {})
+        return dict(self.store.documents.load(STAGES) or {}) if self.store.ledger.has_begun() else {}
 
     def __repr__(self) -> str:
         sizes = self.store.about["sizes"]

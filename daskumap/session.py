@@ -10,14 +10,14 @@ import tempfile
 import uuid
 import weakref
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from daskumap.driver import FINISHED, find_damage, make_plan, run_pipeline
+from daskumap.driver import Steps, make_plan, reopen, run_pipeline, survey
 from daskumap.engine.base import KEPT, Engine
 from daskumap.errors import NO_SPACE, ParameterError, RunMismatchError, StoreError
 from daskumap.kernels import jit
@@ -33,7 +33,8 @@ from daskumap.sources.base import Source
 from daskumap.sources.find import find, open_spec
 from daskumap.sources.ingest import as_stored, ingest
 from daskumap.store import schema
-from daskumap.store.lock import alone
+from daskumap.store.damage import find_damage
+from daskumap.store.lock import Turn, alone
 from daskumap.store.places import Place, find_place
 from daskumap.store.run import RunStore, check_same, differences
 
@@ -46,7 +47,9 @@ MEMORY_SHARE = 0.25
 INPUT_DIGEST = "input/digest"
 
 
-def fit_request(request: Request, run: Any, engine: Engine, progress: Progress, restart: bool) -> RunStore:
+def fit_request(
+    request: Request, run: Any, engine: Engine, progress: Progress, restart: bool, take_over: bool = False
+) -> RunStore:
     """Run what a caller asks for, or what is left of it, and return its run store."""
     resources = dataclasses.replace(engine.resources, compiled=is_compiled(engine))
     place, folder = choose_place(request, run, engine, resources)
@@ -56,13 +59,17 @@ def fit_request(request: Request, run: Any, engine: Engine, progress: Progress, 
         refuse_inside(place, request.source, restart)
         with counting_bytes(place, planned):
             if restart and place.is_occupied():
-                start_over(place, planned)
+                start_over(place, planned, request, take_over)
             if not place.is_occupied():
                 planned.check(place.free_bytes())
             store = RunStore.open_or_create(place, describe(planned, request))
-            refuse_other(store, request)
-            if not is_finished(store):
-                drive(store, lambda: open_fit(store, request, ingested, resources), engine, progress)
+            finished = is_finished(store)
+            refuse_other(store, request, finished)
+            if finished:
+                say_finished(store)
+            else:
+                opener = partial(open_fit, store, request, ingested, resources)
+                drive(store, opener, engine, progress, take_over)
     except BaseException:
         if folder is not None:
             folder.cleanup()
@@ -72,16 +79,18 @@ def fit_request(request: Request, run: Any, engine: Engine, progress: Progress, 
     return store
 
 
-def resume_run(store: RunStore, engine: Engine, progress: Progress) -> None:
+def resume_run(store: RunStore, engine: Engine, progress: Progress, take_over: bool) -> None:
     """Go on with a run from what its run store says of it."""
-    compare_versions(store)
-    if is_finished(store):
+    finished = is_finished(store)
+    compare_versions(store, finished)
+    if finished:
+        say_finished(store)
         return
     resources = dataclasses.replace(engine.resources, compiled=is_compiled(engine))
     context = open_known(store, resources)
     planned = make_plan(context, steps_of(FIT, context.params))
     with counting_bytes(store.place, planned):
-        drive(store, lambda: context, engine, progress)
+        drive(store, lambda: context, engine, progress, take_over)
 
 
 def choose_place(
@@ -139,7 +148,7 @@ def versions() -> dict[str, str]:
     return {"daskumap": __version__, "kernels": jit.digest(), **{name: version(name) for name in libraries}}
 
 
-def refuse_other(store: RunStore, request: Request) -> None:
+def refuse_other(store: RunStore, request: Request, finished: bool) -> None:
     """Refuse a run store with a run of another input, of other parameters, or begun by other versions.
 
     Raises
@@ -150,8 +159,8 @@ def refuse_other(store: RunStore, request: Request) -> None:
     known = store.about
     now = {"params": request.params.fingerprint(), "source": request.source.identity()}
     check_same(store.url, {part: known[part] for part in now}, now)
-    compare_versions(store)
-    digest = store.documents.load(INPUT_DIGEST)
+    compare_versions(store, finished)
+    digest = input_digest(store)
     if digest is not None and digest != request.source.digest():
         raise RunMismatchError(
             f"{store.url} holds a run of another input: its values differ. Give the same input to continue "
@@ -159,7 +168,14 @@ def refuse_other(store: RunStore, request: Request) -> None:
         )
 
 
-def compare_versions(store: RunStore) -> None:
+def input_digest(store: RunStore) -> str | None:
+    """Return the digest of the copy of the input, None while it is not whole."""
+    # What a run that has not begun holds is another one's.
+    found: str | None = store.documents.load(INPUT_DIGEST) if store.ledger.has_begun() else None
+    return found
+
+
+def compare_versions(store: RunStore, finished: bool) -> None:
     """Refuse to go on with what other versions began; of what they finished, say it.
 
     Raises
@@ -168,7 +184,7 @@ def compare_versions(store: RunStore) -> None:
         If the bits of two versions would mix.
     """
     found = differences({"versions": store.about["versions"]}, {"versions": versions()})
-    if found and store.documents.load(FINISHED) is None:
+    if found and not finished:
         raise RunMismatchError(
             f"{store.url} was begun by other versions: {'; '.join(found)}. Bits of both would mix. Go on "
             "with those versions, name another store, or start over there with restart (--restart)."
@@ -185,7 +201,7 @@ def open_fit(store: RunStore, request: Request, ingested: bool, resources: Resou
             store.put(schema.INIT.name, params.init.astype(np.float32))
         params = without_init(params)
     if ingested:
-        if store.documents.load(INPUT_DIGEST) is None or schema.SOURCE.name in store.ledger.freed():
+        if input_digest(store) is None or schema.SOURCE.name in store.ledger.freed():
             store.documents.save(INPUT_DIGEST, ingest(source, store.arrays, schema.SOURCE.name))
         source = find(store.array(schema.SOURCE.name))
     if not store.place.shared:  # A run store that dies with this process needs no checkpoints.
@@ -231,7 +247,7 @@ def open_copy(store: RunStore, reading: bool) -> Source:
             f"{store.url} has deleted its copy of the input, as keep='embedding' says. Call daskumap.fit "
             "again with the same input to go on."
         )
-    if store.documents.load(INPUT_DIGEST) is None:
+    if input_digest(store) is None:
         raise StoreError(
             f"{store.url} stopped before its input was copied. Call daskumap.fit again to go on."
         )
@@ -243,7 +259,7 @@ def known_params(store: RunStore) -> Params:
     values = dict(store.about["params"])
     lost = str(values["metric"]).startswith("callable:") or "array(" in str(values["metric_kwds"])
     given = str(values["init"]).startswith("array(")
-    if lost or (given and not store.has(schema.INIT.name)):
+    if lost or (given and not (store.ledger.has_begun() and store.has(schema.INIT.name))):
         raise StoreError(
             f"{store.url} was started with a function or an array that it does not hold. Call daskumap.fit "
             "again with the same arguments to go on."
@@ -257,36 +273,58 @@ def without_init(params: Params) -> Params:
 
 
 def is_finished(store: RunStore) -> bool:
-    """Say since when nothing is left to do of a run, if that is so."""
-    finished = store.documents.load(FINISHED)
-    if finished is not None:
-        log.info("Nothing was left to do: the run in %s was finished at %s.", store.url, finished)
-    return finished is not None
+    """Return whether nothing is left to do of a run: it says so, and all of its map can be read."""
+    finished = store.ledger.finished() is not None
+    return finished and not find_damage(store, schema.EMBEDDING.name, True, store.ledger.records("publish"))
 
 
-def drive(store: RunStore, open_context: Callable[[], Context], engine: Engine, progress: Progress) -> None:
+def say_finished(store: RunStore) -> None:
+    """Say since when nothing is left to do of a run."""
+    since = store.ledger.finished()
+    log.info("Nothing was left to do: the run in %s was finished at %s.", store.url, since)
+
+
+def drive(
+    store: RunStore,
+    open_context: Callable[[], Context],
+    engine: Engine,
+    progress: Progress,
+    take_over: bool,
+) -> None:
     """Run what is left of a run, alone."""
     with contextlib.ExitStack() as stack:
         stack.callback(progress.close)
-        check = stack.enter_context(alone(store))
+        turn = stack.enter_context(alone(store, take_over))
         store.check_identity()
         store.place.sweep()
+        fresh = not store.ledger.has_begun()
+        if fresh:
+            store.clear()
+            store.ledger.begin(turn.generation, {}, set())
         context = open_context()
         stack.callback(context.close)
         steps = steps_of(FIT, context.params)
-        for stage, damage in find_damage(context, steps, read=False).items():
-            log.warning("Stage '%s' runs again: %s.", stage, "; ".join(damage))
-            store.ledger.forget(stage)
-        run_pipeline(context, steps, engine, progress, check)
+        if not fresh:
+            go_on(context, steps, turn)
+        run_pipeline(context, steps, engine, progress, turn)
         store.place.sweep()  # Workers may have died in this attempt.
 
 
-def start_over(place: Place, planned: Plan) -> None:
-    """Delete the run store at a place, if this is one and nobody works on it."""
-    store = RunStore.open_to_delete(place)
+def go_on(context: Context, steps: Steps, turn: Turn) -> None:
+    """Begin this driver's turn with what holds of an earlier one's."""
+    found = survey(context, steps, read=False)
+    for stage, damage in found.damage.items():
+        log.warning("Stage '%s' runs again: %s.", stage, "; ".join(damage))
+    reopen(context, steps, found).begin(context, turn)
+
+
+def start_over(place: Place, planned: Plan, request: Request, take_over: bool) -> None:
+    """Let a new run begin in the run store at a place, if this is one and nobody works on it."""
+    store = RunStore.open_to_replace(place)
     planned.check()  # Before anything is lost.
-    with alone(store):
-        store.discard()
+    with alone(store, take_over) as turn:
+        turn.check()
+        store.replace(describe(planned, request))
 
 
 def is_compiled(engine: Engine) -> bool:

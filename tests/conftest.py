@@ -16,14 +16,38 @@ import daskumap
 from daskumap.engine.clusters import make_engine
 from daskumap.engine.machine import parse_memory
 from daskumap.engine.sequential import SequentialEngine
+from daskumap.pipeline import FIT
 from daskumap.report.progress import choose_progress
 from daskumap.request import make_request
 from daskumap.run import Run
 from daskumap.session import fit_request
+from daskumap.store.lock import alone
+from daskumap.store.places import find_place
+from daskumap.store.run import RunStore
 from daskumap.testing.datasets import digits, uneven_clusters
 
 QUIET = {"client": "sequential", "progress": False, "random_state": 1}
 SNAPSHOTS = Path(__file__).parent / "snapshots"
+
+
+def forget(place, *stages):
+    """Let a finished run be one that stopped without these steps; return its run store."""
+    store = RunStore.open(find_place(place))
+    steps = {step.name for step, _ in FIT} - set(stages)
+    kept = {step: store.ledger.tasks(step) for step in steps}
+    with alone(store) as turn:
+        store.ledger.begin(turn.generation, kept, store.ledger.freed())
+    return RunStore.open(find_place(place))
+
+
+def is_held(place):
+    """Return whether a driver has a run store, or died without giving it back."""
+    return bool(RunStore.open(find_place(place), mode="r").documents.members("lock"))
+
+
+def record_path(place, stage, task):
+    """Return the file of a task's newest record."""
+    return max(Path(place).glob(f"ledger/*/*/{stage}/{task:08d}.json"))
 
 
 def sha(array):

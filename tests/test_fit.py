@@ -138,7 +138,7 @@ def test_a_path_to_nothing(fit, tmp_path):
         ({"a": 1.0}, "a and b go together"),
         ({"set_op_mix_ratio": 1.5}, "set_op_mix_ratio is 1.5; it must be a number from 0 to 1"),
         ({"metric": "euclidian"}, "Unknown metric 'euclidian'.*euclidean"),
-        ({"metric": 3}, "metric is a int; it must be a name or a function"),
+        ({"metric": 3}, "metric is a int; it must be a name, or a function"),
         ({"metric": "haversine"}, "'haversine' takes 2 columns"),
         ({"metric": "minkowski", "metric_kwds": {"q": 3}}, "does not take 'q'"),
         ({"metric_kwds": [1]}, "metric_kwds is a list"),
@@ -151,7 +151,7 @@ def test_a_path_to_nothing(fit, tmp_path):
         ({"random_state": -1}, "random_state is -1"),
         ({"memory": "lots"}, "memory is 'lots'; give bytes, or text such as '4GB'"),
         ({"memory": -5}, "memory is -5"),
-        ({"threads": 0}, "threads is 0; it must be an integer of at least 1"),
+        ({"threads": 0}, "threads is 0; it must be an integer from 1"),
         ({"partitions": 0}, "partitions is 0; it must be an integer from 1"),
         ({"partitions": 401}, "partitions is 401"),
     ],
@@ -229,7 +229,7 @@ def test_rows_that_nothing_joins_are_nan(fit):
     ids, distances = run.knn()
     assert (ids[300:] == -1).all()
     assert np.isinf(distances[300:]).all()
-    assert "4 rows without edges" in str(run)
+    assert "4 of 304 rows (1.3%) have no neighbour and no place on the map." in " ".join(str(run).split())
 
 
 def test_exact_duplicates(fit):
@@ -372,7 +372,7 @@ def test_a_run_without_a_report(fit, small, tmp_path):
     stages = {name.partition(".")[0] for name in STEPS} - {"report"}
     assert set(run.report["stages"]) == stages
     assert not any(name.startswith("report") for name in run.status())
-    lines = str(run).splitlines()
+    lines = str(run).split("\n\n")[0].splitlines()
     assert lines[0].split()[:2] == ["stage", "tasks"]
     assert {line.split()[0] for line in lines[1:]} == stages | {"total"}
 
@@ -486,9 +486,9 @@ def test_records_that_were_lost_are_made_again(fit, clustered, uninterrupted, se
     run = fit(clustered[:2100], tmp_path / "run.zarr", **options)
     lost = {"layout": 1, "publish": status["publish"], "report.summary": 1}
     for stage, count in lost.items():
-        for record in sorted((tmp_path / "run.zarr" / "ledger" / stage).iterdir())[-count:]:
+        for record in sorted((tmp_path / "run.zarr").glob(f"ledger/*/*/{stage}/*.json"))[-count:]:
             record.unlink()
-    (tmp_path / "run.zarr" / "finished.json").unlink()
+    next((tmp_path / "run.zarr").glob("ledger/*/*/finished.json")).unlink()
     zarr.open_array(str(tmp_path / "run.zarr" / "embedding"))[...] = 7
     engine = FailingEngine(sequential, tmp_path / "witnesses")
     run = fit(clustered[:2100], tmp_path / "run.zarr", client=engine, **options)

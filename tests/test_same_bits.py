@@ -166,7 +166,7 @@ def test_same_bits_from_checkpoints_in_many_chunks(bits, known, fit, clustered, 
     monkeypatch.setattr(sizes, "STATE_ROWS", 900)
     for partitions, chunk in ((1, 858), (3, 667)):
         run = fit(clustered, tmp_path / str(partitions), partitions=partitions, **COMMON)
-        assert run.store.array("layout/even/positions").chunks[0] == chunk
+        assert run.store.array("layout/00000001/positions").chunks[0] == chunk
         assert len(run.store.ledger.records("layout")) == 2
         assert sha(run.embedding) == expected
 

@@ -12,7 +12,6 @@ import zarr
 from conftest import sha
 
 import daskumap
-from daskumap.driver import FINISHED
 from daskumap.engine.sequential import SequentialEngine
 from daskumap.errors import RunMismatchError, StoreError
 from daskumap.kernels.jit import is_compiled
@@ -79,7 +78,7 @@ def test_other_versions_are_said_of_a_finished_run(fit, small, place, upgraded, 
 @pytest.mark.parametrize("again", ["fit", "resume"])
 def test_a_finished_run_says_that_nothing_was_left_to_do(fit, small, place, caplog, again):
     with caplog.at_level(logging.INFO, "daskumap"):
-        finished = fit(small, place, **OPTIONS).store.documents.load(FINISHED)
+        finished = fit(small, place, **OPTIONS).store.ledger.finished()
         assert "Nothing was left" not in caplog.text
         if again == "fit":
             fit(small, place, **OPTIONS)

@@ -16,6 +16,7 @@ def add_commands(commands: Any) -> None:
     fit.add_argument("run", help="path or URL of the run store; an unfinished run of the same input goes on")
     shared.add_driver(fit)
     fit.add_argument("--restart", action="store_true", help="delete the run that is there, and start over")
+    shared.add_take_over(fit)
     fit.set_defaults(command=run_fit)
 
     resume = commands.add_parser("resume", help="go on with an unfinished run, from what its run store says")
@@ -23,6 +24,7 @@ def add_commands(commands: Any) -> None:
     resume.add_argument("--memory", help="what a worker may use, such as 4GB")
     resume.add_argument("--threads", type=int, help="threads of this process")
     shared.add_driver(resume)
+    shared.add_take_over(resume)
     resume.set_defaults(command=run_resume)
 
     plan = commands.add_parser("plan", help="say what a fit would do; starts nothing")

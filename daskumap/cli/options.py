@@ -65,6 +65,15 @@ def add_driver(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="no progress, no report; warnings only")
 
 
+def add_take_over(parser: argparse.ArgumentParser) -> None:
+    """Add what is done about another process that has the run store."""
+    parser.add_argument(
+        "--take-over",
+        action="store_true",
+        help="take the run store from another process, which stops; where its lock is dated by a wrong clock",
+    )
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Add the choice of a form for programs."""
     parser.add_argument("--json", action="store_true", help="as JSON")

@@ -169,5 +169,5 @@ def _open_client(name: str, *where: Any, **options: Any) -> Any:
 
     try:
         return Client(*where, **options, timeout=CONNECT_SECONDS, set_as_default=False)
-    except (OSError, ValueError, TypeError, RuntimeError) as error:
+    except (OSError, ValueError, TypeError, RuntimeError, AssertionError) as error:
         raise ParameterError(f"No Dask scheduler answers at {name} ({error}). Give {WHAT}.") from error

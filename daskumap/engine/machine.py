@@ -21,6 +21,10 @@ GROUP_LIMITS = (
     "memory.max",
     "memory.high",
 )
+# No machine has more cores, and no cluster of ours more machines: what lies beyond is a slip.
+MOST_THREADS, MOST_WORKERS = 4_096, 100_000
+# Addresses have 64 bits.
+MOST_BYTES = 2**63
 # The steps of 1000 and of 1024 between units of memory.
 PREFIXES = "kmgtp"
 
@@ -51,7 +55,9 @@ def _memory_limits() -> Iterator[int]:
 def plan_resources(memory: str | int | None, workers: int, threads: int | None) -> Resources:
     """Return what a run is planned for: the memory and the cores of this machine unless others are named."""
     size = parse_memory(memory) or available_memory()
-    return Resources(size, workers, check_threads(threads) or available_cores())
+    return Resources(
+        size, _check_count("workers", workers, MOST_WORKERS), check_threads(threads) or available_cores()
+    )
 
 
 def check_threads(threads: Any) -> int | None:
@@ -60,11 +66,15 @@ def check_threads(threads: Any) -> int | None:
     Raises
     ------
     ParameterError
-        If it is neither None nor at least 1.
+        If it is neither None nor a number of threads that a process can have.
     """
-    if threads is None or (isinstance(threads, int) and threads >= 1):
-        return threads
-    raise ParameterError(f"threads is {threads!r}; it must be an integer of at least 1.")
+    return None if threads is None else _check_count("threads", threads, MOST_THREADS)
+
+
+def _check_count(name: str, value: Any, most: int) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most:
+        return value
+    raise ParameterError(f"{name} is {value!r}; it must be an integer from 1 to {most:,}.")
 
 
 def parse_memory(text: str | int | float | None) -> int | None:
@@ -80,12 +90,14 @@ def parse_memory(text: str | int | float | None) -> int | None:
     """
     if text is None:
         return None
+    if isinstance(text, bool):
+        raise ParameterError(f"memory is {text!r}; give bytes, or text such as '4GB'.")
     try:
         size = _bytes(text.replace(" ", "").lower()) if isinstance(text, str) else int(text)
     except (ValueError, TypeError, OverflowError, KeyError) as error:
         raise ParameterError(f"memory is {text!r}; give bytes, or text such as '4GB'.") from error
-    if size <= 0:
-        raise ParameterError(f"memory is {text!r}; it must be above 0.")
+    if not 0 < size < MOST_BYTES:
+        raise ParameterError(f"memory is {text!r}; it must be above 0 and below 2**63 bytes.")
     return size
 
 

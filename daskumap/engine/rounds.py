@@ -9,7 +9,8 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable
-from functools import partial
+from functools import partial, reduce
+from operator import add
 from typing import Any, Protocol
 
 from daskumap.engine.base import Context, measured
@@ -68,10 +69,11 @@ def run_rounds(stage: Stage, segment: int, runner: Runner, listener: Callable[[f
 
 
 def _together(receipts: list[Receipt], seconds: float, at_once: int) -> Receipt:
-    """Return the receipt of a segment from those of its parts; what they found is summed."""
+    """Return the receipt of a segment from those of its parts, in order; what they found is added up."""
+    found = {name: [receipt.found[name] for receipt in receipts] for name in receipts[0].found}
     return Receipt(
         rows=sum(receipt.rows for receipt in receipts),
-        found={name: Receipt.total(dict(enumerate(receipts)), name) for name in receipts[0].found},
+        found={name: reduce(add, values) for name, values in found.items()},
         kernel_seconds=sum(receipt.kernel_seconds for receipt in receipts) / at_once,
         seconds=seconds,
         peak_bytes=max(receipt.peak_bytes for receipt in receipts),

@@ -4,7 +4,7 @@ The versions are inlined where the kernel calls them, so a choice costs nothing 
 is kept on disk as any other. What was measured on the layout's kernels (numba 0.68.1):
 
 - With `numba.extending.overload(inline="always")` in place of this each part is compiled alone as well: 9 s
-  for an epoch in place of 1, which then takes 2.5 times as long.
+  for an iteration in place of 1, which then takes 2.5 times as long.
 - Numba counts references to the arrays of named tuples, and to arrays that inlined functions get. In an inner
   loop that ends its vectorisation, which takes a fifth to a half, and changes bits. So arrays are read from
   named tuples outside of it, and parts that are called within it are `element_part`s: LLVM inlines them.

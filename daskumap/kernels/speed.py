@@ -10,13 +10,13 @@ from functools import lru_cache
 
 import numpy as np
 
-from daskumap.kernels.layout import epochs as layout
+from daskumap.kernels.layout import iterations as layout
 from daskumap.kernels.neighbors import products
 from daskumap.kernels.neighbors.scores import SQRT
 
 # The reference: one core of an AMD EPYC (Zen 5) at 2.6 GHz with OpenBLAS' AVX2 kernels.
 DISTANCE_SECONDS = 2.15e-9  # a distance of 64 columns, product and selection
-VERTEX_SECONDS = 165e-9  # a vertex in an epoch of the layout in 2-D, 15 neighbours
+VERTEX_SECONDS = 165e-9  # a vertex in an iteration of the layout in 2-D, 15 neighbours
 ROWS, COLUMNS, VERTICES, DEGREE = 4_096, 64, 20_000, 22
 
 
@@ -54,7 +54,7 @@ def _vertex_seconds() -> float:
     out, table = np.empty_like(snapshot), layout.forces(1.58, 0.9, 1.0, 5)
     pool = layout.negative_pool(snapshot, 0, 0)
 
-    def epoch() -> None:
-        layout.adam_epoch(snapshot, out, 0, 0, VERTICES, edges, state, pool, table, 0, 3, 200, 1.0)
+    def iteration() -> None:
+        layout.adam_iteration(snapshot, out, 0, 0, VERTICES, edges, state, pool, table, 0, 3, 200, 1.0)
 
-    return _least(epoch) / VERTICES
+    return _least(iteration) / VERTICES

@@ -33,11 +33,11 @@ DESCENT_ROW = 65e-6
 MERGE_NEIGHBOR, CALIBRATE_NEIGHBOR, SYMMETRIZE_NEIGHBOR = 0.06e-6, 0.23e-6, 0.28e-6
 # A vertex that is given its start; whose position is written in the order of rows.
 INITIALIZE_VERTEX, PUBLISH_ROW = 0.12e-6, 0.3e-6
-# A vertex in an epoch of the layout, in two dimensions with 14 neighbours (benchmarks/scale_kernels.py).
-EPOCH_VERTEX = 165e-9
-# The report: a pair of points on the map, a pair of rows beside its product, a neighbour in the loss, and in
-# the summary.
-MAP_PAIR, RANK_PAIR, LOSS_NEIGHBOR, SUMMARY_NEIGHBOR = 1.1e-9, 8e-9, 0.17e-6, 0.06e-6
+# A vertex in an iteration of the layout, in two dimensions with 14 neighbours (benchmarks/scale_kernels.py).
+ITERATION_VERTEX = 165e-9
+# The report: a pair of points on the map, a pair of rows beside its product, a neighbour in the loss, and
+# where pieces are counted; a row in the summary.
+MAP_PAIR, RANK_PAIR, LOSS_NEIGHBOR, PIECES_NEIGHBOR, SUMMARY_ROW = 1.1e-9, 2.6e-9, 0.17e-6, 0.03e-6, 0.6e-6
 
 # What one distance of a matrix product costs with its selection, in ns, without and for each column (2.2 ns
 # at D = 64, 8.2 at D = 784). Part of the result.
@@ -61,6 +61,6 @@ def join_ns(columns: int) -> float:
     return JOIN_NS[0] + JOIN_NS[1] * columns
 
 
-def epoch_seconds(rows: int, n_neighbors: int, n_components: int) -> float:
-    """Return what an epoch of the layout takes one core."""
-    return EPOCH_VERTEX * rows * n_components / 2 * (n_neighbors - 1) / 14
+def iteration_seconds(rows: int, n_neighbors: int, n_components: int) -> float:
+    """Return what an iteration of the layout takes one core."""
+    return ITERATION_VERTEX * rows * n_components / 2 * (n_neighbors - 1) / 14

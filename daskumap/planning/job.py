@@ -29,9 +29,9 @@ class Job:
     resources: Resources
 
     @property
-    def n_epochs(self) -> int:
-        """Number of epochs of the layout."""
-        return self.params.epochs(self.sizes.rows)
+    def iterations(self) -> int:
+        """Number of iterations of the layout."""
+        return self.params.iterations(self.sizes.rows)
 
     @property
     def neighbors(self) -> int:

@@ -255,18 +255,18 @@ def _edge_bytes(
 def layout_partitions(
     rows: int, n_neighbors: int, n_components: int, resources: Resources, edge_bytes: int
 ) -> int:
-    """Return over how many workers an epoch is fastest: each more moves fewer rows, and costs the scheduler.
+    """Return over how many workers an iteration is fastest: each more moves fewer rows, and costs time.
 
     >>> [layout_partitions(n, 15, 2, Resources(10**9, w, 8), 10**12) for n, w in ((10**6, 4), (10**8, 512))]
     [1, 26]
     """
-    epoch = costs.epoch_seconds(rows, n_neighbors, n_components)
+    iteration = costs.iteration_seconds(rows, n_neighbors, n_components)
     edges = rows * memory.layout_edges(n_neighbors)
 
     def seconds(parts: int) -> float:
         read = max(0, edges / parts - edge_bytes) / costs.STORE_BYTES_A_SECOND
         shared = costs.ROUND + costs.ROUND_PARTITION * parts + costs.ROUND_PAIR * parts**2
-        return epoch / (parts * resources.threads) + read + (shared if parts > 1 else 0.0)
+        return iteration / (parts * resources.threads) + read + (shared if parts > 1 else 0.0)
 
     return min(range(1, resources.workers + 1), key=seconds)
 

@@ -75,7 +75,7 @@ class Rounds:
     parts
         Number of parts.
     segments
-        The rounds of each segment; a round is whatever `step` takes, such as epochs [first, last).
+        The rounds of each segment; a round is whatever `step` takes, such as iterations [first, last).
     load
         `load(context, part, segment) -> state`, as the last segment left it.
     share

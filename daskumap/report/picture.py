@@ -269,10 +269,11 @@ def _paint(embedding: Any, labels: Any, view: _View, radius: float) -> tuple[Flo
             classes = np.asarray(labels[rows])[known][inside].astype(np.int64)
             colours = palette[np.where(classes < 0, len(CLASSES), classes % len(CLASSES))]
         for pixel, parts in _stamps(x[inside], y[inside], view, radius):
-            layers[0] += np.bincount(pixel, parts, layers.shape[1])
+            # In place: a count of all pixels for each of a disc's made few rows slow.
+            np.add.at(layers[0], pixel, parts)
             for c in range(len(layers) - 1):
                 assert colours is not None
-                layers[c + 1] += np.bincount(pixel, parts * colours[:, c], layers.shape[1])
+                np.add.at(layers[c + 1], pixel, parts * colours[:, c])
     layers[1:] = np.sqrt(layers[1:] / np.maximum(layers[0], 1))
     layers[0] /= PARTS
     return layers.reshape(-1, view.height, view.width), seen
@@ -297,27 +298,29 @@ def _stamps(x: Floats, y: Floats, view: _View, radius: float) -> Iterator[tuple[
 
 def _shade(layers: Floats, radius: float) -> Floats:
     """Return the (height, width, 3) colours, 0 to 255, of painted layers."""
-    cover = layers[0]
-    level = _level(_blur(cover, round(3 * radius)), cover > 0)[:, :, None]
+    painted = layers[0] > 0
+    cover = layers[0][painted]
+    level = _level(_blur(layers[0], round(3 * radius))[painted])[:, None]
     ground = np.array(BACKGROUND, dtype=np.float64)
     if len(layers) == 1:
-        colour, strength = _density_colour(level[:, :, 0]), np.ones(1)
+        colour, strength = _density_colour(level[:, 0]), np.ones(1)
     else:
         # Classes need their hue, so density may only dim it: little for discs, more for a cloud.
-        colour, strength = layers[1:].transpose(1, 2, 0), (0.75 if radius else 0.4) + level
-    alpha: Floats = np.minimum(cover, 1)[:, :, None] * np.minimum(strength, 1)
-    return ground + alpha * (colour - ground)
+        colour, strength = layers[1:, painted].T, (0.75 if radius else 0.4) + level
+    alpha: Floats = np.minimum(cover, 1)[:, None] * np.minimum(strength, 1)
+    rgb = np.tile(ground, (*painted.shape, 1))
+    rgb[painted] = ground + alpha * (colour - ground)
+    return rgb
 
 
-def _level(density: Floats, painted: NDArray[np.bool_]) -> Floats:
-    """Return 0 to 1 for the painted pixels: half by rank, which shows all structure, half by logarithm."""
-    level = np.zeros(density.shape)
-    values = density[painted]
-    if len(values) and values.max() > values.min():
-        distinct, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-        share = np.cumsum(counts) / len(values)
-        logarithm = np.log(distinct / distinct[0]) / np.log(distinct[-1] / distinct[0])
-        level[painted] = ((share - share[0]) / (1 - share[0]) + logarithm)[place] / 2
+def _level(values: Floats) -> Floats:
+    """Return 0 to 1 for densities: half by rank, which shows all structure, half by logarithm."""
+    if not len(values) or values.max() == values.min():
+        return np.zeros(len(values))
+    distinct, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    share = np.cumsum(counts) / len(values)
+    logarithm = np.log(distinct / distinct[0]) / np.log(distinct[-1] / distinct[0])
+    level: Floats = ((share - share[0]) / (1 - share[0]) + logarithm)[place] / 2
     return level
 
 
@@ -334,9 +337,10 @@ def _blur(image: Floats, reach: int, axes: tuple[int, ...] = (0, 1)) -> Floats:
     """
     for axis in axes * 3 if reach else ():
         pad = [(reach + 1, reach) if a == axis else (0, 0) for a in (0, 1)]
-        total = np.cumsum(np.pad(image, pad), axis=axis)
-        places = np.arange(image.shape[axis])
-        image = total.take(places + 2 * reach + 1, axis=axis) - total.take(places, axis=axis)
+        total = np.pad(image, pad)
+        np.cumsum(total, axis=axis, out=total)
+        lines = total.swapaxes(0, axis)
+        image = (lines[2 * reach + 1 :] - lines[: image.shape[axis]]).swapaxes(0, axis)
     return image
 
 

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any
+import textwrap
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
+from daskumap.report.measures import MEASURE, Figures, judge
+
+# Of a terminal.
+COLUMNS = 80
 # Of these, steps that follow each other reach the largest, not the sum.
 PEAKS = ("peak_bytes", "projected_bytes")
 
 
-def assemble(
-    measures: dict[str, Any], steps: dict[str, Any], params: dict[str, Any], sizes: dict[str, Any]
-) -> dict[str, Any]:
-    """Return a run's report: its measures, and each stage with what was planned and what was measured.
+def assemble(measures: Figures, steps: dict[str, Any], about: dict[str, Any]) -> dict[str, Any]:
+    """Return a run's report: verdict, measures, and each stage with what was planned and what was measured.
 
     Steps of a stage (`partition.cells`, ...) are listed alone and summed under the stage's name. The measures
-    of a run without a report are empty.
+    of a run without a report are empty, and its verdict is None.
     """
     return {
+        "verdict": judge(measures),
         "measures": measures,
         "stages": _sum_by_stage(steps),
         "steps": steps,
         "seconds": sum(step["seconds"] for step in steps.values()),
-        "params": params,
-        "sizes": sizes,
+        "params": about["params"],
+        "sizes": about["sizes"],
+        "versions": about["versions"],
     }
 
 
@@ -38,28 +44,91 @@ def _sum_by_stage(steps: dict[str, Any]) -> dict[str, Any]:
     return stages
 
 
+class Line(NamedTuple):
+    """A line of figures: its label, the measure whose grade it shows, the figure, and what is told beside it.
+
+    The last two are formats of the measures; a line or a remark without all of its figures is left out.
+    """
+
+    label: str
+    measure: str
+    figure: str
+    beside: tuple[str, ...] = ()
+
+
+LINES = (
+    Line("rows", "", "{rows:,}"),
+    Line("duplicates", "", "{duplicate_rows:,}"),
+    Line(
+        "distinct rows",
+        "distinct_rows",
+        "{distinct_rows_cast:,}",
+        ("of {sample_rows:,} in the sample", "{distinct_rows_stored:,} as stored"),
+    ),
+    Line("missing chunks", "missing_chunks", "{missing_chunks:,}"),
+    Line("rows alone", "isolated_rows", "{isolated_rows:,}", ("without edges",)),
+    Line(
+        "kNN recall",
+        "recall",
+        "{recall:.4f}",
+        ("{probe_rows} probes", "{cells_a_row:.2f} cells a row"),
+    ),
+    Line("sliced cells", "", "{sliced_cells:,}"),
+    Line("components", "components", "{components:,}", ("largest {largest_component:,} rows",)),
+    Line(
+        "edges",
+        "",
+        "{edges:,}",
+        ("largest degree {largest_degree:,}", "{cut_edge_share:.1%} between cells"),
+    ),
+    Line("kNN preservation", "knn_preservation", "{knn_preservation:.4f}"),
+    Line("trustworthiness", "trustworthiness", "{trustworthiness:.4f}"),
+    Line("fly-away ratio", "flyaway_ratio", "{flyaway_ratio:.2f}"),
+    Line(
+        "longest island",
+        "longest_aspect",
+        "{longest_aspect:.1f}",
+        ("times its width, {longest_island:,} rows", "{islands:,} islands"),
+    ),
+    Line("loss", "", "{attractive_loss:.4g}", ("attraction", "{repulsive_loss:.4g} repulsion")),
+)
+
+
 def render(report: dict[str, Any]) -> str:
-    """Return the report as text: what was measured, if it was, and a table of the stages."""
-    measures = report["measures"]
-    above = [*_measures(measures), ""] if measures else []
-    return "\n".join([*above, *_stages(report)])
+    """Return the report as text: the verdict, what was measured, and a table of the stages."""
+    parts = [_stages(report)]
+    if report["verdict"]:
+        parts = [_verdict(report["verdict"]), list(_figures(report["measures"])), *parts]
+    versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
+    parts.append(_wrap(f"made by {versions}"))
+    return "\n\n".join("\n".join(lines) for lines in parts)
 
 
-def _measures(m: dict[str, Any]) -> list[str]:
-    return [
-        f"rows                 {m['rows']:,}",
-        *([f"duplicates           {m['duplicate_rows']:,}"] if "duplicate_rows" in m else []),
-        f"kNN recall           {m['recall']:.4f}   ({m['probe_rows']} probe rows; a row joins "
-        f"{m['cells_a_row']:.2f} cells)",
-        f"trustworthiness      {_number(m['trustworthiness'])}",
-        f"kNN preservation     {m['knn_preservation']:.4f}",
-        f"fly-away ratio       {m['flyaway_ratio']:.2f}",
-        f"components           {m['components']:,}   (largest {m['largest_component']:,} rows; "
-        f"{m['isolated_rows']:,} rows without edges)",
-        f"edges                {m['edges']:,}   (largest degree {m['largest_degree']:,}; "
-        f"{m['cut_edge_share']:.1%} between cells)",
-        f"loss                 attraction {m['attractive_loss']:.4g}, repulsion {m['repulsive_loss']:.4g}",
-    ]
+def _verdict(verdict: dict[str, Any]) -> list[str]:
+    lines = _wrap(verdict["sentence"])
+    for warning in verdict["warnings"]:
+        lines += _wrap(f"- {warning['says']} {warning['remedy']}")
+    return lines
+
+
+def _figures(measures: Figures) -> Iterator[str]:
+    for line in LINES:
+        if figure := _filled(line.figure, measures):
+            beside = "; ".join(filter(None, (_filled(remark, measures) for remark in line.beside)))
+            grade = (MEASURE[line.measure].grade(measures) or "") if line.measure else ""
+            yield f"{line.label:<18}{figure:<11}{grade:<10}{beside}".rstrip()
+
+
+def _filled(text: str, measures: Figures) -> str:
+    """Return a format with its figures; nothing where one is missing or not defined."""
+    try:
+        return text.format_map(measures)
+    except (KeyError, TypeError):
+        return ""
+
+
+def _wrap(text: str) -> list[str]:
+    return textwrap.wrap(text, COLUMNS, subsequent_indent="  ")
 
 
 def _stages(report: dict[str, Any]) -> list[str]:
@@ -72,7 +141,3 @@ def _stages(report: dict[str, Any]) -> list[str]:
         ),
         f"{'total':<14}{'':>7}{report['seconds']:>10.2f}",
     ]
-
-
-def _number(value: float | None) -> str:
-    return "not defined" if value is None else f"{value:.4f}"

@@ -25,7 +25,9 @@ from daskumap.planning.sizes import Resources, Sizes
 from daskumap.planning.stage import Output, Stage
 from daskumap.runtime.rows import Rows, fill_by_block
 from daskumap.sources.base import Source
+from daskumap.sources.move import Move
 from daskumap.store import schema
+from daskumap.store.checkpoint import Checkpoint
 from daskumap.store.exchange import BatchReader, BatchWriter
 from daskumap.store.graph import read_edges
 from daskumap.store.places import find_place
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 Held = TypeVar("Held")
 
+STILL = Move().as_dict()
 # Along these dimensions a chunk holds one; along those that are not named here or in `chunk_of`, all.
 SINGLE = ("block", "bundle")
 
@@ -66,7 +69,7 @@ class Context:
     def __init__(self, job: Job, source: Source, store: RunStore | None = None) -> None:
         self.job, self.source, self._store = job, source, store
         self.metric = metrics.resolve(job.params.metric, job.params.metric_kwds)
-        self._rows = Rows(source, job.sizes, str(np.dtype(self.metric.dtype)))
+        self._rows = Rows(source, job.sizes, str(np.dtype(self.metric.dtype)), self._find_move)
         self._lock = threading.RLock()
         self._stage: Stage | None = None
         self._held: dict[str, Any] = {}
@@ -149,6 +152,21 @@ class Context:
         """The input's rows as the metric works on them."""
         self._check(schema.SOURCE, writing=False)
         return self._rows
+
+    def _find_move(self, planning: bool) -> Move:
+        """Return how rows are moved: as chosen; for a plan before that not at all."""
+        return Move.from_dict(self._fact(schema.CAST, STILL if planning else None), self.source.dtype)
+
+    @property
+    def cutoff(self) -> float:
+        """The distance from which on two rows are not joined, between rows as they were moved."""
+        known = self._fact(schema.CAST, None)
+        with np.errstate(over="ignore"):
+            return float(np.ldexp(self.params.cutoff(), known["exponent"] * known["degree"]))
+
+    def input_bytes(self, rows: int) -> int:
+        """Return an upper bound, in bytes, of what reading that many rows of the input holds."""
+        return self._rows.read_bytes(rows)
 
     def read(self, item: schema.Array, start: int = 0, stop: int | None = None) -> Array:
         """Return the places start to stop of an array along its first dimension."""
@@ -253,9 +271,14 @@ class Context:
         does = "write" if writing else "read"
         raise UndeclaredError(f"Stage '{stage.name}' does not declare that it {does}s {item.name}.")
 
+    def checkpoint(self, item: schema.Checkpoints, task: int, writing: bool = False) -> Checkpoint:
+        """Return what reads, or writes, the state after an ordered task."""
+        self._check(item, writing)
+        return Checkpoint(self.store, item, task, self.output(item))
+
     # -- how large things are
 
-    def output(self, item: schema.Array) -> Output:
+    def output(self, item: schema.Array | schema.Checkpoints) -> Output:
         """Return an array as the driver creates it."""
         shape = tuple(map(self.extent, item.dims))
         chunks = tuple(map(self.chunk_of, item.dims))

@@ -9,8 +9,12 @@ import numpy as np
 
 from daskumap.planning.sizes import Sizes
 from daskumap.sources.base import Source
+from daskumap.sources.move import Move
 
 Array = np.ndarray[Any, Any]
+
+# What is moved at a time, as stored: a fraction of any row block.
+MOVED_BYTES = 8 << 20
 
 
 class Rows:
@@ -19,8 +23,9 @@ class Rows:
     Rows that are returned are not to be changed.
     """
 
-    def __init__(self, source: Source, sizes: Sizes, dtype: str) -> None:
+    def __init__(self, source: Source, sizes: Sizes, dtype: str, find_move: Callable[[bool], Move]) -> None:
         self.source, self.sizes, self.dtype = source, sizes, np.dtype(dtype)
+        self._find_move = find_move
         self._blocks: dict[tuple[int, int], Array] = {}
 
     @property
@@ -31,11 +36,38 @@ class Rows:
     def read(self, start: int, stop: int) -> Array:
         """Return rows start to stop, (r, D)."""
         if not self.held:
-            return self.source.read(start, stop, self.dtype)
+            return self._read(start, stop)
         block = self._blocks.get((start, stop))
         if block is None:
-            block = self._blocks[start, stop] = self.source.read(start, stop, self.dtype)
+            block = self._blocks[start, stop] = self._read(start, stop)
         return block
+
+    def _read(self, start: int, stop: int) -> Array:
+        """Read rows, and move them piece by piece to where float32 resolves them."""
+        move = self._find_move(False)
+        if move.is_still:
+            return self.source.read(start, stop, self.dtype)
+        out = np.empty((stop - start, self.sizes.columns), self.dtype)
+        step = self.move_rows
+        while start < stop:
+            end = min(stop, (start // step + 1) * step)
+            out[len(out) - (stop - start) :][: end - start] = move.apply(self.source.read_stored(start, end))
+            start = end
+        return out
+
+    @property
+    def move_rows(self) -> int:
+        """Rows that are moved at a time: whole pieces of the source."""
+        rows = MOVED_BYTES // (self.sizes.columns * self.source.dtype.itemsize)
+        return max(1, rows // self.source.block_rows) * self.source.block_rows
+
+    def read_bytes(self, rows: int) -> int:
+        """Return an upper bound, in bytes, of what reading that many rows holds, moved or not."""
+        read = self.source.read_bytes(rows)
+        if self._find_move(True).is_still:
+            return read
+        # As stored, as float64 less the centre, and scaled.
+        return read + min(rows, self.move_rows) * self.sizes.columns * (self.source.dtype.itemsize + 24)
 
     def gather(self, ids: Array) -> Array:
         """Return scattered rows in the order asked for, (len(ids), D)."""

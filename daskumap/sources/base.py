@@ -19,6 +19,13 @@ FINGERPRINT_ROWS = 16
 # Several dask blocks are computed at once, so that small ones keep all threads busy.
 BLOCK_BYTES = 64 << 20
 FLOATS_AND_MORE = "float16, float32, float64, integers and bool"
+# How values become numbers, by the kind of their type.
+REMEDIES = {
+    "M": "Pass (data - data.min()) / numpy.timedelta64(1, 's')",
+    "m": "Pass data / numpy.timedelta64(1, 's')",
+    "V": "Pass numpy.lib.recfunctions.structured_to_unstructured(data)",
+    "c": "Pass numpy.concatenate([data.real, data.imag], axis=1)",
+}
 
 
 class Source(ABC):
@@ -87,6 +94,10 @@ class Source(ABC):
     def _read(self, start: int, stop: int, dtype: np.dtype[Any]) -> Array:
         """Return rows, C-contiguous, in a type that `read` allows or in `self.dtype`."""
 
+    def read_stored(self, start: int, stop: int) -> Array:
+        """Return rows start to stop in `self.dtype`, C-contiguous; the caller must not change them."""
+        return self._read(start, stop, self.dtype)
+
     def blocks(self) -> Iterator[Array]:
         """Return all rows in `self.dtype` as consecutive blocks, each in memory only once it is asked for."""
         rows, columns = self.shape
@@ -116,6 +127,10 @@ class Source(ABC):
             "rows": self._row_digest(),
         }
 
+    def count_missing(self) -> int | None:
+        """Return how many chunks are not stored, so that reads make up their values; None if unknown."""
+        return 0
+
     def digest(self) -> str:
         """Return the SHA-256 of all values in native byte order, whatever the chunks; reads all rows."""
         digest = hashlib.sha256()
@@ -126,13 +141,13 @@ class Source(ABC):
     def _row_digest(self) -> str:
         """Hash rows spread evenly over the array."""
         digest = hashlib.sha256(f"{self.shape} {self.dtype.str}".encode())
-        rows = np.linspace(0, self.shape[0] - 1, self._fingerprint_rows())
+        rows = np.linspace(0, self.shape[0] - 1, self.fingerprint_rows())
         for row in rows.astype(np.int64).tolist():
             digest.update(self._read(row, row + 1, self.dtype).data)
         return digest.hexdigest()
 
-    def _fingerprint_rows(self) -> int:
-        """Return how many rows a fingerprint reads."""
+    def fingerprint_rows(self) -> int:
+        """Return how many scattered rows can be read at little cost: as many as a fingerprint reads."""
         return min(self.shape[0], FINGERPRINT_ROWS)
 
     def _cast(self, block: Array, out: Array, start: int) -> None:
@@ -169,11 +184,11 @@ def check_array(array: Any, called: str) -> None:
             f"{called} is empty: its shape is {shape}. At least one row and one column are needed."
         )
     if not is_numeric(array.dtype):
-        raise SourceError(
-            f"{called} holds {array.dtype}; allowed are {FLOATS_AND_MORE}. Convert it with astype first."
-        )
+        remedy = REMEDIES.get(getattr(array.dtype, "kind", ""), "Convert it with astype first")
+        raise SourceError(f"{called} holds {array.dtype}; allowed are {FLOATS_AND_MORE}. {remedy}.")
 
 
 def is_numeric(dtype: np.dtype[Any]) -> bool:
     """Return whether values of a type can be read as float32."""
-    return dtype.kind in "bui" or (dtype.kind == "f" and dtype.itemsize <= 8)
+    kind = getattr(dtype, "kind", "")
+    return kind in ("b", "u", "i") or (kind == "f" and dtype.itemsize <= 8)

@@ -7,10 +7,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from daskumap.errors import SourceError
+from daskumap.errors import DaskumapError, SourceError
 from daskumap.sources import base
-from daskumap.sources.base import Array, Source, check_array
+from daskumap.sources.base import Array, Source, check_array, is_numeric
 from daskumap.sources.memory import as_numpy
+from daskumap.sources.objects import is_sparse
 
 
 class DaskSource(Source):
@@ -25,6 +26,7 @@ class DaskSource(Source):
 
     def __init__(self, array: Any) -> None:
         check_array(array, "The dask array")
+        _refuse_kind(array)
         super().__init__(array, "the dask array", block_rows=int(max(array.chunks[0])))
         self._array = array
 
@@ -78,11 +80,40 @@ def _batches(ends: list[int], rows: int) -> Iterator[tuple[int, int]]:
     yield start, end
 
 
+def _refuse_kind(array: Any) -> None:
+    """Refuse blocks that are no plain arrays, before any is computed."""
+    meta = getattr(array, "_meta", None)
+    if is_sparse(meta):
+        raise SourceError(
+            f"The blocks of the dask array are sparse ({type(meta).__name__}); dense is needed for now. Pass "
+            "data.map_blocks(lambda block: block.todense())."
+        )
+    if isinstance(meta, np.ma.MaskedArray):
+        raise SourceError(
+            "The blocks of the dask array are masked, and rows must be complete. Pass "
+            "dask.array.ma.filled(data, value)."
+        )
+
+
 def _compute(array: Any, start: int, stop: int) -> Array:
-    block = array[start:stop].compute()
+    try:
+        block = array[start:stop].compute()
+    except (DaskumapError, OSError, MemoryError):
+        raise
+    except Exception as error:  # of the caller's graph, or of blocks that do not fit together
+        raise SourceError(
+            f"Rows {start} to {stop} of the dask array cannot be computed ({type(error).__name__}: {error}). "
+            f"Look at data[{start}:{stop}].compute()."
+        ) from error
+    block = as_numpy(block)
     if block.shape != (stop - start, array.shape[1]):
         raise SourceError(
             f"Rows {start} to {stop} of the dask array came out as {block.shape}, not as its chunks promise. "
             "Call compute_chunk_sizes() on it first."
         )
-    return as_numpy(block)
+    if not is_numeric(block.dtype):
+        raise SourceError(
+            f"Rows {start} to {stop} of the dask array came out as {block.dtype}, not as {array.dtype}. "
+            f"Pass data.astype('{array.dtype}')."
+        )
+    return block

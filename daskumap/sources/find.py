@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from daskumap.sources import anndata, dask, memory, nodes, xarray
+from daskumap.sources import anndata, dask, memory, nodes, objects
 from daskumap.sources import zarr as stored
 from daskumap.sources.base import Source
 
@@ -17,8 +17,11 @@ OPENERS: tuple[tuple[Callable[[Any], bool], Callable[[Any], Any]], ...] = (
     (anndata.is_anndata, anndata.matrix_of),
     (nodes.is_group, nodes.only_array),
     (stored.is_array, stored.ZarrSource),
-    (xarray.is_xarray, xarray.array_of),
+    (objects.is_anndata, objects.matrix_of_anndata),
+    (objects.is_xarray, objects.array_of_xarray),
+    (objects.is_hdf5, objects.refuse_hdf5),
     (dask.is_dask, dask.open_dask),
+    (objects.is_several, objects.refuse_several),
     (memory.is_object, memory.open_object),
 )
 

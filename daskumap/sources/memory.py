@@ -9,6 +9,11 @@ import numpy as np
 from daskumap.errors import SourceError
 from daskumap.sources.base import Array, Source, check_array
 from daskumap.sources.mapping import find_mapping
+from daskumap.sources.objects import comes_from, is_sparse
+
+# With which an object says what array it is; "typecode" is that of Python's own arrays.
+PROTOCOLS = ("__array__", "__array_interface__", "__array_struct__", "typecode")
+TORCH = ", such as data.detach().cpu().float().numpy()"
 
 
 class MemorySource(Source):
@@ -54,13 +59,39 @@ def open_object(data: Any) -> MemorySource:
 def as_numpy(data: Any) -> Array:
     """Return an array in memory; refuse what NumPy would take apart or change in silence."""
     kind = type(data).__name__
-    if hasattr(data, "tocsr") or hasattr(data, "todense"):
+    if is_sparse(data):
         raise SourceError(f"The input is sparse ({kind}); dense is needed for now. Pass data.toarray().")
     if isinstance(data, np.ma.MaskedArray):
         raise SourceError("The input is a masked array, and rows must be complete. Pass data.filled(value).")
+    if not _is_array_like(data):
+        raise _no_numbers(data)
     try:
-        return np.asarray(data)
-    except (ValueError, TypeError) as error:
+        array = np.asarray(data)
+    except Exception as error:  # of any library: what it is, and not what it ran into, is the mistake
         raise SourceError(
-            f"The {kind} is no two-dimensional array ({error}). Pass a path, a Zarr, NumPy or dask array."
+            f"The {kind} is no two-dimensional array of numbers in memory ({error}). Pass a path, a Zarr, "
+            f"NumPy or dask array{TORCH if comes_from(data, 'torch') else ''}."
         ) from error
+    if array.dtype == object and hasattr(data, "columns"):
+        raise SourceError(
+            f"The {kind} holds columns that are not numbers, or missing values of their own. Pass "
+            "data.select_dtypes('number').to_numpy(float, na_value=float('nan')) (pandas), or "
+            "data.select(polars.selectors.numeric()).to_numpy() (Polars)."
+        )
+    if array.ndim == 0:
+        raise _no_numbers(data)
+    return array
+
+
+def _is_array_like(data: Any) -> bool:
+    """Return whether NumPy knows how to convert it at once; of other objects it would ask item by item."""
+    if isinstance(data, list | tuple | memoryview | bytearray):
+        return True
+    return any(hasattr(type(data), name) for name in PROTOCOLS)
+
+
+def _no_numbers(data: Any) -> SourceError:
+    return SourceError(
+        f"The input is a {type(data).__name__} and no two-dimensional array of numbers. Pass a path, a Zarr, "
+        "NumPy or dask array."
+    )

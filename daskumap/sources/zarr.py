@@ -13,7 +13,9 @@ from zarr.buffer import cpu
 
 from daskumap.errors import SourceError
 from daskumap.sources.base import Array, Source, check_array
+from daskumap.sources.missing import count_missing
 from daskumap.sources.nodes import node_spec
+from daskumap.sources.packing import NAMES, find_packing
 
 # One zarr call decodes at most this much, or one chunk where a chunk is larger. It bounds what zarr's
 # concurrent decoding holds beside the output.
@@ -29,7 +31,7 @@ Shape = tuple[int, int]
 
 
 class ZarrSource(Source):
-    """A Zarr array.
+    """A Zarr array; packed values are unpacked, and `dtype` is that of the numbers then.
 
     Attributes
     ----------
@@ -44,7 +46,9 @@ class ZarrSource(Source):
         _check_stored(array)
         self.inner_chunks, self.chunks = _chunking(array)
         super().__init__(array, str(array.store_path), block_rows=self.inner_chunks[0])
-        self._array = array
+        self._array, self._packing = array, find_packing(array)
+        if self._packing is not None:
+            self.dtype = self._packing.dtype
 
     def spec(self) -> dict[str, Any] | None:
         """Return path or URL, and options; None for other stores than folders and fsspec's."""
@@ -54,6 +58,10 @@ class ZarrSource(Source):
         """Return the fingerprint of the rows, and that of the layout."""
         layout = {"chunks": list(self.chunks), "metadata": _metadata_digest(self._array)}
         return super().identity() | layout
+
+    def count_missing(self) -> int | None:
+        """Return how many chunks, or shards, are not stored and read as the fill value; None if unknown."""
+        return count_missing(self._array)
 
     def read_bytes(self, rows: int) -> int:
         """Return an upper bound, in bytes, of what `read` of that many rows holds at its peak.
@@ -87,7 +95,7 @@ class ZarrSource(Source):
         height, width = self._tile_shape()
         window = min(rows, height) * width * self.dtype.itemsize
         # Thrice, since the place of a freed window cannot always serve for the next one (measured).
-        casting = 0 if self._array.dtype == np.float32 else 3 * window
+        casting = 0 if self._is_plain(np.float32) else 3 * window
         return rows * self.shape[1] * 4 + self._in_flight_bytes(rows, window) + casting
 
     def _in_flight_bytes(self, rows: int, window: int) -> int:
@@ -110,9 +118,10 @@ class ZarrSource(Source):
             self._read_tile((rows, columns), out[rows.start - start : rows.stop - start, columns])
         return out
 
-    def _fingerprint_rows(self) -> int:
+    def fingerprint_rows(self) -> int:
+        """Return how many scattered rows can be read at little cost: fewer where chunks are large."""
         affordable = FINGERPRINT_BYTES // _bytes((self.block_rows, self.shape[1]), self.dtype)
-        return min(super()._fingerprint_rows(), max(2, affordable))
+        return min(super().fingerprint_rows(), max(2, affordable))
 
     def _tile_shape(self) -> Shape:
         """Return rows and columns of the largest window that one zarr call reads."""
@@ -133,11 +142,17 @@ class ZarrSource(Source):
 
     def _read_tile(self, tile: Tile, out: Array) -> None:
         """Read one window into its place in the output, directly where the types agree."""
-        if self._array.dtype == out.dtype:
+        if self._is_plain(out.dtype):
             self._load(tile, cpu.NDBuffer.from_numpy_array(out))
         else:
             # The cast runs here, in the caller's thread: zarr copies in its one event-loop thread.
-            self._cast(self._load(tile), out, tile[0].start)
+            block = self._load(tile)
+            block = block if self._packing is None else self._packing.decode(block)
+            self._cast(block, out, tile[0].start)
+
+    def _is_plain(self, dtype: Any) -> bool:
+        """Tell whether stored values are numbers of that type as they stand."""
+        return self._packing is None and self._array.dtype == dtype
 
     def _load(self, tile: Tile, out: Any = None) -> Array:
         """Return one window as stored."""
@@ -186,6 +201,8 @@ def _check_stored(array: zarr.Array[Any]) -> None:
         _ = array.chunks
     except NotImplementedError as error:
         raise SourceError(f"{name} has chunks of varying size. Rewrite it with one chunk shape.") from error
+    if min(*array.chunks, *(array.shards or array.chunks)) < 1:
+        raise SourceError(f"{name} has chunks of {array.chunks}. Rewrite it with chunks of at least (1, 1).")
     codecs = (*(array.filters or ()), *(array.compressors or ()))
     if any(getattr(codec, "codec_id", "") == "pickle" for codec in codecs):
         raise SourceError(f"{name} is stored as pickles, which can run code. Rewrite it as plain numbers.")
@@ -212,8 +229,8 @@ def _bytes(shape: Shape, dtype: np.dtype[Any]) -> int:
 
 
 def _metadata_digest(array: zarr.Array[Any]) -> str:
-    """Hash the metadata without the user's attributes: those may change between a run and its resumption."""
+    """Hash the metadata and how values are packed; other attributes may change before a resumption."""
     documents = array.metadata.to_buffer_dict(cpu.buffer_prototype)
     document = json.loads(documents["zarr.json" if array.metadata.zarr_format == 3 else ".zarray"].to_bytes())
-    document.pop("attributes", None)
+    document["attributes"] = {name: value for name, value in array.attrs.items() if name in NAMES}
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()

@@ -3,7 +3,7 @@
 A chunk ends with the crc32c of its values, masked with a hash of its run, its array and its place in it: the
 chunk of another place, array or run fails its check like one with a flipped bit, and that costs nothing. The
 name of the codec says so to other tools, which would take such chunks for damaged. The embedding, which other
-tools read, has a plain crc32c; what its chunks must hold is written down as a fact.
+tools read, has a plain crc32c; what its chunks must hold is in the records of the tasks that wrote them.
 
 Metadata are compared, not obeyed: they have to be what this run writes for an array of that name, shape, type
 and chunks, down to a checksum over all of it. So nothing is decoded by codecs that somebody else chose.
@@ -95,7 +95,11 @@ class ArrayStore(WrapperStore[Store]):
 def create_array(
     store: ArrayStore, name: str, shape: tuple[int, ...], chunks: tuple[int, ...], dtype: str
 ) -> zarr.Array[Any]:
-    """Create an array in place of one that a failed attempt may have left, and the groups that it lies in."""
+    """Create an array and the groups that it lies in, or take the one that is there if it is this very one.
+
+    Nothing is deleted then: another attempt at the same task may be under way, or have written all of it, as
+    of a worker that was thought dead. All attempts write the same.
+    """
     # Chunks are stored whole: one that is larger than the array would be mostly padding.
     whole = [max(1, min(pair)) for pair in zip(chunks, shape, strict=True)]
     document = describe(store.run, name, list(shape), whole, dtype)
@@ -173,10 +177,15 @@ def _array(store: ArrayStore, name: str, document: dict[str, Any]) -> zarr.Array
 
 
 async def _write(store: ArrayStore, name: str, document: dict[str, Any]) -> None:
-    await store.delete_dir(name)
+    key, content = _metadata_key(name), _as_buffer(document)
+    there = await store.get(key, default_buffer_prototype())
     for node in groups_around(name):
         await store.set(_metadata_key(node), _as_buffer(GROUP))
-    await store.set(_metadata_key(name), _as_buffer(document))
+    if there is not None and there.to_bytes() == content.to_bytes():
+        return
+    if there is not None:
+        await store.delete_dir(name)
+    await store.set(key, content)
 
 
 def _as_buffer(document: dict[str, Any]) -> Buffer:

@@ -3,39 +3,41 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import zarr
 
 from daskumap.errors import StoreError
+from daskumap.planning.stage import Receipt
 from daskumap.store import schema
 from daskumap.store.arrays import GROUP, groups_around, read_json
 from daskumap.store.exchange import batch_name
 from daskumap.store.run import RunStore
-from daskumap.store.trouble import speaking
+from daskumap.store.trouble import is_out_of_reach, speaking
 
 EXCHANGES = {item.name: item for item in vars(schema).values() if isinstance(item, schema.Exchange)}
 
 
-def find_damage(store: RunStore, name: str, read: bool, batches: int = 0) -> list[str]:
+def find_damage(store: RunStore, name: str, read: bool, receipts: Mapping[int, Receipt]) -> list[str]:
     """Return what is wrong with an array or an exchange.
 
     Parameters
     ----------
     read
         Read every chunk against its checksum, and the metadata of groups; chunks are only counted otherwise.
-    batches
-        How many batches an exchange must have, as far as that is known.
+    receipts
+        Of the tasks that wrote it: each has a batch of an exchange, and says what its part of the map is.
     """
     if name not in EXCHANGES:
-        return _array_damage(store, name, read)
+        return _array_damage(store, name, read, receipts)
     exchange = EXCHANGES[name]
     there = {batch: _members(store, f"{name}/{batch}") for batch in _members(store, name)}
-    wanted = {batch_name(exchange, task).rpartition("/")[2] for task in range(batches)}
+    wanted = {batch_name(exchange, task).rpartition("/")[2] for task in receipts}
     if not there.keys() | wanted:
         return [f"{name} is missing"]
-    found = [f"{name}/{batch} is missing" for batch in sorted(wanted - there.keys())]
+    found = [f"{name}/{batch} is gone" for batch in sorted(wanted - there.keys())]
     columns = {exchange.offsets}.union(*there.values())  # a run leaves the same ones out of all batches
     for batch in sorted(there):
         found += _batch_damage(store, exchange, f"{name}/{batch}", sorted(columns), read)
@@ -46,7 +48,7 @@ def _batch_damage(
     store: RunStore, exchange: schema.Exchange, batch: str, columns: list[str], read: bool
 ) -> list[str]:
     """Return what is wrong with a batch, whose columns must have as many records as its offsets say."""
-    found = [text for column in columns for text in _array_damage(store, f"{batch}/{column}", read)]
+    found = [text for column in columns for text in _array_damage(store, f"{batch}/{column}", read, {})]
     if found or not read:
         return found
     records = {column: store.array(f"{batch}/{column}").shape[0] for column in columns}
@@ -59,25 +61,27 @@ def _members(store: RunStore, name: str) -> set[str]:
     return set(store.documents.members(name)) - {"zarr.json"}
 
 
-def _array_damage(store: RunStore, name: str, read: bool) -> list[str]:
+def _array_damage(store: RunStore, name: str, read: bool, receipts: Mapping[int, Receipt]) -> list[str]:
     try:
         array = store.array(name)
     except StoreError as error:
         return [_reason(name, error)]
     missing = array.nchunks - array.nchunks_initialized if array.size else 0
     found = [f"{name}: {missing} of {array.nchunks} chunks are missing"] if missing else []
-    return found + _read_through(store, array) if read else found
+    if not read:
+        return found
+    found += [text for group in groups_around(name) for text in _group_damage(store, group)]
+    sums = {
+        task: receipt.found["crc32"] for task, receipt in receipts.items() if name == schema.EMBEDDING.name
+    }
+    return found + _read_through(array, sums)
 
 
-def _read_through(store: RunStore, array: zarr.Array[Any]) -> list[str]:
-    """Read all chunks of an array, and what lies around it."""
-    name, step = array.path, array.chunks[0]
-    found = [text for group in groups_around(name) for text in _group_damage(store, group)]
-    sums = store.documents.load(schema.EMBEDDING_SUMS.name) if name == schema.EMBEDDING.name else None
-    if name == schema.EMBEDDING.name and sums is None:
-        found.append(f"{schema.EMBEDDING_SUMS.name} is missing")
+def _read_through(array: zarr.Array[Any], sums: Mapping[int, int]) -> list[str]:
+    """Read all chunks of an array, and compare those whose sums are known."""
+    found, step = [], array.chunks[0]
     for number, start in enumerate(range(0, array.shape[0], step)):
-        where = f"{name}, rows {start} to {min(start + step, array.shape[0]) - 1}"
+        where = f"{array.path}, rows {start} to {min(start + step, array.shape[0]) - 1}"
         try:
             values = np.asarray(array[start : start + step])
         except StoreError:
@@ -85,7 +89,7 @@ def _read_through(store: RunStore, array: zarr.Array[Any]) -> list[str]:
         except Exception as error:  # A codec raises whatever it likes on bytes that are not its own.
             found.append(f"{where}: {error}")
         else:
-            if sums is not None and sums[number] != zlib.crc32(values.tobytes()):
+            if number in sums and sums[number] != zlib.crc32(values.tobytes()):
                 found.append(f"{where}: these are not the values that were written there")
     return found
 
@@ -101,9 +105,16 @@ def _group_damage(store: RunStore, name: str) -> list[str]:
 
 def _reason(name: str, error: StoreError) -> str:
     """Say what is wrong with metadata; what is out of reach is not damaged."""
-    cause = error.__cause__
-    if isinstance(cause, StoreError):
-        return f"{name} is missing"
-    if isinstance(cause, OSError):
+    if is_out_of_reach(error):
         raise error
-    return f"the metadata of {name} are damaged ({cause})"
+    if isinstance(error.__cause__, StoreError):
+        return f"{name} is missing"
+    return f"the metadata of {name} are damaged ({error.__cause__})"
+
+
+def find_damaged_fact(store: RunStore, name: str, finished: bool) -> list[str]:
+    """Return what is wrong with a fact: damaged, or missing though the run is finished."""
+    if store.documents.load(name) is not None:
+        return []
+    there = store.documents.load_bytes(f"{name}.json") is not None
+    return [f"{name} is {'damaged' if there else 'missing'}"] if there or finished else []

@@ -6,6 +6,7 @@ import json
 import logging
 import zlib
 from collections.abc import Coroutine
+from errno import ENOENT, ENOTEMPTY
 from typing import Any
 
 from zarr.abc.store import Store
@@ -13,9 +14,13 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore
 
+from daskumap.errors import StoreError
 from daskumap.store.trouble import speaking
 
 log = logging.getLogger(__name__)
+
+# A folder is deleted so often where files come and go in it, as those of a dead driver's workers.
+ATTEMPTS = 5
 
 
 class Documents:
@@ -72,8 +77,14 @@ class Documents:
         self._sync(self.store.delete(self._key(name)), name)
 
     def delete_folder(self, name: str) -> None:
-        """Delete a folder that may be there, with all that it holds."""
-        self._sync(self.store.delete_dir(self._key(name)), name)
+        """Delete a folder that may be there, with all that it holds; late tasks may write there meanwhile."""
+        for left in reversed(range(ATTEMPTS)):
+            try:
+                self._sync(self.store.delete_dir(self._key(name)), name)
+                break
+            except StoreError as error:
+                if left == 0 or getattr(error.__cause__, "errno", None) not in (ENOENT, ENOTEMPTY):
+                    raise
         if isinstance(self.store, LocalStore):
             self.delete(name)
 

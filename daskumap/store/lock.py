@@ -1,22 +1,26 @@
-"""One driver at a time: a lock in the run store with a heartbeat, made by exclusive creation.
+"""One driver at a time: a lock with a heartbeat says who works, and a generation fences all others.
 
-Not flock: it does not work on object stores, nor between the hosts of many network file systems. Each lock
-has a generation; who finds a dead one makes the next generation, which only one can, and a holder that wakes
-up late finds it and stops.
+Every driver that takes a run store creates the next *generation*, a document which only one can create, and
+which stays: no number comes twice. Who has the lock may seem dead and be alive, stopped for a while, or on a
+host with another clock. So the lock is a courtesy, and what counts is the generation: a driver looks for a
+newer one before it deletes or records anything, and nobody reads what an older one wrote since
+(`store/ledger`). It is no flock, which works neither on object stores nor on many network file systems.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import os
 import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 from daskumap.errors import StoreError
 from daskumap.store.places import Folder
@@ -32,8 +36,29 @@ DEAD_AFTER_SECONDS = 60.0
 SETTLE_SECONDS = 2.0
 
 
+class Turn(Protocol):
+    """A driver's right to write.
+
+    Attributes
+    ----------
+    generation
+        One more than that of the driver before.
+    """
+
+    generation: int
+
+    def check(self) -> None:
+        """Raise if another driver took over."""
+        ...
+
+
 class RunLock:
     """Held while a driver works on a run store.
+
+    Parameters
+    ----------
+    take_over
+        Whether to take it from somebody who may be alive, and is fenced then.
 
     Raises
     ------
@@ -41,29 +66,27 @@ class RunLock:
         On entry, if somebody alive holds it; the message says who and what to do.
     """
 
-    def __init__(self, store: RunStore) -> None:
-        self.store = store
+    def __init__(self, store: RunStore, take_over: bool = False) -> None:
+        self.store, self.take_over = store, take_over
         self.id = uuid.uuid4().hex
-        self.generation = 0
+        self.generation, self._lock = -1, f"lock/{self.id}"
         self._stop = threading.Event()
-        self._lost = False
 
     def __enter__(self) -> RunLock:
-        seen = self._generations()  # once: a lock made after this look must not pass for one looked at
-        for generation in seen:
-            self._refuse_if_alive(generation)
-        self.generation = max(seen, default=-1) + 1
-        self.store.documents.create(self._name(self.generation), self._about())
-        if not isinstance(self.store.place, Folder):
-            time.sleep(SETTLE_SECONDS)
-        now = self.store.documents.load(self._name(self.generation))
-        if now is None or now["id"] != self.id:
-            raise self._refusal(now or self._unknown())
+        # In this order: who takes over meanwhile makes the generation that this one is about to make.
+        self.generation = max(self.store.documents.numbers("generations"), default=-1) + 1
+        others = self._others()
+        if not self.take_over:
+            for other in others:
+                self._refuse_if_held(other)
+        self.store.documents.save(self._lock, self._about())
         try:
-            self._displace_others()
-        except StoreError:
-            self.store.documents.delete(f"{self._name(self.generation)}.json")
+            self._claim()
+        except BaseException:
+            self._give_back()
             raise
+        for other in others:
+            self.store.documents.delete(f"lock/{other}")
         self._thread = threading.Thread(target=self._beat, name="daskumap-lock", daemon=True)
         self._thread.start()
         return self
@@ -73,54 +96,69 @@ class RunLock:
     ) -> None:
         self._stop.set()
         self._thread.join()
-        if not self._lost:
-            try:
-                self.store.documents.delete(f"{self._name(self.generation)}.json")
-            except StoreError as failure:  # what ended the run matters more, and this goes stale by itself
-                log.warning("The lock could not be given back: %s", failure)
+        self._give_back()
+
+    def _claim(self) -> None:
+        """Make the next generation, or give way to who made it."""
+        self.store.documents.create(_name(self.generation), self._about())
+        if not isinstance(self.store.place, Folder):
+            time.sleep(SETTLE_SECONDS)
+        if not self._is_own():
+            raise self._refusal(self.store.documents.load(_name(self.generation)) or self._unknown())
+
+    def _give_back(self) -> None:
+        """Delete the lock, which takes no space on a disk."""
+        try:
+            self.store.documents.delete(f"{self._lock}.json")
+        except (StoreError, OSError) as failure:  # what ended the run matters more, and this goes stale
+            log.warning("The lock could not be given back: %s", failure)
 
     def check(self) -> None:
-        """Raise if somebody took the lock over, believing this process dead."""
-        if self._lost:
-            raise StoreError(
-                f"{self.store.url} was taken over by another process, since this one said "
-                f"nothing for {DEAD_AFTER_SECONDS:.0f} s. Let that one finish, or stop it and fit again."
-            )
+        """Raise if another driver took over, believing this one dead."""
+        if self._is_own() and not self._is_followed():
+            return
+        newest = max(self.store.documents.numbers("generations"), default=self.generation)
+        now = self.store.documents.load(_name(newest)) or self._unknown()
+        raise StoreError(
+            f"{self.store.url} was taken over by another process ({now['pid']} on {now['host']}), since this "
+            f"one said nothing for {DEAD_AFTER_SECONDS:.0f} s or was told to make way. What this one did "
+            "since does not count. Let that one finish, or stop it and resume."
+        )
 
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT_SECONDS):
             try:
-                if max(self._generations(), default=self.generation) > self.generation:
-                    self._lost = True
+                if not self._is_own() or self._is_followed():
                     return
-                self.store.documents.save(self._name(self.generation), self._about())
+                self.store.documents.save(self._lock, self._about())
             except (StoreError, OSError) as error:  # a store that is full or away for a while
                 log.warning("The lock could not be renewed: %s", error)
 
     def _about(self) -> dict[str, Any]:
-        return {"id": self.id, "host": socket.gethostname(), "pid": os.getpid(), "time": time.time()}
+        here = {"host": socket.gethostname(), "system": _system(), "pid": os.getpid()}
+        return {"id": self.id, **here, "time": time.time()}
 
-    def _name(self, generation: int) -> str:
-        return f"lock/{generation:08d}"
+    def _others(self) -> list[str]:
+        return [name for name in self.store.documents.members("lock") if name != f"{self.id}.json"]
 
-    def _generations(self) -> list[int]:
-        return self.store.documents.numbers("lock")
+    def _is_own(self) -> bool:
+        """Return whether the generation is this driver's: a store that was made anew has others."""
+        now = self.store.documents.load(_name(self.generation))
+        return now is not None and now["id"] == self.id
 
-    def _displace_others(self) -> None:
-        """Delete the locks of the dead; give way to one newer, or alive after all."""
-        for generation in self._generations():
-            if generation > self.generation:
-                raise self._refusal(self.store.documents.load(self._name(generation)) or self._unknown())
-            if generation < self.generation:
-                self._refuse_if_alive(generation)
-                self.store.documents.delete(f"{self._name(generation)}.json")
+    def _is_followed(self) -> bool:
+        return self.store.documents.load_bytes(f"{_name(self.generation + 1)}.json") is not None
 
-    def _refuse_if_alive(self, generation: int) -> None:
-        about = self.store.documents.load(self._name(generation))
-        if not isinstance(about, dict) or not about.keys() >= {"host", "pid", "time"}:
+    def _refuse_if_held(self, name: str) -> None:
+        about = self.store.documents.load(f"lock/{name.removesuffix('.json')}")
+        if not isinstance(about, dict) or not about.keys() >= {"host", "system", "pid", "time"}:
             return  # a damaged one says nothing
-        silent = time.time() - about["time"] > DEAD_AFTER_SECONDS
-        if not silent and not _is_dead(about["host"], about["pid"]):
+        if _is_dead(about["system"], about["pid"]):
+            return
+        silent = _seconds_since(about["time"])
+        if silent is None or silent < -DEAD_AFTER_SECONDS:
+            raise self._undated(about, silent)
+        if silent <= DEAD_AFTER_SECONDS:
             raise self._refusal(about)
 
     def _unknown(self) -> dict[str, Any]:
@@ -130,28 +168,70 @@ class RunLock:
         return StoreError(
             f"{self.store.url} is in use by process {about['pid']} on {about['host']}, which "
             f"was alive {max(0.0, time.time() - about['time']):.0f} s ago. Wait for it or stop it; the "
-            f"run store of one that died is free after {DEAD_AFTER_SECONDS:.0f} s."
+            f"run store of one that died is free after {DEAD_AFTER_SECONDS:.0f} s, or at once with take_over "
+            "(--take-over)."
+        )
+
+    def _undated(self, about: dict[str, Any], silent: float | None) -> StoreError:
+        dated = f"{about['time']!r}, which is no time" if silent is None else f"{-silent:.0f} s ahead of now"
+        return StoreError(
+            f"{self.store.url} is locked by process {about['pid']} on {about['host']}, and the lock is dated "
+            f"{dated}: it cannot be told whether that one is alive. Set the clocks of both hosts, stop that "
+            "process, and go on with take_over (--take-over)."
         )
 
 
+class Unshared:
+    """The turn of the one process that reaches a run store."""
+
+    def __init__(self, store: RunStore) -> None:
+        self.generation = store.ledger.generation() + 1
+
+    def check(self) -> None:
+        """Do nothing: there is nobody else."""
+
+
 @contextmanager
-def alone(store: RunStore) -> Iterator[Callable[[], None]]:
-    """Hold a run store; yield what raises if somebody took it over. A store of this process needs no lock."""
+def alone(store: RunStore, take_over: bool = False) -> Iterator[Turn]:
+    """Hold a run store; yield this driver's turn. A store of this process needs no lock."""
     if not store.place.shared:
-        yield lambda: None
+        yield Unshared(store)
         return
-    with RunLock(store) as lock:
-        yield lock.check
+    with RunLock(store, take_over) as lock:
+        yield lock
 
 
-def _is_dead(host: str, pid: int) -> bool:
-    """Return whether a process of this host is surely gone; another host's cannot be asked."""
-    if host != socket.gethostname() or pid <= 0:
+def _name(generation: int) -> str:
+    return f"generations/{generation:08d}"
+
+
+def _seconds_since(moment: Any) -> float | None:
+    """Return the seconds since a time of some clock, None for what is no time."""
+    if isinstance(moment, bool) or not isinstance(moment, int | float) or not math.isfinite(moment):
+        return None
+    return time.time() - moment
+
+
+def _system() -> str:
+    """Return what numbers of processes mean something in: a boot of a machine, and a namespace of it.
+
+    A host name does not say: containers may share one, and not see one another's processes.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:  # not Linux
+        return socket.gethostname()
+
+
+def _is_dead(system: str, pid: Any) -> bool:
+    """Return whether a process of this system is surely gone; another one's cannot be asked."""
+    if system != _system() or not isinstance(pid, int) or pid <= 0:
         return False
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return True
-    except PermissionError:
+    except (PermissionError, OverflowError):
         return False
     return False

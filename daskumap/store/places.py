@@ -161,6 +161,11 @@ def find_place(run: Any) -> Place:
         return Folder(Path(run.root).absolute())
     if isinstance(run, Store):
         return Held(run)
+    if hasattr(run, "shape") or isinstance(run, list | tuple):
+        raise ParameterError(
+            f"run is a {type(run).__name__}; it is the place of the run store. No labels are taken: "
+            "daskumap.fit(data, 'run.zarr', ...)."
+        )
     if not isinstance(run, str | Path):
         raise ParameterError(
             f"run is a {type(run).__name__}; it must be the path or URL of a run store, or a Zarr store."

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import json
 import logging
+import uuid
 import zlib
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import fields
 from typing import Any
 
@@ -31,7 +33,7 @@ from daskumap.store.trouble import speaking
 
 log = logging.getLogger(__name__)
 
-SCHEMA = 3
+SCHEMA = 4
 # What a run store has to say of its run, and as what.
 ABOUT = {
     "id": str,
@@ -42,6 +44,8 @@ ABOUT = {
     "versions": dict,
     "crc32": int,
 }
+# What stays where another run begins: what makes it a run store, and who has it.
+KEPT = ("zarr.json", "generations", "lock")
 # Bytes of a chunk of an array that a task creates itself.
 PUT_BYTES = 1 << 22
 
@@ -62,9 +66,9 @@ class RunStore:
     def __init__(self, place: Place, about: dict[str, Any], read_only: bool = False) -> None:
         self.place, self._about = place, about
         store = place.store().with_read_only(True) if read_only else place.store()
-        self.arrays = ArrayStore(store, str(about.get("id")))
+        self.arrays = ArrayStore(store, str(about.get("id", "")))
         self.documents = Documents(store, "", place.url)
-        self.ledger = Ledger(self.documents)
+        self.ledger = Ledger(self.documents, self.arrays.run)
 
     @classmethod
     def open(cls, place: Place, mode: str = "r+") -> RunStore:
@@ -94,14 +98,12 @@ class RunStore:
         if not place.is_occupied():
             # One write makes the group and says what it is: a run that dies here leaves nothing half-made. It
             # is exclusive: of two that start here at a time, one finds the other's.
-            attributes = {KEY: {"schema": SCHEMA, **about, "crc32": zlib.crc32(as_text(about))}}
-            content = json.dumps({**GROUP, "attributes": attributes}, indent=1).encode()
             with speaking(place.url):
-                sync(create_object(place.store(), "zarr.json", content))
+                sync(create_object(place.store(), "zarr.json", _description(about)))
         return cls.open(place)
 
     @classmethod
-    def open_to_delete(cls, place: Place) -> RunStore:
+    def open_to_replace(cls, place: Place) -> RunStore:
         """Open a run store of whatever version, whole or not.
 
         Raises
@@ -126,29 +128,20 @@ class RunStore:
         """Where the run store is, for messages."""
         return self.place.url
 
-    def create(self, output: Output, anew: bool) -> None:
-        """Create an array, unless it is there already as it is when a run goes on and `anew` is false."""
-        if anew or not self.has(output.name) or self.array(output.name).shape != output.shape:
-            create_array(self.arrays, output.name, output.shape, output.chunks, output.dtype)
-
-    def has(self, name: str) -> bool:
-        """Return whether an array or exchange is there; one whose metadata are damaged is none."""
-        try:
-            with speaking(f"{name} in {self.url}"):
-                found = read_json(self.arrays, name)
-                return found is not None and (found == GROUP or bool(open_array(self.arrays, name)))
-        except StoreError as error:
-            if isinstance(error.__cause__, OSError):  # What is out of reach is not damaged.
-                raise
-            log.warning("%s It is made again.", error)
-            return False
+    def create(self, output: Output) -> zarr.Array[Any]:
+        """Create an array unless it is there, and return it."""
+        return create_array(self.arrays, output.name, output.shape, output.chunks, output.dtype)
 
     def put(self, name: str, values: np.ndarray[Any, Any]) -> None:
-        """Write a whole small array, in place of what an earlier attempt may have left."""
+        """Write a whole small array."""
         rows = max(1, min(len(values), PUT_BYTES // max(1, values[:1].nbytes)))
         array = create_array(self.arrays, name, values.shape, (rows, *values.shape[1:]), str(values.dtype))
         with speaking(f"{name} in {self.url}"):
             array[...] = values
+
+    def has(self, name: str) -> bool:
+        """Return whether an array or exchange is there, whole or not."""
+        return self.documents.load_bytes(f"{name}/zarr.json") is not None
 
     def array(self, name: str) -> zarr.Array[Any]:
         """Return the array called `name`."""
@@ -180,18 +173,35 @@ class RunStore:
             else:
                 self.documents.delete_folder(item.name)
 
-    def discard(self) -> None:
-        """Delete the run store and leave its place free.
+    def replace(self, about: dict[str, Any]) -> None:
+        """Let another run begin here: one write, after which nothing of the run that was here is read."""
+        self.documents.save_bytes("zarr.json", _description(about))
 
-        What says that it is a run store goes last, so that a deletion that was cut short can be repeated.
-        """
+    def clear(self) -> None:
+        """Delete what other runs left here, and all else but what says that this is a run store."""
         for name in self.documents.members(""):
-            if name not in ("zarr.json", "lock"):
-                if not isinstance(self.place.store(), LocalStore):
-                    # What looks like a folder is but a common beginning there.
-                    self.documents.delete_folder(name)
-                self.documents.delete(name)
-        self.documents.delete_folder("")
+            if name not in KEPT:
+                self._delete(name)
+
+    def discard(self) -> None:
+        """Delete the run and leave its place free.
+
+        What says that it is a run store goes last, so that a deletion that was cut short can be repeated; and
+        it is another run's first, so that what is left of this one is not read.
+        """
+        about = {name: value for name, value in self.about.items() if name not in ("schema", "crc32")}
+        self.replace({**about, "id": uuid.uuid4().hex})
+        self.clear()
+        for name in reversed(KEPT):
+            self._delete(name)
+        with suppress(StoreError):  # a link to a folder stays, with nothing in it
+            self.documents.delete_folder("")
+
+    def _delete(self, name: str) -> None:
+        if not isinstance(self.documents.store, LocalStore):
+            # What looks like a folder is but a common beginning there.
+            self.documents.delete_folder(name)
+        self.documents.delete(name)
 
     def check_identity(self) -> None:
         """Refuse to go on if another run has been put in this one's place since it was opened."""
@@ -205,6 +215,12 @@ def read_range(array: zarr.Array[Any], start: int, stop: int | None) -> np.ndarr
     """Read the places start to stop along the first dimension of one of the run store's arrays."""
     with speaking(f"{array.store_path}, rows {start} to {'the last' if stop is None else stop - 1},"):
         return np.asarray(array[start:stop])
+
+
+def _description(about: dict[str, Any]) -> bytes:
+    """Return the document that makes a folder a run store, and says of which run."""
+    attributes = {KEY: {"schema": SCHEMA, **about, "crc32": zlib.crc32(as_text(about))}}
+    return json.dumps({**GROUP, "attributes": attributes}, indent=1).encode()
 
 
 def check_same(url: str, known: dict[str, Any], now: dict[str, Any]) -> None:

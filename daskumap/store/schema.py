@@ -74,6 +74,15 @@ class Exchange(Item):
 
 
 @dataclass(frozen=True, eq=False)
+class Checkpoints(Item):
+    """The state of the ordered step of this name after each of its tasks: parts of one type and shape."""
+
+    dtype: str
+    dims: tuple[str, ...]
+    parts: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
 class Fact(Item):
     """A number, or a few by name, as a JSON document with a checksum."""
 
@@ -97,6 +106,9 @@ SOURCE = Array("input/rows", MODEL, "metric", ("row", "column"))
 INIT = Array("input/init", RESULT, "float32", ("row", "component"))
 
 # Rows: scan and unique.
+# exponent, centre, degree: how rows are moved; and what the cast does to sampled rows. It stays, as the plans
+# of all later steps rest on it, and the unit of distances.
+CAST = Fact("facts/cast", RESULT)
 SAMPLE = Exchange("scan/sample", SCRATCH, "block", "all", {"rows": ("metric", "column")})
 HASHES = Exchange(
     "scan/hashes",
@@ -204,14 +216,8 @@ GRAPH_FACTS = Fact("facts/graph", MODEL)  # largest_weight, edges, largest_degre
 
 # Map: start, layout, embedding.
 INITIAL = Array("initial", SCRATCH, "float32", ("vertex", "component"))
-# Two slots, used in turn, so that the last checkpoint is whole while the next one is written.
-STATE = tuple(
-    tuple(Array(f"layout/{slot}/{part}", SCRATCH, "float32", ("moving", "component")) for part in parts)
-    for slot, parts in dict.fromkeys(("even", "odd"), ("positions", "mean", "variance")).items()
-)
+STATE = Checkpoints("layout", SCRATCH, "float32", ("moving", "component"), ("positions", "mean", "variance"))
 EMBEDDING = Array("embedding", RESULT, "float32", ("row", "component"))
-# The crc32 of each row block's positions: other tools read the embedding, so its chunks carry no seal.
-EMBEDDING_SUMS = Fact("facts/embedding_sums", RESULT)
 
 # Measures: the report.
 MAP_IDS = Array("report/map_ids", SCRATCH, "int64", ("probe", "neighbor"))
@@ -219,5 +225,7 @@ MAP_ROWS = Exchange("report/rows", SCRATCH, "block", "all", {"rows": ("metric", 
 MAP_DISTANCES = Array("report/map_distances", SCRATCH, "float32", ("probe", "neighbor"))
 CLOSER = Array("report/closer", SCRATCH, "int64", ("block", "probe", "neighbor"))
 LOSS = Fact("facts/loss", SCRATCH)  # attractive, repulsive, cut_edges, edges
+# components, largest_component, islands, island_rows, longest_aspect, longest_island
+PIECES = Fact("facts/pieces", SCRATCH)
 MEASURES = Fact("report/measures", RESULT)
 PICTURE = File("embedding.png", RESULT)

@@ -85,6 +85,11 @@ def trouble(where: Any, error: Exception) -> DaskumapError:
     )
 
 
+def is_out_of_reach(error: StoreError) -> bool:
+    """Return whether a store did not answer, which is no damage. Errors of ours are OSErrors too."""
+    return isinstance(error.__cause__, OSError) and not isinstance(error.__cause__, StoreError)
+
+
 def is_url(where: Any) -> bool:
     """Return whether text is a URL; what has "://" in it is no path in any case.
 

@@ -197,7 +197,9 @@ def hub_heavy(n: int = 40_000, d: int = 32, hub_degree: int = 3_333, seed: int =
     return Dataset("hub_heavy", (n, d), make)
 
 
-def _in_memory(name: str, rows: NDArray[Any], labels: NDArray[Any]) -> Dataset:
+def in_memory(name: str, rows: NDArray[Any], labels: NDArray[Any]) -> Dataset:
+    """Return a data set of arrays that are there: (n, D) rows, taken as float32, and (n,) class numbers."""
+
     def make(start: int, stop: int) -> tuple[Rows, Labels]:
         return rows[start:stop].astype(np.float32), labels[start:stop].astype(np.int64)
 
@@ -210,7 +212,7 @@ def digits() -> Dataset:
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
-    return _in_memory("digits", bunch.data, bunch.target)
+    return in_memory("digits", bunch.data, bunch.target)
 
 
 def fashion_mnist(path: str | Path | None = None) -> Dataset:
@@ -238,7 +240,7 @@ def _fashion_mnist(folder: Path) -> Dataset:
     parts = ("train", "t10k")
     pictures = np.concatenate([_read_idx(folder / f"{part}-images-idx3-ubyte.gz") for part in parts])
     labels = np.concatenate([_read_idx(folder / f"{part}-labels-idx1-ubyte.gz") for part in parts])
-    return _in_memory("fashion_mnist", pictures.reshape(len(pictures), -1), labels)
+    return in_memory("fashion_mnist", pictures.reshape(len(pictures), -1), labels)
 
 
 def _read_idx(path: Path) -> NDArray[np.uint8]:

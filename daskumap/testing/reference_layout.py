@@ -14,6 +14,7 @@ MASK32, MASK64 = 2**32 - 1, 2**64 - 1
 LANES = 16
 DRAWS = 2
 PHASE, DRAW, POOL = 1, 2, 3
+LIMIT, STEP_LIMIT = 12, 4
 
 
 def mix(x: int) -> int:
@@ -24,9 +25,9 @@ def mix(x: int) -> int:
     return x ^ (x >> 16)
 
 
-def stream_seed(key: int, purpose: int, epoch: int) -> int:
-    """Hash a 64-bit key, a purpose and an epoch to 32 bits."""
-    x = (key + purpose * 0x9E3779B97F4A7C15 + epoch * 0xD1342543DE82EF95) & MASK64
+def stream_seed(key: int, purpose: int, iteration: int) -> int:
+    """Hash a 64-bit key, a purpose and an iteration to 32 bits."""
+    x = (key + purpose * 0x9E3779B97F4A7C15 + iteration * 0xD1342543DE82EF95) & MASK64
     x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & MASK64
     x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & MASK64
     return (x ^ (x >> 31)) >> 32
@@ -37,41 +38,41 @@ def vertex_hash(seed: int, vertex: int) -> int:
     return mix(mix(seed ^ (vertex & MASK32)) + (vertex >> 32))
 
 
-def fires(key: int, head: int, tail: int, rate: int, epoch: int) -> bool:
+def fires(key: int, head: int, tail: int, rate: int, iteration: int) -> bool:
     """Tell whether an edge fires: floor(p (t + 1) + phase) > floor(p t + phase), in units of 2**-32."""
     phase = ((vertex_hash(stream_seed(key, PHASE, 0), head) ^ (tail & MASK32)) * 0x9E3779B1) & MASK32
-    return (phase + rate * (epoch + 1)) >> 32 > (phase + rate * epoch) >> 32
+    return (phase + rate * (iteration + 1)) >> 32 > (phase + rate * iteration) >> 32
 
 
-def negative_pool(snapshot: Array, key: int, epoch: int) -> Array:
+def negative_pool(snapshot: Array, key: int, iteration: int) -> Array:
     """Return the pool (d, s): entry j is vertex floor(h n / 2**64) of 64 hashed bits h."""
-    n, seed = len(snapshot), stream_seed(key, POOL, epoch)
-    high = [mix(seed + j) for j in range(min(max(n, 1024), 65_536))]
+    n, seed = len(snapshot), stream_seed(key, POOL, iteration)
+    high = [mix(seed + j) for j in range(min(max(n, 1024), 8_192))]
     return snapshot[[((h << 32 | mix(~h)) * n) >> 64 for h in high]].T
 
 
-def attraction(difference: Array, a: float, b: float) -> Array:
+def attraction(difference: Array, a: float, b: float, limit: float) -> Array:
     """Return the clipped pull on a point that lies `difference` (..., d) away from the other."""
     d2 = (difference**2).sum(-1, keepdims=True)
     safe = np.where(d2 > 0, d2, 1.0)
     pull = -2 * a * b * safe ** (b - 1) / (1 + a * safe**b)
-    return np.where(d2 > 0, np.clip(pull * difference, -4, 4), 0.0)
+    return np.where(d2 > 0, np.clip(pull * difference, -limit, limit), 0.0)
 
 
-def repulsion(difference: Array, a: float, b: float, gamma: float) -> Array:
+def repulsion(difference: Array, a: float, b: float, gamma: float, limit: float) -> Array:
     """Return the clipped push on a point that lies `difference` (..., d) away from a negative."""
     d2 = (difference**2).sum(-1, keepdims=True)
-    push: Array = np.clip(2 * gamma * b / ((0.001 + d2) * (1 + a * d2**b)) * difference, -4, 4)
+    push: Array = np.clip(2 * gamma * b / ((0.001 + d2) * (1 + a * d2**b)) * difference, -limit, limit)
     return push
 
 
-def _fired(first: int, row: int, edges: Any, key: int, epoch: int) -> list[int]:
+def _fired(first: int, row: int, edges: Any, key: int, iteration: int) -> list[int]:
     span = range(edges.indptr[row], edges.indptr[row + 1])
     pairs = [(int(edges.tails[e]), int(edges.rates[e])) for e in span]
-    return [tail for tail, rate in pairs if fires(key, first + row, tail, rate, epoch)]
+    return [tail for tail, rate in pairs if fires(key, first + row, tail, rate, iteration)]
 
 
-def adam_epoch(
+def adam_iteration(
     snapshot: Array,
     first: int,
     edges: Any,
@@ -81,8 +82,8 @@ def adam_epoch(
     curve: tuple[float, float, float],
     negatives: int,
     key: int,
-    epoch: int,
-    n_epochs: int,
+    iteration: int,
+    n_iterations: int,
     learning_rate: float,
 ) -> tuple[Array, Array, Array]:
     """Return positions, mean and variance of a block's rows after one Adam step; `curve` is (a, b, gamma)."""
@@ -91,22 +92,23 @@ def adam_epoch(
     gradient = np.zeros_like(mean, dtype=np.float64)
     for row in range(len(gradient)):
         here = snapshot[first + row]
-        fired = _fired(first, row, edges, key, epoch)
-        gradient[row] = 2 * attraction(here - snapshot[fired], a, b).sum(0)
-        draw, count = vertex_hash(stream_seed(key, DRAW, epoch), first + row), len(fired) * negatives
+        fired = _fired(first, row, edges, key, iteration)
+        gradient[row] = 2 * attraction(here - snapshot[fired], a, b, LIMIT).sum(0)
+        draw, count = vertex_hash(stream_seed(key, DRAW, iteration), first + row), len(fired) * negatives
         blocks = -(-DRAWS * count // LANES)
         for block in range(blocks):
             at = (mix(draw + block) * (pool.shape[1] - LANES + 1)) >> 32
-            pushes = repulsion(here - pool[:, at : at + LANES].T, a, b, gamma)
+            pushes = repulsion(here - pool[:, at : at + LANES].T, a, b, gamma, LIMIT)
             gradient[row] += pushes.sum(0) * count / (blocks * LANES)
-    mean, variance = 0.5 * mean + 0.5 * gradient, 0.9 * variance + 0.1 * gradient**2
-    unbiased = mean / (1 - 0.5 ** (epoch + 1)), variance / (1 - 0.9 ** (epoch + 1))
-    alpha = learning_rate * (1 - epoch / n_epochs)
+    mean, variance = 0.5 * mean + 0.5 * gradient, 0.99 * variance + 0.01 * gradient**2
+    unbiased = mean / (1 - 0.5 ** (iteration + 1)), variance / (1 - 0.99 ** (iteration + 1))
+    rise = min(1.0, (iteration + 1) / (0.05 * n_iterations))
+    alpha = learning_rate * rise * 2 * (1 + np.cos(np.pi * iteration / n_iterations))
     moved = alpha * unbiased[0] / (np.sqrt(unbiased[1]) + 1e-7)
     return snapshot[first : first + len(mean)] + moved, mean, variance
 
 
-def sgd_epoch(
+def sgd_iteration(
     snapshot: Array,
     first: int,
     edges: Any,
@@ -114,23 +116,23 @@ def sgd_epoch(
     curve: tuple[float, float, float],
     negatives: int,
     key: int,
-    epoch: int,
-    n_epochs: int,
+    iteration: int,
+    n_iterations: int,
     learning_rate: float,
 ) -> Array:
     """Return the positions of a block's rows after walking along their fired edges."""
     a, b, gamma = curve
     snapshot, pool = snapshot.astype(np.float64), pool.astype(np.float64)
-    alpha = learning_rate * (1 - epoch / n_epochs)
+    alpha = learning_rate * (1 - iteration / n_iterations)
     out = snapshot[first : first + len(edges.indptr) - 1].copy()
     for row, here in enumerate(out):
-        draw = vertex_hash(stream_seed(key, DRAW, epoch), first + row)
-        for tail in _fired(first, row, edges, key, epoch):
-            here += 2 * alpha * attraction(here - snapshot[tail], a, b)
+        draw = vertex_hash(stream_seed(key, DRAW, iteration), first + row)
+        for tail in _fired(first, row, edges, key, iteration):
+            here += 2 * alpha * attraction(here - snapshot[tail], a, b, STEP_LIMIT)
             for _ in range(negatives):
                 draw += 1
                 at = (mix(draw) * pool.shape[1]) >> 32
-                here += alpha * repulsion(here - pool[:, at], a, b, gamma)
+                here += alpha * repulsion(here - pool[:, at], a, b, gamma, STEP_LIMIT)
     return out
 
 

@@ -225,7 +225,7 @@ def test_a_simulation_adds_up(limited):
     more, _ = simulate.simulate(costs, 10**8, 32, dataclasses.replace(world, task=0.01, edge=1e-5))
     layout = dict(zip(simulate.CAUSES, found["layout"], strict=True))
     # 26 of the 64 workers share the layout.
-    assert layout["network"] == pytest.approx(200 * 8 * 10**8 * 25 / 26 / 1.25e9)
+    assert layout["network"] == pytest.approx(2 * 200 * 8 * 10**8 * 25 / 26 / 1.25e9)
     assert all(seconds >= -1e-9 for line in more.values() for seconds in line)
     assert sum(map(sum, more.values())) > sum(map(sum, found.values()))
     assert found["scan"][0] == more["scan"][0]

@@ -112,7 +112,7 @@ def test_plan_prints_what_the_library_plans(source, capsys):
             "There is no scheduler file none.json",
         ),
         (["plan", "no.zarr"], 3, "There is nothing at"),
-        (["plan", "{source}", "--memory", "1MB"], 4, "Stage 'scan' needs"),
+        (["plan", "{source}", "--memory", "1MB"], 4, "Stage 'scan.look' needs"),
         (["status", "{place}"], 5, "There is no run store at"),
         (["report", "{source}"], 5, "There is no run store at|not a run store"),
     ],
@@ -188,7 +188,7 @@ def test_what_a_run_leaves_behind(arguments, params, source, place, planned, mon
     assert main(["plan", source, *arguments.split()]) == 0
     assert planned == {**params, "workers": 1}
     assert main(["fit", source, place, "--quiet", *arguments.split()]) == 0
-    assert fitted == {**params, "client": None, "progress": False, "restart": False}
+    assert fitted == {**params, "client": None, "progress": False, "restart": False, "take_over": False}
 
 
 @pytest.mark.parametrize(

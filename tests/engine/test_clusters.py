@@ -134,6 +134,7 @@ def test_the_memory_of_workers_can_be_lowered(cluster):
             r"No Dask scheduler answers at tcp://127\.0\.0\.1:9 .* Give a Client, a cluster, ",
         ),
         ("nonsense://x", "No Dask scheduler answers at nonsense"),
+        ("nan", "No Dask scheduler answers at nan"),
         ("none.json", r"There is no scheduler file none\.json\. Start one with"),
         (7, "client is 7; give a Client, a cluster, an address such as tcp://host:8786, or a scheduler file"),
     ],
@@ -160,7 +161,7 @@ def test_threads_beside_a_client(cluster):
 
 @pytest.mark.parametrize("threads", [0, -1, 1.5, "two"])
 def test_threads_that_are_none(threads):
-    with pytest.raises(ParameterError, match=r"threads is .*; it must be an integer of at least 1"):
+    with pytest.raises(ParameterError, match=r"threads is .*; it must be an integer from 1"):
         make_engine(None, None, threads)
 
 

@@ -26,7 +26,7 @@ import hashlib, json, logging, sys
 logging.basicConfig(stream=sys.stdout, format="WARNED %(message)s")
 import numpy as np
 from daskumap.kernels.jit import is_compiled
-from daskumap.kernels.layout import epochs, forces, sampling
+from daskumap.kernels.layout import iterations, forces, sampling
 from daskumap.kernels.layout.components import TwoComponents
 from daskumap.kernels.layout.optimizers import Sgd
 from daskumap.kernels.parts import build
@@ -37,8 +37,9 @@ rates = sampling.edge_rates(rng.random(5 * n, np.float32), 1.0, 10)
 edges = sampling.Edges(np.arange(n + 1) * 5, rng.integers(0, n, 5 * n).astype(np.int32), rates)
 table, pool = forces.forces(1.6, 0.9, 1.0, 5), sampling.negative_pool(positions, 1, 0)
 out = np.empty_like(positions)
-epochs.sgd_epoch(positions, out, 0, 0, n, edges, epochs.State(out[:0], out[:0]), pool, table, 1, 0, 10, 1.0)
-walk = build(epochs.WALKS[Sgd], Sgd, TwoComponents, forces.Forces)
+state = iterations.State(out[:0], out[:0])
+iterations.sgd_iteration(positions, out, 0, 0, n, edges, state, pool, table, 1, 0, 10, 1.0)
+walk = build(iterations.WALKS[Sgd], Sgd, TwoComponents, forces.Forces)
 stats = [kernel.stats for kernel in (walk, sampling._edge_rates, sampling._draw_pool)]
 hits, misses = sum(len(s.cache_hits) for s in stats), sum(len(s.cache_misses) for s in stats)
 print(json.dumps({"digest": hashlib.sha256(out).hexdigest(), "hits": hits, "misses": misses}))
@@ -89,11 +90,11 @@ def test_a_changed_source_is_what_runs(package):
     warm, _ = run(package)
     assert (first["hits"], first["misses"]) == (0, 3)
     assert warm == {**first, "hits": 3, "misses": 0}
-    # The kernel is in `epochs.py`, and inlines the limit from here.
-    edit(package, "layout/forces.py", "LIMIT = np.float32(4.0)", "LIMIT = np.float32(0.5)")
+    # The kernel is in `iterations.py`, and inlines the limit from here.
+    edit(package, "layout/components.py", "12.0), np.float32(4.0)", "12.0), np.float32(0.5)")
     assert run(package)[0]["digest"] != first["digest"]
     # What was compiled before the change is still there.
-    edit(package, "layout/forces.py", "LIMIT = np.float32(0.5)", "LIMIT = np.float32(4.0)")
+    edit(package, "layout/components.py", "12.0), np.float32(0.5)", "12.0), np.float32(4.0)")
     assert run(package)[0] == warm
 
 
@@ -101,7 +102,9 @@ def test_the_cache_lies_where_it_is_told(package, tmp_path):
     told = tmp_path / "told"
     run(package, settings={"NUMBA_CACHE_DIR": str(told)})
     assert (
-        len(list(told.glob("daskumap/kernels-*/daskumap.kernels.layout.epochs._force_by_force_Sgd_*.nbc")))
+        len(
+            list(told.glob("daskumap/kernels-*/daskumap.kernels.layout.iterations._force_by_force_Sgd_*.nbc"))
+        )
         == 1
     )
     assert not list(package.glob("daskumap/kernels/__pycache__/kernels-*"))
@@ -168,7 +171,7 @@ def test_two_processes_at_once(package):
 
 def test_a_damaged_file_is_compiled_anew(package):
     first, _ = run(package)
-    (path,) = package.rglob("*epochs._force_by_force_Sgd_*.nbc")
+    (path,) = package.rglob("*iterations._force_by_force_Sgd_*.nbc")
     for content in (b"", b"what is this", pickle.dumps((("another key",), ()))):
         path.write_bytes(content)
         assert run(package)[0] == {**first, "hits": 2, "misses": 1}

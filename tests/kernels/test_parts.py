@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from daskumap.kernels.cache import cached_names
-from daskumap.kernels.layout import epochs, forces
+from daskumap.kernels.layout import forces, iterations
 from daskumap.kernels.layout.forces import entry, pull, push
 from daskumap.kernels.parts import build, element_part, part
 
@@ -85,20 +85,20 @@ def _push_as_ever(repulsion, d2):
     return repulsion[entry(d2)]
 
 
-@pytest.mark.parametrize("d", [2, 3])
-@pytest.mark.parametrize("epoch", [epochs.adam_epoch, epochs.sgd_epoch])
-def test_a_term_is_added_once(epoch, d):
+@pytest.mark.parametrize("d", [2, 3, 4])
+@pytest.mark.parametrize("iteration", [iterations.adam_iteration, iterations.sgd_iteration])
+def test_a_term_is_added_once(iteration, d):
     n = 100
     rng = np.random.default_rng(0)
     positions = (rng.random((n, d)) * 3).astype(np.float32)
-    rates = epochs.edge_rates(rng.random(6 * n, np.float32), 1.0, 10)
-    edges = epochs.Edges(np.arange(n + 1) * 6, rng.integers(0, n, 6 * n).astype(np.int32), rates)
-    table, pool = forces.forces(1.6, 0.9, 1.0, 5), epochs.negative_pool(positions, 1, 0)
+    rates = iterations.edge_rates(rng.random(6 * n, np.float32), 1.0, 10)
+    edges = iterations.Edges(np.arange(n + 1) * 6, rng.integers(0, n, 6 * n).astype(np.int32), rates)
+    table, pool = forces.forces(1.6, 0.9, 1.0, 5), iterations.negative_pool(positions, 1, 0)
 
     def moved(term):
-        state = epochs.State(np.zeros_like(positions), np.zeros_like(positions))
+        state = iterations.State(np.zeros_like(positions), np.zeros_like(positions))
         out = np.empty_like(positions)
-        epoch(positions, out, 0, 0, n, edges, state, pool, term, 1, 0, 10, 1.0)
+        iteration(positions, out, 0, 0, n, edges, state, pool, term, 1, 0, 10, 1.0)
         return out
 
     by_table = moved(table._replace(attraction=np.float32(0.5) * table.attraction))

@@ -2,10 +2,19 @@
 
 from daskumap.report.text import assemble, render
 
+VERSIONS = {
+    "daskumap": "0.1.0",
+    "numba": "0.61.2",
+    "numpy": "2.2.0",
+    "scipy": "1.15.0",
+    "pynndescent": "0.7.0",
+}
+
 
 def assembled(stages=None, measures=None):
     """Assemble the report of a run of the digits."""
-    return assemble(measures or {}, stages or {}, {"n_neighbors": 15}, {"rows": 1797})
+    about = {"params": {"n_neighbors": 15}, "sizes": {"rows": 1797}, "versions": VERSIONS}
+    return assemble(measures or {}, stages or {}, about)
 
 
 def step(tasks, seconds, peak, **more):
@@ -32,8 +41,12 @@ scan                4      0.50       100         200
 partition       2,001      3.00       300         600
 layout              1      4.00       150         300
 total                      7.50"""
+MADE_BY = """\
+made by daskumap 0.1.0, numba 0.61.2, numpy 2.2.0, scipy 1.15.0, pynndescent
+  0.7.0"""
 MEASURES = {
     "rows": 1797,
+    "n_neighbors": 15,
     "recall": 0.9987,
     "probe_rows": 512,
     "cells_a_row": 2.0,
@@ -43,12 +56,32 @@ MEASURES = {
     "components": 2,
     "largest_component": 1700,
     "isolated_rows": 0,
+    "longest_aspect": 12.34,
+    "longest_island": 140,
+    "islands": 7,
     "edges": 30000,
     "largest_degree": 44,
     "cut_edge_share": 0.125,
+    "sliced_cells": 0,
     "attractive_loss": 12345.6,
     "repulsive_loss": 0.5,
 }
+VERDICT = """\
+Look at the shape of the islands first: 1 of 6 measures is doubtful.
+- An island of 140 rows is 12 times as long as wide. Where one column outweighs
+  the others, scale them. Else compare a fit with optimizer='sgd', unless the
+  data do run along a line."""
+FIGURES = """\
+rows              1,797
+rows alone        0          good      without edges
+kNN recall        0.9987     good      512 probes; 2.00 cells a row
+sliced cells      0
+components        2          good      largest 1,700 rows
+edges             30,000               largest degree 44; 12.5% between cells
+kNN preservation  0.4321     good
+fly-away ratio    1.50       good
+longest island    12.3       doubtful  times its width, 140 rows; 7 islands
+loss              1.235e+04            attraction; 0.5 repulsion"""
 
 
 def test_steps_are_summed_by_stage_and_peaks_are_not():
@@ -60,24 +93,33 @@ def test_steps_are_summed_by_stage_and_peaks_are_not():
     assert report["seconds"] == 7.5
     assert report["params"] == {"n_neighbors": 15}
     assert report["sizes"] == {"rows": 1797}
+    assert report["versions"] == VERSIONS
 
 
 def test_a_run_without_a_report_is_a_table_of_its_stages():
     report = assembled(STEPS)
     assert report["measures"] == {}
-    assert render(report) == TABLE
+    assert report["verdict"] is None
+    assert render(report) == f"{TABLE}\n\n{MADE_BY}"
 
 
 def test_a_run_that_did_nothing_yet():
-    assert render(assembled()).splitlines()[1:] == ["total                      0.00"]
+    assert render(assembled()).splitlines()[1] == "total                      0.00"
 
 
-def test_measures_stand_above_the_table():
-    text = render(assembled(STEPS, MEASURES))
-    measures, table = text.split("\n\n")
-    assert table == TABLE
-    assert measures.splitlines()[0] == "rows                 1,797"
-    assert "trustworthiness      not defined" in measures
-    assert "duplicates" not in measures
-    twins = render(assembled(STEPS, {**MEASURES, "duplicate_rows": 3}))
-    assert "duplicates           3" in twins
+def test_the_verdict_comes_first_then_the_figures_then_the_stages():
+    assert render(assembled(STEPS, MEASURES)) == "\n\n".join([VERDICT, FIGURES, TABLE, MADE_BY])
+
+
+def test_facts_of_the_input_are_shown_where_they_are():
+    facts = {
+        "duplicate_rows": 3,
+        "missing_chunks": 2,
+        "sample_rows": 1797,
+        "distinct_rows_stored": 1790,
+        "distinct_rows_cast": 12,
+    }
+    lines = render(assembled(STEPS, MEASURES | facts)).splitlines()
+    assert "duplicates        3" in lines
+    assert "missing chunks    2          doubtful" in lines
+    assert "distinct rows     12                   of 1,797 in the sample; 1,790 as stored" in lines

@@ -15,7 +15,7 @@ from daskumap.engine.dask import DaskEngine
 from daskumap.engine.sequential import SequentialEngine
 from daskumap.engine.threads import ThreadsEngine
 from daskumap.errors import SourceError, TaskError
-from daskumap.kernels.layout.epochs import Edges
+from daskumap.kernels.layout.iterations import Edges
 from daskumap.params import make_params
 from daskumap.pipeline import FIT, steps_of
 from daskumap.planning.job import Job

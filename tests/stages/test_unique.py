@@ -7,7 +7,7 @@ import tracemalloc
 import numpy as np
 import pytest
 import zarr
-from conftest import sha
+from conftest import forget, sha
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.neighbors import NearestNeighbors
@@ -20,8 +20,6 @@ from daskumap.kernels.neighbors.equal import first_of_equal, hash_rows
 from daskumap.params import make_params
 from daskumap.pipeline import FIT, steps_of
 from daskumap.planning import sizes as sizing
-from daskumap.store.places import find_place
-from daskumap.store.run import RunStore
 from daskumap.testing import reference_unique, skewed
 from daskumap.testing.datasets import uneven_clusters
 from daskumap.testing.faults import FailingEngine, Fault, ShufflingEngine
@@ -126,9 +124,9 @@ def test_the_map_is_that_of_the_distinct_rows(fit, name, options):
     np.testing.assert_array_equal(run.embedding[:], run.embedding[:][first])
     ours, theirs = run.report["measures"], alone.report["measures"]
     assert ours.pop("duplicate_rows") == len(X) - len(rows)
-    assert ours | {"rows": len(rows)} == theirs
+    assert ours | {"rows": len(rows), "sample_rows": theirs["sample_rows"]} == theirs
     assert (theirs["isolated_rows"], theirs["sliced_cells"]) == (0, 0)
-    assert f"duplicates           {len(X) - len(rows):,}\n" in str(run)
+    assert f"duplicates        {len(X) - len(rows):,}\n" in str(run)
     assert "duplicates" not in str(alone)
 
 
@@ -316,9 +314,7 @@ def test_a_run_that_stopped_goes_on(fit, source, finished, sequential, tmp_path,
 def test_resume_makes_a_stage_again(finished, tmp_path, stage):
     place = tmp_path / "run.zarr"
     shutil.copytree(finished[0], place)
-    store = RunStore.open(find_place(place))
-    store.ledger.forget(stage)
-    store.documents.delete("finished.json")
+    forget(place, stage)
     assert sha(daskumap.resume(place, client="sequential", progress=False).embedding) == finished[1]
 
 
@@ -389,8 +385,8 @@ def test_tasks_allocate_no_more_than_planned(fit, block_sizes, write, sequential
     np.testing.assert_array_equal(
         daskumap.open(tmp_path / "run.zarr").store.read("rows/first"), first_rows(X)
     )
-    assert list(engine.found) == ["scan", *UNIQUE_STEPS]
+    assert list(engine.found) == ["scan.look", "scan", *UNIQUE_STEPS]
     for stage, tasks in engine.found.items():
         assert all(peak <= planned for peak, planned in tasks), (stage, tasks)
-        if stage != "scan":  # which may read chunks that are far larger
+        if not stage.startswith("scan"):  # which may read chunks that are far larger
             assert max(peak for peak, _ in tasks) > 0.2 * tasks[0][1], (stage, tasks)

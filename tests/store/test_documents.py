@@ -1,5 +1,6 @@
 """Small documents: whole or not at all, in a folder and in memory."""
 
+import errno
 import json
 
 import pytest
@@ -74,6 +75,23 @@ def test_a_folder_goes_with_all_that_it_holds(documents):
     assert documents.load("a/b/c") is documents.load("a/d") is None
     assert documents.load("ab/e") == 1
     assert documents.members("") == ["ab"]
+
+
+@pytest.mark.parametrize("code", [errno.ENOENT, errno.ENOTEMPTY])
+def test_a_folder_into_which_another_one_writes_goes(documents, monkeypatch, code):
+    documents.save("a/b", 1)
+    delete, tries = type(documents.store).delete_dir, []
+
+    async def late(store, prefix):
+        tries.append(prefix)
+        if len(tries) < 3:
+            raise OSError(code, "a file came or went")
+        await delete(store, prefix)
+
+    monkeypatch.setattr(type(documents.store), "delete_dir", late)
+    documents.delete_folder("a")
+    assert documents.load("a/b") is None
+    assert len(tries) == 3
 
 
 def test_numbers_are_plain_json(documents):

@@ -1,6 +1,5 @@
 """Nothing is lost, and nothing damaged passes for whole: resume, the lock, signals, verify."""
 
-import json
 import os
 import shutil
 import signal
@@ -11,15 +10,14 @@ import time
 import numpy as np
 import pytest
 import zarr
-from conftest import sha
+from conftest import forget as forget_steps
+from conftest import record_path, sha
 
 import daskumap
 from daskumap.cli.main import main
-from daskumap.driver import FINISHED
 from daskumap.errors import RunMismatchError, StoreError
 from daskumap.params import make_params
 from daskumap.pipeline import FIT, steps_of
-from daskumap.store import lock
 from daskumap.store.lock import RunLock
 from daskumap.store.places import find_place
 from daskumap.store.run import RunStore
@@ -55,11 +53,7 @@ def opened(place):
 
 def forget(place, *stages):
     """Let a finished run be one that stopped in its last stage, and in these."""
-    store = opened(place)
-    store.documents.delete(f"{FINISHED}.json")
-    for stage in (*stages, "report.summary"):
-        store.ledger.forget(stage)
-    return store
+    return forget_steps(place, *stages, "report.summary")
 
 
 @pytest.mark.parametrize("stage", STEPS)
@@ -126,7 +120,7 @@ CHUNKS = {
     "calibrate": "calibration/sigma/c/0",
     "symmetrize": "graph/00000000/weights/c/0",
     "initialize": "initial/c/0/0",
-    "layout": "layout/odd/positions/c/0/0",
+    "layout": "layout/00000003/positions/c/0/0",
     "publish": "embedding/c/0/0",
 }
 
@@ -156,7 +150,7 @@ def test_a_damaged_record_counts_as_none(finished, place, kind):
     whole = daskumap.open(finished[0]).status()
     damaged = ["scan", "partition.order", "layout", "publish"]
     for stage in damaged:
-        _damage(place / "ledger" / stage / "00000000.json", kind)
+        _damage(record_path(place, stage, 0), kind)
         assert len(opened(place).ledger.records(stage)) == whole[stage] - 1
     run = daskumap.resume(place, client="sequential", progress=False)
     assert sha(run.embedding) == finished[1]
@@ -181,59 +175,6 @@ def test_a_second_driver_is_refused(finished, place):
     assert daskumap.resume(place, client="sequential", progress=False).finished
 
 
-@pytest.mark.parametrize(("pid", "age"), [(2**22 + 1, 0.0), (os.getpid(), 61.0)], ids=["dead", "silent"])
-def test_a_dead_holder_is_followed(finished, place, pid, age):
-    shutil.copytree(finished[0], place)
-    store = opened(place)
-    about = {"id": "x", "host": os.uname().nodename, "pid": pid, "time": time.time() - age}
-    store.documents.save("lock/00000004", about)
-    with RunLock(store) as held:
-        assert held.generation == 5
-        assert store.documents.members("lock") == ["00000005.json"]
-    assert store.documents.members("lock") == []
-
-
-class LateLock(RunLock):
-    """Looks for others, and is then so slow that another takes the place meanwhile."""
-
-    def __init__(self, store, first):
-        super().__init__(store)
-        self.first, self.looks = first, 0
-
-    def _generations(self):
-        self.looks += 1
-        return self.first if self.looks == 1 else super()._generations()
-
-    def _refuse_if_alive(self, generation):
-        if self.looks > 1:  # at first it saw the lock of one that died
-            super()._refuse_if_alive(generation)
-
-
-@pytest.mark.parametrize("seen", [[], [0]], ids=["nobody", "one that died"])
-def test_a_late_look_does_not_displace(finished, place, seen):
-    """With the lock of a dead one still in its list, the late one makes the next generation: it has to go."""
-    shutil.copytree(finished[0], place)
-    store = opened(place)
-    with RunLock(store) as held:
-        with pytest.raises(StoreError, match=f"in use by process {os.getpid()} "), LateLock(store, seen):
-            pass
-        held.check()
-        assert store.documents.members("lock") == ["00000000.json"]
-
-
-def test_a_holder_that_was_followed_stops(finished, place, monkeypatch):
-    monkeypatch.setattr(lock, "HEARTBEAT_SECONDS", 0.05)
-    shutil.copytree(finished[0], place)
-    store = opened(place)
-    with RunLock(store) as held:
-        held.check()
-        store.documents.save("lock/00000001", {"id": "other"})
-        held._thread.join(10)
-        with pytest.raises(StoreError, match="taken over by another process"):
-            held.check()
-    assert store.documents.members("lock") == ["00000000.json", "00000001.json"]
-
-
 @pytest.fixture(scope="module")
 def long(small):
     """The digest of a map of so many epochs that a run can be stopped among them."""
@@ -247,12 +188,13 @@ def _start(source, place):
     return subprocess.Popen([*command, *more], stderr=subprocess.PIPE, text=True)
 
 
-def _until(path, process):
+def _until(place, stage, task, process):
     for _ in range(12_000):
-        if path.exists() or process.poll() is not None:
-            break
+        if list(place.glob(f"ledger/*/*/{stage}/{task:08d}.json")):
+            return
+        assert process.poll() is None
         time.sleep(0.01)
-    assert path.exists()
+    raise AssertionError(f"{stage} came nowhere")
 
 
 @pytest.mark.parametrize(
@@ -263,14 +205,14 @@ def _until(path, process):
 def test_a_run_that_was_stopped_goes_on(source, long, place, number, code):
     """Stopped in the middle of the layout, at any checkpoint but the last: the same map as without."""
     process = _start(source, place)
-    _until(place / "ledger/layout/00000001.json", process)
+    _until(place, "layout", 1, process)
     process.send_signal(number)
     error = process.communicate(timeout=60)[1]
     assert process.returncode == code
     assert ("daskumap resume" in error) == (number != signal.SIGKILL)
-    records = {path.name: json.loads(path.read_text()) for path in (place / "ledger/layout").iterdir()}
-    assert 2 <= len(records) < 100
+    before = opened(place).ledger.records("layout")
+    assert 2 <= len(before) < 100
     run = daskumap.resume(place, client="sequential", progress=False)
     assert sha(run.embedding) == long
-    for name, record in records.items():
-        assert json.loads((place / "ledger/layout" / name).read_text()) == record  # not done again
+    after = run.store.ledger.records("layout")
+    assert {task: after[task] for task in before} == before  # not done again

@@ -32,14 +32,14 @@ SWAPPED = {
     "neighbors.merge": "knn/indices",
     "calibrate": "calibration/rho",
     "initialize": "initial",
-    "layout": "layout/odd/positions",
+    "layout": "layout/00000003/positions",
     "publish": "embedding",
     "partition.assign": "assign/cells",
 }
 # An array, and another one of the same shape and type whose chunk passes for its own.
 EXCHANGED = {
     "calibrate": ("calibration/rho", "calibration/sigma"),
-    "layout": ("layout/odd/mean", "layout/odd/positions"),
+    "layout": ("layout/00000003/mean", "layout/00000003/positions"),
     "symmetrize": ("graph/00000000/weights", "graph/00000001/weights"),
     "neighbors": ("found/00000000/ids", "found/00000001/ids"),
 }
@@ -132,7 +132,7 @@ def test_a_batch_that_is_missing_is_found(made, place):
     shutil.rmtree(place / "reverse/00000000/heads")
     found = daskumap.verify(place)
     assert found["calibrate"] == ["reverse/00000000/heads is missing"]
-    assert found["symmetrize"] == ["graph/00000001 is missing"]
+    assert found["symmetrize"] == ["graph/00000001 is gone"]
     assert_mended(place, "symmetrize", "graph/00000001", made[2])
 
 
@@ -226,10 +226,10 @@ def test_all_metadata_are_made_again(made, place, kind):
 
 def test_groups_alone_are_made_again(made, place):
     shutil.copytree(made[0], place)
-    for group in ("knn", "graph", "graph/00000000", "layout/even"):
+    for group in ("knn", "graph", "graph/00000000"):
         (place / group / "zarr.json").write_text("{")
     found = daskumap.verify(place)
-    assert set(found) == {"neighbors.merge", "symmetrize", "layout"}
+    assert set(found) == {"neighbors.merge", "symmetrize"}
     assert any("the metadata of graph/00000000 are damaged" in text for text in found["symmetrize"])
     assert_mended(place, "symmetrize", "graph/00000000", made[2])
 

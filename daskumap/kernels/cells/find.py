@@ -35,18 +35,18 @@ def find_centroids(sample: Array, n_cells: int, max_share: float, seed: int) -> 
     sample
         (s, D) float32 in a space where the Euclidean distance means something.
     """
-    levels = _k_means if n_cells <= FLAT_CELLS else _two_levels
-    centroids = levels(sample, n_cells, seed)
-    for level in range(1, SPLITS + 2):
+    partition = _k_means if n_cells <= FLAT_CELLS else _two_levels
+    centroids = partition(sample, n_cells, seed)
+    for attempt in range(1, SPLITS + 2):
         owner, distances = _nearest(sample, centroids)
         counts = np.bincount(owner, minlength=len(centroids))
         large = np.flatnonzero(counts > max_share * len(sample))
-        if not len(large) or level > SPLITS:
+        if not len(large) or attempt > SPLITS:
             break
         parts = [np.delete(centroids, large, axis=0)]
         for cell in large:
             pieces = int(np.ceil(counts[cell] / (max_share * len(sample)))) + 1
-            parts.append(_k_means(sample[owner == cell], pieces, seed + level))
+            parts.append(_k_means(sample[owner == cell], pieces, seed + attempt))
         split = np.unique(np.concatenate(parts), axis=0)
         if len(split) <= len(centroids):
             break

@@ -1,1 +1,1 @@
-"""The layout: forces, what an epoch draws, and the epochs."""
+"""The layout: forces, what an iteration draws, and the iterations."""

@@ -1,4 +1,4 @@
-"""Positions of two components, kept in registers, and of any number, kept in arrays.
+"""Positions of two and three components, kept in registers, and of any number, kept in arrays.
 
 Each class has a version of each part, so that an optimizer, or a force, is written once for all of them.
 """
@@ -17,12 +17,20 @@ LANES = 16
 # Adam averages the repulsion over more draws than count, at almost no cost: on Fashion-MNIST twice as many
 # raise the kNN preservation from .135 to .138, four times to .139 (two seeds each, spread .001).
 DRAWS = 2
+# Limits of a force's components. A force near distance d is about 1 / d: 4, which is umap-learn's and fits
+# steps along one force after the other, lets axes thinner than .25 collapse where steps go along the sum of
+# forces, since noise does not blur them; 12 keeps small clusters round (docs/decisions/0017).
+LIMIT, STEP_LIMIT = np.float32(12.0), np.float32(4.0)
 
 ZERO, TWO = np.float32(0.0), np.float32(2.0)
 
 
 class TwoComponents(NamedTuple):
     """Positions and gradients are pairs of numbers."""
+
+
+class ThreeComponents(NamedTuple):
+    """Positions and gradients are triples of numbers."""
 
 
 class AnyComponents(NamedTuple):
@@ -90,8 +98,8 @@ def _attract_two(components, position, snapshot, vertex, fired, count, attractio
         tail = np.uint64(fired[k])
         dx, dy = x - snapshot[tail, 0], y - snapshot[tail, 1]
         coefficient = pull(attraction, dx * dx + dy * dy, vertex, tail)
-        gx += clip(coefficient * dx)
-        gy += clip(coefficient * dy)
+        gx += clip(coefficient * dx, LIMIT)
+        gy += clip(coefficient * dy, LIMIT)
     return TWO * gx, TWO * gy
 
 
@@ -107,8 +115,8 @@ def _repel_two(components, position, pool, count, draw_hash, repulsion, gradient
         for lane in range(LANES):
             dx, dy = x - xs[lane], y - ys[lane]
             coefficient = push(repulsion, dx * dx + dy * dy)
-            gx += clip(coefficient * dx)
-            gy += clip(coefficient * dy)
+            gx += clip(coefficient * dx, LIMIT)
+            gy += clip(coefficient * dy, LIMIT)
     share = np.float32(count) / np.float32(max(1, blocks * LANES))
     return gradient[0] + gx * share, gradient[1] + gy * share
 
@@ -128,12 +136,78 @@ def _distance_to_two(components, position, others, at):  # type: ignore[no-untyp
 @moved.version(TwoComponents)
 def _moved_two(components, position, others, at, coefficient, alpha):  # type: ignore[no-untyped-def]
     dx, dy = position[0] - others[0, at], position[1] - others[1, at]
-    return position[0] + alpha * clip(coefficient * dx), position[1] + alpha * clip(coefficient * dy)
+    x = position[0] + alpha * clip(coefficient * dx, STEP_LIMIT)
+    return x, position[1] + alpha * clip(coefficient * dy, STEP_LIMIT)
 
 
 @store.version(TwoComponents)
 def _store_two(components, position, out, row):  # type: ignore[no-untyped-def]
     out[row, 0], out[row, 1] = position
+
+
+@copy_of.version(ThreeComponents)
+@position_of.version(ThreeComponents)
+def _position_of_three(components, snapshot, vertex):  # type: ignore[no-untyped-def]
+    return snapshot[vertex, 0], snapshot[vertex, 1], snapshot[vertex, 2]
+
+
+@attract.version(ThreeComponents)
+def _attract_three(components, position, snapshot, vertex, fired, count, attraction):  # type: ignore[no-untyped-def]
+    x, y, z = position
+    gx, gy, gz = ZERO, ZERO, ZERO
+    for k in range(count):
+        tail = np.uint64(fired[k])
+        dx, dy, dz = x - snapshot[tail, 0], y - snapshot[tail, 1], z - snapshot[tail, 2]
+        coefficient = pull(attraction, dx * dx + dy * dy + dz * dz, vertex, tail)
+        gx += clip(coefficient * dx, LIMIT)
+        gy += clip(coefficient * dy, LIMIT)
+        gz += clip(coefficient * dz, LIMIT)
+    return TWO * gx, TWO * gy, TWO * gz
+
+
+@repel.version(ThreeComponents)
+def _repel_three(components, position, pool, count, draw_hash, repulsion, gradient):  # type: ignore[no-untyped-def]
+    x, y, z = position
+    gx, gy, gz = ZERO, ZERO, ZERO
+    runs = pool.shape[1] - LANES + 1
+    blocks = (DRAWS * count + LANES - 1) // LANES
+    for block in range(blocks):
+        at = np.int64(below(mix(np.uint32(draw_hash + np.uint32(block))), runs))
+        xs, ys, zs = pool[0, at : at + LANES], pool[1, at : at + LANES], pool[2, at : at + LANES]
+        for lane in range(LANES):
+            dx, dy, dz = x - xs[lane], y - ys[lane], z - zs[lane]
+            coefficient = push(repulsion, dx * dx + dy * dy + dz * dz)
+            gx += clip(coefficient * dx, LIMIT)
+            gy += clip(coefficient * dy, LIMIT)
+            gz += clip(coefficient * dz, LIMIT)
+    share = np.float32(count) / np.float32(max(1, blocks * LANES))
+    return gradient[0] + gx * share, gradient[1] + gy * share, gradient[2] + gz * share
+
+
+@displace.version(ThreeComponents)
+def _displace_three(components, position, gradient, optimizer, out, row):  # type: ignore[no-untyped-def]
+    out[row, 0] = position[0] + step(optimizer, row, 0, gradient[0])
+    out[row, 1] = position[1] + step(optimizer, row, 1, gradient[1])
+    out[row, 2] = position[2] + step(optimizer, row, 2, gradient[2])
+
+
+@distance_to.version(ThreeComponents)
+def _distance_to_three(components, position, others, at):  # type: ignore[no-untyped-def]
+    dx, dy, dz = position[0] - others[0, at], position[1] - others[1, at], position[2] - others[2, at]
+    return dx * dx + dy * dy + dz * dz
+
+
+@moved.version(ThreeComponents)
+def _moved_three(components, position, others, at, coefficient, alpha):  # type: ignore[no-untyped-def]
+    dx, dy, dz = position[0] - others[0, at], position[1] - others[1, at], position[2] - others[2, at]
+    x = position[0] + alpha * clip(coefficient * dx, STEP_LIMIT)
+    y = position[1] + alpha * clip(coefficient * dy, STEP_LIMIT)
+    return x, y, position[2] + alpha * clip(coefficient * dz, STEP_LIMIT)
+
+
+@store.version(ThreeComponents)
+def _store_three(components, position, out, row):  # type: ignore[no-untyped-def]
+    out[row, 0], out[row, 1], out[row, 2] = position
 
 
 @position_of.version(AnyComponents)
@@ -158,7 +232,7 @@ def _attract_any(components, position, snapshot, vertex, fired, count, attractio
             d2 += difference * difference
         coefficient = pull(attraction, d2, vertex, tail)
         for c in range(gradient.size):
-            gradient[c] += TWO * clip(coefficient * (position[c] - snapshot[tail, c]))
+            gradient[c] += TWO * clip(coefficient * (position[c] - snapshot[tail, c]), LIMIT)
     return gradient
 
 
@@ -180,7 +254,7 @@ def _repel_any(components, position, pool, count, draw_hash, repulsion, gradient
         for c in range(gradient.size):
             x, xs, total = position[c], pool[c, at : at + LANES], ZERO
             for lane in range(LANES):
-                total += clip(lanes[lane] * (x - xs[lane]))
+                total += clip(lanes[lane] * (x - xs[lane]), LIMIT)
             gradient[c] += total * share
     return gradient
 
@@ -202,7 +276,7 @@ def _distance_to_any(components, position, others, at):  # type: ignore[no-untyp
 @moved.version(AnyComponents)
 def _moved_any(components, position, others, at, coefficient, alpha):  # type: ignore[no-untyped-def]
     for c in range(np.uint64(position.size)):
-        position[c] += alpha * clip(coefficient * (position[c] - others[c, at]))
+        position[c] += alpha * clip(coefficient * (position[c] - others[c, at]), STEP_LIMIT)
     return position
 
 

@@ -1,6 +1,6 @@
 """The forces between two points of the map, as tables, and the loss that they descend.
 
-A coefficient is looked up by the leading bits of the squared distance: no `pow`, no division in an epoch.
+A coefficient is looked up by the leading bits of the squared distance: no `pow`, no division in an iteration.
 """
 
 from typing import NamedTuple
@@ -24,8 +24,7 @@ MANTISSA_BITS = 9
 SHIFT = np.uint32(23 - MANTISSA_BITS)
 TABLE_SIZE = 1 << (8 + MANTISSA_BITS)
 TABLE_MASK = np.uint32(TABLE_SIZE - 1)
-# umap-learn's limit of a gradient component, and its softening of the repulsion near distance zero.
-LIMIT = np.float32(4.0)
+# umap-learn's softening of the repulsion near distance zero.
 SOFTENING = 0.001
 # Parametric UMAP's floor under 1 - v: the loss of a pair at distance zero stays finite.
 LOSS_FLOOR = 1e-4
@@ -119,10 +118,10 @@ def entry(d2):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def clip(x):  # type: ignore[no-untyped-def]
-    """Limit a gradient component, by selection, which vectorises; NaN becomes LIMIT and ends there."""
-    x = x if x < LIMIT else LIMIT
-    return x if x > -LIMIT else -LIMIT
+def clip(x, limit):  # type: ignore[no-untyped-def]
+    """Limit a component of a force, by selection, which vectorises; NaN becomes the limit and ends there."""
+    x = x if x < limit else limit
+    return x if x > -limit else -limit
 
 
 @element_part

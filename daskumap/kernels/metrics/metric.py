@@ -28,6 +28,9 @@ from daskumap.kernels.neighbors.scores import SQRT, finished, squared_distance
 
 Array = np.ndarray[Any, Any]
 
+# What numba says of a function stands at the beginning; the rest is where it looked for it.
+NUMBA_CHARACTERS = 400
+
 
 @dataclass(frozen=True, eq=False)
 class Metric:
@@ -122,19 +125,28 @@ def _keywords(name: str, given: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
 
 def _checked(name: str, keyword: str, value: Any) -> Any:
     """Return a keyword's value as numba takes it: a float64 array, a float or an int."""
+    try:
+        array = np.ascontiguousarray(value, np.float64) if keyword in ARRAYS else np.float64(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        kind, wanted = type(value).__name__, "numbers" if keyword in ARRAYS else "a number"
+        raise ValueError(f"Metric {name!r}: {keyword} is a {kind}, it must be {wanted}.") from error
     if keyword not in ARRAYS:
-        if not np.isfinite(value) or value <= 0 or (keyword == "p" and value < 1):
-            least = "at least 1" if keyword == "p" else "above 0"
-            raise ValueError(f"Metric {name!r}: {keyword} is {value}, it must be finite and {least}.")
-        return int(value) if keyword == "max_iter" else float(value)
-    array = np.ascontiguousarray(value, np.float64)
+        return _checked_number(name, keyword, array)
     square = array.ndim == 2 and array.shape[0] != array.shape[1]
     if array.ndim != ARRAYS[keyword] or square or not np.isfinite(array).all():
-        shape = "(D, D)" if ARRAYS[keyword] == 2 else "(D,)"
-        raise ValueError(f"Metric {name!r}: {keyword} has shape {array.shape}, must be {shape} and finite.")
+        wanted = "(D, D)" if ARRAYS[keyword] == 2 else "(D,)"
+        raise ValueError(f"Metric {name!r}: {keyword} has shape {array.shape}, must be {wanted} and finite.")
     if (keyword == "V" and (array <= 0).any()) or (keyword == "w" and (array < 0).any()):
         raise ValueError(f"Metric {name!r}: {keyword} has the value {array.min()}, it must be positive.")
     return array
+
+
+def _checked_number(name: str, keyword: str, value: Any) -> Any:
+    least = 1.0 if keyword in ("p", "max_iter") else 0.0
+    if np.ndim(value) or not np.isfinite(value) or value <= 0 or value < least:
+        wanted = "at least 1" if least else "above 0"
+        raise ValueError(f"Metric {name!r}: {keyword} is {value}, it must be finite and {wanted}.")
+    return int(value) if keyword == "max_iter" else float(value)
 
 
 def _is_inner_product(matrix: NDArray[np.float64]) -> bool:
@@ -171,9 +183,14 @@ def _resolve_callable(metric: Callable[..., Any], kwds: dict[str, Any]) -> Metri
     except Exception as error:
         raise ValueError(
             f"Metric {name!r} cannot be compiled by numba. Pass a function of two 1-D float32 arrays that "
-            f"returns a number and uses only what numba supports; numba says: {error}"
+            f"returns a number and uses only what numba supports. It says: {_shortened(error)}."
         ) from error
     return resolved
+
+
+def _shortened(error: Exception) -> str:
+    """Return the beginning of numba's page of text, as one line."""
+    return " ".join(str(error).split())[:NUMBA_CHARACTERS].rstrip(". ")
 
 
 def _compiled(metric: Callable[..., Any]) -> Any:
@@ -209,6 +226,17 @@ def invalid_rows(X: Array, metric: Metric) -> NDArray[np.bool_]:
     if metric.name in NEED_MASS:
         invalid |= ~X.any(axis=1)
     return invalid
+
+
+def misplaced_rows(X: Array, metric: Metric) -> NDArray[np.bool_]:
+    """Return (r,) bool: rows that are no latitude and longitude in radians, under `haversine`.
+
+    Degrees are in range about the equator alone, and would be measured as radians elsewhere.
+    """
+    if metric.name != "haversine":
+        return np.zeros(len(X), bool)
+    slack = 1.0 + 1e-6  # pi / 2 is rounded up in float32.
+    return np.asarray((np.abs(X) > np.array([np.pi / 2, 2 * np.pi]) * slack).any(axis=1))
 
 
 def far_rows(X: Array, metric: Metric) -> NDArray[np.bool_]:

@@ -75,3 +75,24 @@ DISTRIBUTIONS = {
     "symmetric_kl",
 }
 NEED_MASS = DISTRIBUTIONS - {"jensen_shannon", "symmetric_kl"}
+# canonical name -> d, where all values times c make all distances times c^d; others have no such d.
+DEGREES = {
+    **dict.fromkeys(("euclidean", "seuclidean", "mahalanobis", "manhattan", "chebyshev"), 1),
+    **dict.fromkeys(("minkowski", "wminkowski"), 1),
+    **dict.fromkeys(("sqeuclidean", "inner_product"), 2),
+    **dict.fromkeys(("cosine", "dot", "true_angular", "correlation", "spearmanr", "hellinger"), 0),
+    **dict.fromkeys(("canberra", "braycurtis", "hamming", "matching", "jaccard", "dice", "kulsinski"), 0),
+    **dict.fromkeys(("rogerstanimoto", "russellrao", "sokalsneath", "sokalmichener", "yule"), 0),
+}
+# Distances that stay when all rows are moved by the same vector.
+TRANSLATED = {
+    "euclidean",
+    "sqeuclidean",
+    "seuclidean",
+    "mahalanobis",
+    "manhattan",
+    "chebyshev",
+    "minkowski",
+    "wminkowski",
+    "hamming",
+}

@@ -71,7 +71,7 @@ def wide_neighbors(
         if join(points, cells, met, new, old, ids, squares, fresh) < CHANGES * ids.size:
             break
     out, distances = np.full((rows, k), -1, np.int32), np.full((rows, k), np.inf, np.float32)
-    finish_lists(ids, squares, finish, out, distances)
+    write_lists(ids, squares, finish, out, distances)
     return out, distances
 
 
@@ -186,7 +186,7 @@ def _enter(ids, squares, fresh, j, d):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def finish_lists(ids, squares, finish, out, distances):  # type: ignore[no-untyped-def]
+def write_lists(ids, squares, finish, out, distances):  # type: ignore[no-untyped-def]
     """Keep the nearest k with the metric's distances: two squares may become one, then ids decide."""
     for i in range(ids.shape[0]):
         for t in range(ids.shape[1]):

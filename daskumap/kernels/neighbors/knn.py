@@ -208,7 +208,7 @@ def count_closer(
     counts = np.zeros(limits.shape, np.int64)
     if metric.space is None:
         _count_pairs(Q, rows, own, distance_function(metric), limits, counts)
-    elif len(rows):
+    elif limits.size and len(rows):
         _count_by_products(to_space(Q, metric), to_space(rows, metric), own, metric.finish, limits, counts)
     return counts
 
@@ -308,6 +308,10 @@ def _merge(ids_a, distances_a, ids_b, distances_b, ids, distances):  # type: ign
 def _count_by_products(
     Q: Array, X: Array, own: NDArray[np.int32], finish: int, thresholds: Array, counts: Array
 ) -> None:
+    order = np.argsort(thresholds, axis=1)
+    limits = np.take_along_axis(thresholds, order, axis=1)
+    # How many rows are within a limit and not within the one before.
+    new = np.zeros_like(counts)
     for tile in products.tiles(Q, X):
         q, x = tile.queries, tile.rows
         _count_tile(
@@ -315,47 +319,66 @@ def _count_by_products(
             tile.low,
             tile.high,
             tile.half,
-            own[q],
+            own[q] - x.start,
             Q[q],
             X[x],
-            x.start,
             tile.error,
             finish,
-            thresholds[q],
-            counts[q],
+            limits[q],
+            new[q],
         )
+    np.put_along_axis(counts, order, np.cumsum(new, axis=1), axis=1)
 
 
 @kernel
-def _count_tile(scores, low, high, half, own, Q, X, first, error, finish, thresholds, counts):  # type: ignore[no-untyped-def]
-    """Add one tile's counts: a product decides where its margin allows, else the pair is evaluated."""
+def _count_tile(scores, low, high, half, own, Q, X, error, finish, limits, new):  # type: ignore[no-untyped-def]
+    """Add each row of a tile to the first of some ascending limits that it is within, if it is within any.
+
+    A product decides where its rounding allows, else the pair is evaluated.
+    """
+    last = limits.shape[1] - 1
+    surely = np.empty(last + 1, np.float32)
+    perhaps = np.empty(last + 1, np.float32)
     for i in range(scores.shape[0]):
         slack = error * np.float64(half[i])
-        for t in range(thresholds.shape[1]):
-            limit = thresholds[i, t]
-            if not limit > 0.0:
+        for t in range(last + 1):
+            surely[t], perhaps[t] = _bounds(limits[i, t], half[i], slack, finish)
+        for s in range(scores.shape[1]):
+            # Most strips of most queries hold no row within the farthest limit.
+            hits = np.int32(0)
+            for c in range(STRIP):
+                hits += np.int32(low[s, c] - scores[i, s, c] <= perhaps[last])
+            if hits == 0:
                 continue
-            squared = 0.5 * unfinished(min(limit, np.float32(LARGEST)), finish)
-            inner = squared * (1.0 - 1e-6) - half[i] - slack
-            outer = squared * (1.0 + 1e-6) - half[i] + slack
-            surely = np.float32(inner - 2.4e-7 * abs(inner))
-            perhaps = np.float32(min(outer + 2.4e-7 * abs(outer), LARGEST))
-            sure = np.int32(0)
-            open_ = np.int32(0)
-            for s in range(scores.shape[1]):
-                for c in range(STRIP):
-                    sure += np.int32(high[s, c] - scores[i, s, c] < surely)
-                    open_ += np.int32(low[s, c] - scores[i, s, c] <= perhaps)
-            if open_ > sure:
-                sure = _settle(scores[i], low, high, surely, perhaps, Q[i], X, limit, finish, sure)
-            # The query itself is at distance 0 and was counted.
-            counts[i, t] += sure - np.int32(0 <= own[i] - first < X.shape[0])
+            for c in range(STRIP):
+                least, most = low[s, c] - scores[i, s, c], high[s, c] - scores[i, s, c]
+                if not least <= perhaps[last] or s * STRIP + c == own[i]:
+                    continue
+                first = 0
+                settled = 0
+                for t in range(last + 1):
+                    first += least > perhaps[t]
+                    settled += most >= surely[t]
+                if first < settled:
+                    first = _first_above(limits[i], Q[i], X[s * STRIP + c], finish)
+                if first <= last:
+                    new[i, first] += 1
 
 
 @kernel
-def _settle(strips, low, high, surely, perhaps, x, X, limit, finish, count):  # type: ignore[no-untyped-def]
-    for s in range(strips.shape[0]):
-        for c in range(STRIP):
-            if low[s, c] - strips[s, c] <= perhaps and not high[s, c] - strips[s, c] < surely:
-                count += np.int32(finished(squared_distance(x, X[s * STRIP + c]), finish) < limit)
-    return count
+def _bounds(limit, half, slack, finish):  # type: ignore[no-untyped-def]
+    """Return the half scores below which a row surely is within a limit, and up to which it may be."""
+    squared = 0.5 * unfinished(min(limit, np.float32(LARGEST)), finish)
+    inner = squared * (1.0 - 1e-6) - half - slack
+    outer = squared * (1.0 + 1e-6) - half + slack
+    return np.float32(inner - 2.4e-7 * abs(inner)), np.float32(min(outer + 2.4e-7 * abs(outer), LARGEST))
+
+
+@kernel
+def _first_above(limits, x, y, finish):  # type: ignore[no-untyped-def]
+    """Return the place of the first of some ascending limits that the distance of a pair is below."""
+    distance = finished(squared_distance(x, y), finish)
+    first = 0
+    for t in range(limits.shape[0]):
+        first += not distance < limits[t]
+    return first

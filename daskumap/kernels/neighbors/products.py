@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daskumap.kernels.jit import kernel
-from daskumap.kernels.neighbors.scores import STRIP, absorb, half_norms, margin
+from daskumap.kernels.neighbors.scores import STRIP, absorb, half_norms, rounding_bound
 
 # Scores in flight: 4 MB. Wide tiles let fewer rows pass, tall ones feed the BLAS; 3,000 x 64 takes 17.0 ms
 # with 256 x 4096, 17.6 with 128 x 4096, 20.1 with 512 x 1024 (measured, bare product 9.4).
@@ -21,7 +21,7 @@ TILE_SELF = 768
 # From here on half the products are worth a transpose: 12,000 x 128 takes 283 ms instead of 366, 3,000 x 64
 # 19 instead of 16 (measured).
 MIN_COLUMNS_FOR_SYMMETRY = 96
-# Rows that define the centre: any centre is correct, a fair one keeps the margin small.
+# Rows that define the centre: any centre is correct, a fair one keeps the bound small.
 CENTRE_ROWS = 1024
 
 
@@ -49,7 +49,7 @@ def _centre(X: NDArray[np.float32]) -> NDArray[np.float32]:
 
 @dataclass(frozen=True)
 class Space:
-    """Rows ready for the filter: `moved` (r, D) to the centre, `half` norms (r,), `error` is `margin(D)`."""
+    """Rows ready for the filter: `moved` (r, D) to the centre, `half` norms (r,), `error` their bound."""
 
     moved: NDArray[np.float32]
     half: NDArray[np.float32]
@@ -59,7 +59,7 @@ class Space:
     def of(cls, rows: NDArray[np.float32], centre: NDArray[np.float32]) -> "Space":
         """Centre the rows."""
         moved = rows - centre
-        return cls(moved, half_norms(moved), margin(rows.shape[1]))
+        return cls(moved, half_norms(moved), rounding_bound(rows.shape[1]))
 
     def bounds(self, part: slice, sign: int) -> NDArray[np.float32]:
         """Return the half norms of a part less (-1) or plus (1) their error, padded to strips with inf."""

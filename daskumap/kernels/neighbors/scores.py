@@ -1,7 +1,7 @@
 """Exact nearest rows in a Euclidean space: a matrix product proposes, a direct evaluation decides.
 
 The product of two float32 blocks gives every squared distance with a rounding error that depends on the BLAS
-and on the block. So it is only used as a filter with a proven margin: whatever could belong to the answer is
+and on the block. So it is only used as a filter with a proven bound: whatever could belong to the answer is
 evaluated again by `squared_distance`, whose bits depend on the two rows alone. The answer is therefore the
 same for every block size, every centre and every BLAS, and ties are broken by id.
 
@@ -9,7 +9,8 @@ Half scores. With x, y relative to a common centre, |x - y|^2 / 2 = hx + (hy - x
 product of D terms in float32 is off by at most (D + 4) u |x||y|, u = 2^-24, in any order (Higham, Accuracy
 and Stability of Numerical Algorithms, 2002, section 3.1); centring, the halves and the direct evaluation add
 at most (D / 16 + 48) u (|x| + |y|)^2 with 16 or more partial sums. By |x||y| <= hx + hy all of it is at most
-E (hx + hy) with E = `margin(D)`: one part for each row, so that an outlier loosens only its own bounds.
+E (hx + hy) with E = `rounding_bound(D)`: one part for each row, so that an outlier loosens only its own
+bounds.
 """
 
 import math
@@ -27,7 +28,7 @@ SQRT, SQUARE, HALF, HALF_SQRT, ANGLE = range(5)
 """How a squared distance becomes the metric's: sqrt(s), s, s/2, sqrt(s/2), angle of unit rows over pi."""
 
 
-def margin(columns: int) -> float:
+def rounding_bound(columns: int) -> float:
     """Return E of the module's docstring for rows of `columns` numbers."""
     return 2.0**-24 * (1.25 * columns + 196.0)
 
@@ -168,7 +169,7 @@ def absorb(scores, low, high, half, own, Q, X, first, error, finish, ids, distan
     first
         id of row 0.
     error
-        `margin(D)`.
+        `rounding_bound(D)`.
     finish
         which distance a squared distance becomes.
     ids, distances

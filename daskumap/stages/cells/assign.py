@@ -6,12 +6,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from daskumap.errors import SourceError
 from daskumap.kernels.cells import join
 from daskumap.kernels.metrics import metric as metrics
 from daskumap.kernels.metrics import spaces
 from daskumap.kernels.neighbors import knn
 from daskumap.planning import costs, memory
-from daskumap.planning.stage import Stage, Step
+from daskumap.planning.stage import Receipt, Stage, Step
 from daskumap.runtime.context import Context
 from daskumap.stages.shared.distinct import distinct_memory, read_distinct
 from daskumap.stages.shared.micro import has_micro_cells
@@ -23,6 +24,8 @@ Array = np.ndarray[Any, Any]
 
 # A row is compared with so many lists of neighbours, or with such a share of a usual cell, at least.
 ENOUGH_LISTS, ENOUGH_SHARE = 3, 0.25
+# How many rows an error names.
+NAMED = 5
 
 
 class Block(NamedTuple):
@@ -41,8 +44,8 @@ class Block(NamedTuple):
 
 def plan_assign(context: Context) -> Stage:
     """Plan one task a row block."""
-    visitors = (WRITE_NEAREST, COUNT_MEMBERS, FIND_PROBES, PROJECT, FIND_MICRO)
-    return plan_pass(context, visitors, read_block, products=True)
+    visitors = (FIND_LOST, WRITE_NEAREST, COUNT_MEMBERS, FIND_PROBES, PROJECT, FIND_MICRO)
+    return plan_pass(context, visitors, read_block, products=True, conclude=refuse_lost)
 
 
 def read_block(context: Context, number: int) -> Block:
@@ -86,6 +89,30 @@ def write_nearest(context: Context, number: int, block: Block) -> dict[str, Any]
     context.write(schema.NEAREST, block.start, block.nearest)
     context.write(schema.LEVELS, block.start, block.levels)
     return {}
+
+
+def find_lost(context: Context, number: int, block: Block) -> dict[str, Any]:
+    """Find the rows of a block that the metric measures to no cell at all."""
+    lost = block.places[block.nearest[block.places, 0] < 0]
+    return {"lost": len(lost), "first_lost": (lost[:NAMED] + block.start).tolist()}
+
+
+def refuse_lost(context: Context, receipts: dict[int, Receipt]) -> None:
+    """Raise where a row has no cell.
+
+    Raises
+    ------
+    SourceError
+        Naming the first such rows and their number.
+    """
+    count = Receipt.total(receipts, "lost")
+    if count:
+        first = [row for number in sorted(receipts) for row in receipts[number].found["first_lost"]][:NAMED]
+        raise SourceError(
+            f"The metric {context.metric.name!r} returns NaN or infinity from {count:,} of "
+            f"{context.sizes.rows:,} rows to all cells; the first: {', '.join(map(str, first))}. Mend the "
+            "metric, or these rows."
+        )
 
 
 def _share_of_counts(context: Context) -> Share:
@@ -153,6 +180,7 @@ def find_micro(context: Context, number: int, block: Block) -> dict[str, Any]:
     return {}
 
 
+FIND_LOST = Visitor(find_lost, lambda context: Share())
 WRITE_NEAREST = Visitor(write_nearest, _share_of_nearest)
 COUNT_MEMBERS = Visitor(count_members, _share_of_counts)
 FIND_PROBES = Visitor(find_probes, _share_of_probes)

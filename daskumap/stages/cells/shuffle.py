@@ -29,7 +29,7 @@ def plan_shuffle(context: Context) -> Stage:
         task=shuffle_task,
         tasks=s.row_blocks,
         memory={
-            "input block": 0 if held else context.source.read_bytes(s.row_block),
+            "input block": 0 if held else context.input_bytes(s.row_block),
             "records": s.row_block * context.params.max_overlap * 64,
             "output window": 16 * (1 << 20),
             "offsets": context.cells * 32,

@@ -42,7 +42,7 @@ def merge_task(context: Context, number: int) -> Receipt:
     chunks = s.chunks(start, stop)
     for found in context.reader(schema.FOUND, *chunks).slices(*chunks):
         merge_lists(found["vertices"] - start, found["ids"], found["distances"], ids, distances)
-    cut_off(ids, distances, context.params.cutoff())
+    cut_off(ids, distances, context.cutoff)
     context.write(schema.INDICES, start, ids)
     context.write(schema.DISTANCES, start, distances)
     finite = np.where(np.isfinite(distances), distances, 0.0).astype(np.float64)

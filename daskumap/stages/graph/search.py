@@ -35,7 +35,7 @@ def plan_neighbors(context: Context) -> Stage:
             "input window": int(min(max(s.window_rows, largest), s.rows * copies))
             * (context.row_bytes + other),
             # Read again where a process goes on with a run that another one began.
-            "input block": context.source.read_bytes(s.row_block) if held else 0,
+            "input block": context.input_bytes(s.row_block) if held else 0,
             "cell": largest * _cell_row_bytes(context) + memory.SCORES,
             "lists": (group_rows + largest) * (k * 12 + 8) * 2,
             "offsets": s.row_blocks * (min(wide or s.cells, s.group_cells) + 2) * 8,

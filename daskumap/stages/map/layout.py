@@ -1,13 +1,13 @@
-"""Layout: synchronous epochs over vertex partitions, in segments that each end in a checkpoint.
+"""Layout: synchronous iterations over vertex partitions, in segments that each end in a checkpoint.
 
-Where one worker holds all partitions, a task is a segment, and its threads share each epoch. With several
+Where one worker holds all partitions, a task is a segment, and its threads share each iteration. With several
 workers the engine runs the rounds: every worker moves its own partitions against the snapshot that all of
 them see. The bits are the same, since a vertex reads nothing but the snapshot, and all randomness is keyed by
-(seed, epoch, vertex).
+(seed, iteration, vertex).
 
-The state goes to two slots in turn, so that the last checkpoint is whole while the next one is written; the
-ledger's record of a segment switches to it. A worker holds two snapshots and the moments, 24 d bytes a
-vertex, and the edges; those that do not fit are read every epoch.
+The state after each segment goes to a place of its own, and the segment's record holds its digests. A worker
+holds two snapshots and the moments, 24 d bytes a vertex, and the edges; those that do not fit are read every
+iteration.
 """
 
 from __future__ import annotations
@@ -22,55 +22,56 @@ from typing import Any
 
 import numpy as np
 
-from daskumap.errors import StoreError
-from daskumap.kernels.layout.epochs import (
+from daskumap.kernels.layout.iterations import (
     Edges,
     State,
-    adam_epoch,
+    adam_iteration,
     firing_edges,
     forces,
     negative_pool,
-    sgd_epoch,
+    sgd_iteration,
 )
 from daskumap.planning import costs, memory
 from daskumap.planning.stage import Receipt, Rounds, Stage, Step
 from daskumap.runtime.context import Context
 from daskumap.runtime.listen import tell
-from daskumap.stages.shared.positions import epoch_ranges, read_state
+from daskumap.stages.shared.positions import segments
 from daskumap.store import schema
+from daskumap.store.checkpoint import KEPT, Digests
 
 Array = np.ndarray[Any, Any]
 
 # Below it a piece costs more than its rows: a call takes 25 us, a row 0.1 (measured).
 LEAST_ROWS = 512
-EPOCHS: dict[str, Callable[..., None]] = {"adam": adam_epoch, "sgd": sgd_epoch}
+ITERATIONS: dict[str, Callable[..., None]] = {"adam": adam_iteration, "sgd": sgd_iteration}
 
 
 def plan_layout(context: Context) -> Stage:
     """Plan one task a segment of `checkpoint_every` epochs."""
     s, d, k = context.sizes, context.params.n_components, context.params.n_neighbors
     graph = s.rows * memory.layout_edges(k)
-    segments = epoch_ranges(context)
+    ranges = segments(context)
     return Stage(
         task=layout_task,
-        tasks=len(segments),
+        tasks=len(ranges),
         memory={"edges read": min(_piece_rows(context), s.rows) * memory.edge_read(context.job.neighbors)},
         shared=memory.positions(s.rows, d) + min(graph, s.edge_bytes),
-        outputs=tuple(context.output(item) for slot in schema.STATE for item in slot),
-        read_bytes=graph * len(segments),
-        work=costs.epoch_seconds(s.rows, k, d) * context.job.n_epochs,
+        made=(schema.STATE.name,),
+        made_bytes=(1 + KEPT) * len(schema.STATE.parts) * context.output(schema.STATE).nbytes,
+        read_bytes=graph * len(ranges),
+        work=costs.iteration_seconds(s.rows, k, d) * context.job.iterations,
         ordered=True,
-        rounds=_rounds(context, segments) if s.layout_partitions > 1 else None,
+        rounds=_rounds(context, ranges) if s.layout_partitions > 1 else None,
     )
 
 
-def _rounds(context: Context, segments: list[tuple[int, int]]) -> Rounds:
+def _rounds(context: Context, ranges: list[tuple[int, int]]) -> Rounds:
     every = context.params.reconcile_every
     return Rounds(
         parts=context.sizes.layout_partitions,
         segments=tuple(
-            tuple((epoch, min(epoch + every, last)) for epoch in range(first, last, every))
-            for first, last in segments
+            tuple((iteration, min(iteration + every, last)) for iteration in range(first, last, every))
+            for first, last in ranges
         ),
         load=load_partition,
         share=positions_of_partition,
@@ -81,46 +82,46 @@ def _rounds(context: Context, segments: list[tuple[int, int]]) -> Rounds:
 
 
 def layout_task(context: Context, segment: int) -> Receipt:
-    """Run the epochs of one segment over all vertices, with the worker's threads."""
-    first, last = epoch_ranges(context)[segment]
+    """Run the iterations of one segment over all vertices, with the worker's threads."""
+    first, last = segments(context)[segment]
     rows, every = context.sizes.rows, context.params.reconcile_every
     positions, state = load_state(context, 0, rows, segment)
     spare = np.empty_like(positions)
     started = time.perf_counter()
     with workers(context) as run_all:
-        for epoch in range(first, last, every):
-            round_ = _Round(context, positions, epoch, min(epoch + every, last))
+        for iteration in range(first, last, every):
+            round_ = _Round(context, positions, iteration, min(iteration + every, last))
             run_all(partial(_move, round_, spare, state, 0), _pieces(context, 0, rows))
             positions, spare = spare, positions
-            tell((min(epoch + every, last) - first) / (last - first))
+            tell((min(iteration + every, last) - first) / (last - first))
     seconds = time.perf_counter() - started
-    save_state(context, 0, segment, positions, state)
-    return Receipt(rows, kernel_seconds=seconds)
+    digests = save_state(context, 0, segment, positions, state)
+    return Receipt(rows, dict(digests), kernel_seconds=seconds)
 
 
 class _Round:
-    """The epochs between two reconciliations, from one snapshot."""
+    """The iterations between two reconciliations, from one snapshot."""
 
     def __init__(self, context: Context, snapshot: Array, first: int, last: int) -> None:
         p = context.params
-        self.context, self.snapshot, self.epochs = context, snapshot, range(first, last)
+        self.context, self.snapshot, self.iterations = context, snapshot, range(first, last)
         # Tables of a megabyte, the same for all rounds.
         self.forces = context.held(
             "forces", lambda: forces(*p.curve(), p.repulsion_strength, p.negative_sample_rate)
         )
         self.key = context.key("negatives")
         seen = snapshot[: context.distinct]  # Twins have no place of their own, and come last.
-        self.pools = [negative_pool(seen, self.key, epoch) for epoch in self.epochs]
+        self.pools = [negative_pool(seen, self.key, iteration) for iteration in self.iterations]
 
     def move(self, start: int, stop: int, out: Array, state: State) -> None:
         """Move the vertices start to stop - 1, from the snapshot to `out`."""
         p = self.context.params
         edges = edges_of(self.context, start, stop)
-        # With one epoch a round everyone reads the snapshot itself; with more, a private copy follows the own
-        # rows.
-        seen = self.snapshot if len(self.epochs) == 1 else self.snapshot.copy()
-        for epoch, pool in zip(self.epochs, self.pools, strict=True):
-            EPOCHS[p.optimizer](
+        # With one iteration a round everyone reads the snapshot itself; with more, a private copy follows the
+        # own rows.
+        seen = self.snapshot if len(self.iterations) == 1 else self.snapshot.copy()
+        for iteration, pool in zip(self.iterations, self.pools, strict=True):
+            ITERATIONS[p.optimizer](
                 seen,
                 out,
                 start,
@@ -131,11 +132,11 @@ class _Round:
                 pool,
                 self.forces,
                 self.key,
-                epoch,
-                self.context.job.n_epochs,
+                iteration,
+                self.context.job.iterations,
                 float(p.learning_rate),
             )
-            if len(self.epochs) > 1:
+            if len(self.iterations) > 1:
                 seen[start:stop] = out
 
 
@@ -186,14 +187,14 @@ def positions_of_partition(state: PartitionState) -> Array:
 
 
 def step_partition(
-    context: Context, partition: int, epochs: tuple[int, int], state: PartitionState, snapshot: Array
+    context: Context, partition: int, iterations: tuple[int, int], state: PartitionState, snapshot: Array
 ) -> PartitionState:
     """Return one partition's next state from the positions of all partitions; nothing given is changed."""
     started = time.perf_counter()
     start, stop = context.sizes.layout_partition(partition)
     out, moments = np.empty_like(state[0]), State(state[1].mean.copy(), state[1].variance.copy())
-    round_ = _Round(context, snapshot, *epochs)
-    pieces = [(start, stop)] if len(round_.epochs) > 1 else _pieces(context, start, stop)
+    round_ = _Round(context, snapshot, *iterations)
+    pieces = [(start, stop)] if len(round_.iterations) > 1 else _pieces(context, start, stop)
     with workers(context) as run_all:
         run_all(partial(_move, round_, out, moments, start), pieces)
     return out, moments, state[2] + time.perf_counter() - started
@@ -202,8 +203,8 @@ def step_partition(
 def save_partition(context: Context, partition: int, segment: int, state: PartitionState) -> Receipt:
     """Write one partition's state."""
     start, stop = context.sizes.layout_partition(partition)
-    save_state(context, start, segment, *state[:2])
-    return Receipt(stop - start, kernel_seconds=state[2])
+    digests = save_state(context, start, segment, *state[:2])
+    return Receipt(stop - start, dict(digests), kernel_seconds=state[2])
 
 
 def load_state(context: Context, start: int, stop: int, segment: int) -> tuple[Array, State]:
@@ -211,19 +212,15 @@ def load_state(context: Context, start: int, stop: int, segment: int) -> tuple[A
     if segment == 0:
         zeros = [np.zeros((stop - start, context.params.n_components), np.float32) for _ in range(2)]
         return context.read(schema.INITIAL, start, stop), State(*zeros)
-    slot = schema.STATE[(segment - 1) % 2]
-    positions, mean, variance = (read_state(context, item, start, stop) for item in slot)
-    if not np.isfinite(positions).all():  # A missing chunk reads as NaN, and no layout makes one.
-        raise StoreError(
-            f"The layout's checkpoint before segment {segment} is damaged. Run `daskumap verify --repair`."
-        )
-    return positions, State(mean, variance)
+    before = context.checkpoint(schema.STATE, segment - 1)
+    positions, *moments = (before.read(part, start, stop) for part in schema.STATE.parts)
+    return positions, State(*moments)
 
 
-def save_state(context: Context, start: int, segment: int, positions: Array, state: State) -> None:
-    """Write the positions and moments of a range of vertices after a segment."""
-    for item, values in zip(schema.STATE[segment % 2], (positions, *state), strict=True):
-        context.write(item, start, values)
+def save_state(context: Context, start: int, segment: int, positions: Array, state: State) -> Digests:
+    """Write the positions and moments of a range of vertices after a segment; return their digests."""
+    parts = dict(zip(schema.STATE.parts, (positions, *state), strict=True))
+    return context.checkpoint(schema.STATE, segment, writing=True).write(start, parts)
 
 
 class KeptEdges:
@@ -254,12 +251,12 @@ def edges_of(context: Context, start: int, stop: int) -> Edges:
 def load_edges(context: Context, start: int, stop: int) -> Edges:
     """Read the edges of a range of vertices, without those that would never fire."""
     largest = float(context.fact(schema.GRAPH_FACTS)["largest_weight"] or 1.0)
-    return firing_edges(*context.edges(start, stop), largest, context.job.n_epochs)
+    return firing_edges(*context.edges(start, stop), largest, context.job.iterations)
 
 
 LAYOUT = Step(
     "layout",
     plan_layout,
     reads=(schema.INITIAL, schema.GRAPH, schema.GRAPH_FACTS),
-    writes=tuple(item for slot in schema.STATE for item in slot),
+    writes=(schema.STATE,),
 )

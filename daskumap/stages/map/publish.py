@@ -29,7 +29,6 @@ def plan_publish(context: Context) -> Stage:
         memory={"row block": s.row_block * ((24 if unique else 8) + d * 8)},
         shared=final_bytes(context) + vertices,
         outputs=(context.output(schema.EMBEDDING),),
-        conclude=keep_sums,
         read_bytes=s.rows * (d * 4 + 12),
         work=costs.PUBLISH_ROW * s.rows,
     )
@@ -49,12 +48,6 @@ def publish_task(context: Context, number: int) -> Receipt:
     return Receipt(stop - start, {"crc32": zlib.crc32(block.tobytes())})
 
 
-def keep_sums(context: Context, receipts: dict[int, Receipt]) -> None:
-    """Keep what the positions are known by."""
-    sums = [receipts[number].found["crc32"] for number in sorted(receipts)]
-    context.save_fact(schema.EMBEDDING_SUMS, sums)
-
-
 def _all_vertices(context: Context) -> Array:
     """Read the vertex of every row: a twin's first row may be anywhere before it."""
     s = context.sizes
@@ -67,6 +60,6 @@ def _all_vertices(context: Context) -> Array:
 PUBLISH = Step(
     "publish",
     plan_publish,
-    reads=(*(slot[0] for slot in schema.STATE), schema.DEGREES, schema.VERTEX, schema.FIRST),
-    writes=(schema.EMBEDDING, schema.EMBEDDING_SUMS),
+    reads=(schema.STATE, schema.DEGREES, schema.VERTEX, schema.FIRST),
+    writes=(schema.EMBEDDING,),
 )

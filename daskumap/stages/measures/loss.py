@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from daskumap.kernels.layout.epochs import layout_loss, negative_pool
+from daskumap.kernels.layout.iterations import layout_loss, negative_pool
 from daskumap.planning import costs
 from daskumap.planning.stage import Receipt, Stage, Step
 from daskumap.runtime.context import Context
@@ -18,6 +18,8 @@ Array = np.ndarray[Any, Any]
 
 # Repulsion is estimated from as many random pairs a vertex.
 PAIRS = 16
+# Vertices from which these are drawn. The layout takes fewer at a time, and others in each iteration.
+POOL_SIZE = 65_536
 
 
 def plan_loss(context: Context) -> Stage:
@@ -29,7 +31,7 @@ def plan_loss(context: Context) -> Stage:
         memory={
             # As read and joined, and while those that leave a cell are counted.
             "edges": min(s.partition_rows, s.rows) * k * 2 * 44,
-            "pool": 65_536 * d * 4,
+            "pool": POOL_SIZE * d * 4,
         },
         shared=final_bytes(context),
         read_bytes=s.rows * k * 16,
@@ -49,7 +51,7 @@ def loss_task(context: Context, number: int) -> Receipt:
     )
     indptr, tails, weights = context.edges(start, min(stop, distinct))
     key = context.key("report")
-    pool = negative_pool(positions, key, 0)
+    pool = negative_pool(positions, key, 0, POOL_SIZE)
     a, b = context.params.curve()
     attractive, repulsive = layout_loss(positions, start, indptr, tails, weights, pool, a, b, PAIRS, key)
     found = {
@@ -87,7 +89,7 @@ LOSS = Step(
     "report.loss",
     plan_loss,
     reads=(
-        *(slot[0] for slot in schema.STATE),
+        schema.STATE,
         schema.DEGREES,
         schema.GRAPH,
         schema.CELL_STARTS,

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import io
+import logging
 from typing import Any
 
 import numpy as np
 
-from daskumap.kernels.graph import union
 from daskumap.kernels.quality import figures
 from daskumap.planning import costs, memory
-from daskumap.planning.stage import ITEM_BYTES, Receipt, Stage, Step
+from daskumap.planning.stage import Receipt, Stage, Step
+from daskumap.report.measures import judge
 from daskumap.runtime.context import Context
 from daskumap.stages.shared.distinct_map import map_of
 from daskumap.stages.shared.sample import probe_rows
@@ -18,23 +19,23 @@ from daskumap.store import schema
 
 Array = np.ndarray[Any, Any]
 
+log = logging.getLogger(__name__)
+
 
 def plan_summary(context: Context) -> Stage:
     """Plan the one task that puts the report together."""
     s, d, k = context.sizes, context.params.n_components, context.job.neighbors
-    edge_bytes = ITEM_BYTES[context.dtype("vertex")] + 8
     return Stage(
         task=summary_task,
         tasks=1,
         memory={
-            "components": s.rows * 16,
-            "edges": min(s.partition_rows, s.rows) * k * 2 * edge_bytes,
             "radii": s.rows * (8 + d * 4),
             "picture": memory.PICTURE,
             "counts": s.row_blocks * s.probe_rows * k * 8,
         },
-        read_bytes=s.rows * (d * 4 + k * 16),
-        work=costs.SUMMARY_NEIGHBOR * s.rows * k,
+        read_bytes=s.rows * d * 4,
+        work=costs.SUMMARY_ROW * s.rows,
+        conclude=tell_verdict,
     )
 
 
@@ -43,12 +44,20 @@ def summary_task(context: Context, number: int) -> Receipt:
     from daskumap.report.picture import embedding_png
 
     measures = {**_map_measures(context), **_loss_measures(context), **_graph_measures(context)}
+    measures |= _input_measures(context)
     if context.params.unique:
         measures["duplicate_rows"] = context.sizes.rows - context.distinct
     context.save_fact(schema.MEASURES, measures)
     embedding_png(context.array(schema.EMBEDDING), picture := io.BytesIO())
     context.save_file(schema.PICTURE, picture.getvalue())
     return Receipt(context.sizes.rows)
+
+
+def tell_verdict(context: Context, receipts: dict[int, Receipt]) -> None:
+    """Warn of a map that may not be sound: not everyone reads the report."""
+    verdict = judge(context.fact(schema.MEASURES))
+    if verdict and not verdict["sound"]:
+        log.warning("%s The report says what was seen and what helps.", verdict["sentence"])
 
 
 def _map_measures(context: Context) -> dict[str, Any]:
@@ -66,6 +75,13 @@ def _map_measures(context: Context) -> dict[str, Any]:
         "knn_preservation": figures.preservation(exact, map_ids),
         "flyaway_ratio": figures.flyaway_ratio(map_of(context)),
     }
+
+
+def _input_measures(context: Context) -> dict[str, Any]:
+    """Return which chunks the input lacks, and what the cast does to the rows that were looked at."""
+    found = context.fact(schema.CAST)
+    names = ("sample_rows", "distinct_rows_stored", "distinct_rows_cast", "cast_recall", "missing_chunks")
+    return {name: found[name] for name in names if name in found}
 
 
 def _loss_measures(context: Context) -> dict[str, Any]:
@@ -109,16 +125,11 @@ def to_rows(context: Context, vertices: Array) -> Array:
 
 
 def _graph_measures(context: Context) -> dict[str, Any]:
-    """Count edges, components and rows without neighbours; twins are none of these."""
+    """Count edges and rows without neighbours, which twins are not, and say how cells were joined."""
     s, distinct = context.sizes, context.distinct
-    parents = np.arange(distinct)
-    for start, stop in map(s.partition, range(s.partitions)):
-        union.unite(parents, start, *context.edges(start, stop)[:2])
-    count, largest = union.count_components(parents)
     graph, order = context.fact(schema.GRAPH_FACTS), context.fact(schema.ORDER)
     return {
-        "components": count,
-        "largest_component": largest,
+        **context.fact(schema.PIECES),
         "isolated_rows": graph["isolated"] - (s.rows - distinct),
         "edges": graph["edges"],
         "largest_degree": graph["largest_degree"],
@@ -133,6 +144,7 @@ SUMMARY = Step(
     "report.summary",
     plan_summary,
     reads=(
+        schema.CAST,
         schema.EMBEDDING,
         schema.FIRST,
         schema.PROBE_ROWS,
@@ -141,10 +153,10 @@ SUMMARY = Step(
         schema.CLOSER,
         schema.VERTEX,
         schema.INDICES,
-        schema.GRAPH,
         schema.GRAPH_FACTS,
         schema.ORDER,
         schema.LOSS,
+        schema.PIECES,
     ),
     writes=(schema.MEASURES, schema.PICTURE),
 )

@@ -42,7 +42,8 @@ def check_rows(context: Context, number: int, X: Array) -> dict[str, Any]:
     broken = not_finite(X)
     undefined = metrics.invalid_rows(X, context.metric) & ~broken
     far = metrics.far_rows(X, context.metric) & ~broken
-    masks = {"broken": broken, "undefined": undefined, "far": far}
+    misplaced = metrics.misplaced_rows(X, context.metric) & ~broken
+    masks = {"broken": broken, "undefined": undefined, "far": far, "misplaced": misplaced}
     return {key: value for what, mask in masks.items() for key, value in _named(what, mask, start).items()}
 
 
@@ -110,14 +111,21 @@ def refuse_bad_rows(context: Context, receipts: dict[int, Receipt]) -> None:
     count, first = _total(receipts, "broken")
     if count:
         raise SourceError(
-            f"{count:,} of {context.sizes.rows:,} rows hold NaN or infinity (or values beyond float32); "
-            f"the first: {first}. Remove or impute these rows and fit again."
+            f"{count:,} of {context.sizes.rows:,} rows hold NaN or infinity (or values beyond float32, "
+            f"or missing ones); the first: {first}. Remove or impute these rows and fit again."
         )
     count, first = _total(receipts, "far")
     if count:
         raise SourceError(
             f"{count:,} of {context.sizes.rows:,} rows are so large that squared distances to them pass "
             f"float32, 3.4e38; the first: {first}. Divide all rows by a number, or mend these, and fit again."
+        )
+    count, first = _total(receipts, "misplaced")
+    if count:
+        raise SourceError(
+            f"{count:,} of {context.sizes.rows:,} rows are no latitude (-pi/2 to pi/2) and longitude (-2 pi "
+            f"to 2 pi) in radians, as the metric 'haversine' takes them, latitude first; the first: {first}. "
+            "Pass numpy.radians(data) where they are degrees, with data[:, ::-1] where longitude is first."
         )
     count, first = _total(receipts, "undefined")
     if count:

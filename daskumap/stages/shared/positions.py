@@ -6,26 +6,19 @@ from typing import Any
 
 import numpy as np
 
+from daskumap.params import OPTIMIZERS
 from daskumap.runtime.context import Context
 from daskumap.store import schema
 
 Array = np.ndarray[Any, Any]
 
 
-def epoch_ranges(context: Context) -> list[tuple[int, int]]:
-    """Return the epochs [first, last) of each segment; segments end between two reconciliations."""
-    p, n_epochs = context.params, context.job.n_epochs
-    every = -(-p.checkpoint_every // p.reconcile_every) * p.reconcile_every
-    return [(first, min(first + every, n_epochs)) for first in range(0, n_epochs, every)]
-
-
-def read_state(context: Context, item: schema.Array, start: int, stop: int) -> Array:
-    """Read one part of the layout's state a chunk at a time: at once, all would be held read and decoded."""
-    out = np.empty((stop - start, context.params.n_components), np.float32)
-    for at in range(start, stop, context.sizes.state_chunk):
-        end = min(stop, at + context.sizes.state_chunk)
-        out[at - start : end - start] = context.read(item, at, end)
-    return out
+def segments(context: Context) -> list[tuple[int, int]]:
+    """Return the iterations [first, last) of each segment; segments end between two reconciliations."""
+    p, iterations = context.params, context.job.iterations
+    checkpoint = p.checkpoint_every * OPTIMIZERS[p.optimizer]
+    every = -(-checkpoint // p.reconcile_every) * p.reconcile_every
+    return [(first, min(first + every, iterations)) for first in range(0, iterations, every)]
 
 
 def final_positions(context: Context) -> Array:
@@ -33,8 +26,8 @@ def final_positions(context: Context) -> Array:
 
     A row that nothing joins to the others has no place on the map; umap-learn gives NaN too.
     """
-    slot = schema.STATE[(len(epoch_ranges(context)) - 1) % 2]
-    positions = read_state(context, slot[0], 0, context.sizes.rows)
+    last = len(segments(context)) - 1
+    positions = context.checkpoint(schema.STATE, last).read("positions", 0, context.sizes.rows)
     positions[context.read(schema.DEGREES) == 0] = np.nan
     return positions
 

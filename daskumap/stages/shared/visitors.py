@@ -55,7 +55,7 @@ def plan_pass(
     s = context.sizes
     active = tuple(visitor for visitor in visitors if visitor.when(context))
     shares = [visitor.share(context) for visitor in active]
-    memory = {"input block": context.source.read_bytes(s.row_block)}
+    memory = {"input block": context.input_bytes(s.row_block)}
     for share in shares:
         memory |= share.memory
     return Stage(

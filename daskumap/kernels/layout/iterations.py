@@ -1,7 +1,7 @@
-"""One epoch of the layout for a range of vertices: the edges that fire pull, negatives push back.
+"""One iteration of the layout for a range of vertices: the edges that fire pull, negatives push back.
 
-A vertex reads all others from the snapshot taken when the epoch began and moves only itself. What it does
-depends on (key, epoch, vertex) and its own edges, so any split of the vertices into ranges gives the same
+A vertex reads all others from the snapshot taken when the iteration began and moves only itself. What it does
+depends on (key, iteration, vertex) and its own edges, so any split of the vertices into ranges gives the same
 bits.
 
 The inner loop is the negatives'. In Adam mode they are runs of 16 entries of a pool that is itself drawn at
@@ -17,6 +17,7 @@ from daskumap.kernels.layout.components import (
     LANES,
     TWO,
     AnyComponents,
+    ThreeComponents,
     TwoComponents,
     attract,
     copy_of,
@@ -28,7 +29,7 @@ from daskumap.kernels.layout.components import (
     store,
 )
 from daskumap.kernels.layout.forces import Forces, forces, layout_loss, pull, push
-from daskumap.kernels.layout.optimizers import BETA1, BETA2, EPSILON, Adam, Sgd
+from daskumap.kernels.layout.optimizers import BETA1, BETA2, EPSILON, Adam, Sgd, adam_rate
 from daskumap.kernels.layout.sampling import (
     DRAW,
     PHASE,
@@ -51,22 +52,22 @@ __all__ = [
     "Edges",
     "Forces",
     "State",
-    "adam_epoch",
+    "adam_iteration",
     "edge_rates",
     "firing_edges",
     "forces",
     "layout_loss",
     "negative_pool",
-    "sgd_epoch",
+    "sgd_iteration",
 ]
 
 
 class Clock(NamedTuple):
-    """The seed of the phases, which lasts for the run, the seed of the draws, and the epoch."""
+    """The seed of the phases, which lasts for the run, the seed of the draws, and the iteration."""
 
     phases: np.uint32
     draws: np.uint32
-    epoch: np.uint32
+    iteration: np.uint32
 
 
 class State(NamedTuple):
@@ -76,7 +77,7 @@ class State(NamedTuple):
     variance: Array  # (rows, d) float32
 
 
-def adam_epoch(
+def adam_iteration(
     snapshot: Array,
     out: Array,
     first: int,
@@ -87,8 +88,8 @@ def adam_epoch(
     pool: Array,
     forces: Forces,
     key: int,
-    epoch: int,
-    n_epochs: int,
+    iteration: int,
+    n_iterations: int,
     learning_rate: float,
 ) -> None:
     """Move the rows [start, stop) of a block by one Adam step along their summed, clipped gradients.
@@ -96,7 +97,7 @@ def adam_epoch(
     Parameters
     ----------
     snapshot
-        (n, d) float32 positions of all vertices when the epoch began.
+        (n, d) float32 positions of all vertices when the iteration began.
     out
         (rows, d) float32, the new positions of this block; must not overlap `snapshot`.
     first
@@ -104,23 +105,23 @@ def adam_epoch(
     start, stop
         Rows of the block to do. Any split gives the same bits.
     edges, state, pool, forces
-        The block's graph and moments, `negative_pool` of this epoch, `forces` of this run.
-    key, epoch, n_epochs
-        64-bit key of the run; epoch in [0, n_epochs).
+        The block's graph and moments, `negative_pool` of this iteration, `forces` of this run.
+    key, iteration, n_iterations
+        64-bit key of the run; iteration in [0, n_iterations).
     learning_rate
-        Step of epoch 0; falls linearly to 0.
+        Factor of all steps.
 
     References
     ----------
     Kingma, Ba (2015), end of section 2; Melville, uwot, `optimize.h` (batch mode).
     """
-    alpha = learning_rate * (1 - epoch / n_epochs)
-    unbias = (1 - BETA2 ** (epoch + 1)) ** 0.5
-    step = (np.float32(alpha * unbias / (1 - BETA1 ** (epoch + 1))), np.float32(EPSILON * unbias))
-    _run(snapshot, out, first, start, stop, edges, pool, forces, Adam(*state, *step), _clock(key, epoch))
+    alpha = learning_rate * adam_rate(iteration, n_iterations)
+    unbias = (1 - BETA2 ** (iteration + 1)) ** 0.5
+    step = (np.float32(alpha * unbias / (1 - BETA1 ** (iteration + 1))), np.float32(EPSILON * unbias))
+    _run(snapshot, out, first, start, stop, edges, pool, forces, Adam(*state, *step), _clock(key, iteration))
 
 
-def sgd_epoch(
+def sgd_iteration(
     snapshot: Array,
     out: Array,
     first: int,
@@ -131,20 +132,21 @@ def sgd_epoch(
     pool: Array,
     forces: Forces,
     key: int,
-    epoch: int,
-    n_epochs: int,
+    iteration: int,
+    n_iterations: int,
     learning_rate: float,
 ) -> None:
     """Walk the rows [start, stop) of a block along their fired edges, each step from where the last ended.
 
-    Takes what `adam_epoch` takes; `state` is not used. As umap-learn, but the others stand still meanwhile.
+    Takes what `adam_iteration` takes; `state` is not used. As umap-learn, but the others stand still
+    meanwhile, and the step falls linearly to 0.
 
     References
     ----------
     McInnes, Healy, Melville (2018), algorithm 5.
     """
-    alpha = np.float32(learning_rate * (1 - epoch / n_epochs))
-    _run(snapshot, out, first, start, stop, edges, pool, forces, Sgd(alpha), _clock(key, epoch))
+    alpha = np.float32(learning_rate * (1 - iteration / n_iterations))
+    _run(snapshot, out, first, start, stop, edges, pool, forces, Sgd(alpha), _clock(key, iteration))
 
 
 def _run(
@@ -171,15 +173,17 @@ def _run(
     kernel(snapshot, pool, tables, rows, out, first, start, stop, components, optimizer, clock)
 
 
-def _components(dims: int) -> TwoComponents | AnyComponents:
+def _components(dims: int) -> TwoComponents | ThreeComponents | AnyComponents:
     if dims == 2:
         return TwoComponents()
+    if dims == 3:
+        return ThreeComponents()
     position, gradient, lanes = (np.empty(size, np.float32) for size in (dims, dims, LANES))
     return AnyComponents(position, gradient, lanes)
 
 
-def _clock(key: int, epoch: int) -> Clock:
-    return Clock(stream_seed(key, PHASE, 0), stream_seed(key, DRAW, epoch), np.uint32(epoch))
+def _clock(key: int, iteration: int) -> Clock:
+    return Clock(stream_seed(key, PHASE, 0), stream_seed(key, DRAW, iteration), np.uint32(iteration))
 
 
 def _along_gradient(  # type: ignore[no-untyped-def]
@@ -188,7 +192,7 @@ def _along_gradient(  # type: ignore[no-untyped-def]
     fired = np.empty(longest_row(edges.indptr, start, stop), edges.tails.dtype)
     for row in range(start, stop):
         vertex = first + row
-        count = fired_edges(edges, row, vertex_hash(clock.phases, vertex), clock.epoch, fired)
+        count = fired_edges(edges, row, vertex_hash(clock.phases, vertex), clock.iteration, fired)
         position = position_of(components, snapshot, vertex)
         gradient = attract(components, position, snapshot, vertex, fired, count, forces.attraction)
         draw_hash, negatives = vertex_hash(clock.draws, vertex), count * forces.negatives
@@ -203,7 +207,7 @@ def _force_by_force(  # type: ignore[no-untyped-def]
     everyone, alpha = snapshot.T, optimizer.alpha
     for row in range(start, stop):
         vertex = first + row
-        count = fired_edges(edges, row, vertex_hash(clock.phases, vertex), clock.epoch, fired)
+        count = fired_edges(edges, row, vertex_hash(clock.phases, vertex), clock.iteration, fired)
         position, draw = copy_of(components, snapshot, vertex), vertex_hash(clock.draws, vertex)
         for k in range(count):
             tail = np.uint64(fired[k])
