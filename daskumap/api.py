@@ -34,6 +34,7 @@ def fit(
     progress: bool | Progress = True,
     restart: bool = False,
     take_over: bool = False,
+    trust_input: bool = False,
     **params: Any,
 ) -> Run:
     """Embed the rows of an array, which may be larger than memory.
@@ -67,6 +68,9 @@ def fit(
     take_over
         Take the run store from another process, which may be alive: what that one does from now on does not
         count, and it stops. Needed where its lock is dated by a wrong clock.
+    trust_input
+        Go on with a run, or return a finished one, without reading the input again to see that no value of it
+        changed since it was scanned.
     **params
         umap-learn's `n_neighbors`, `n_components`, `metric`, `metric_kwds`, `n_epochs`, `learning_rate`,
         `init` ("pca", "spectral", "random" or an array), `min_dist`, `spread`, `a`, `b`, `set_op_mix_ratio`,
@@ -93,10 +97,11 @@ def fit(
     """
     shown = choose_progress(progress)
     _check_switch("restart", restart)
+    _check_switch("trust_input", trust_input)
     request = make_request(data, params if restart else _with_known_seed(run, params), partitions)
     engine = make_engine(client, parse_memory(memory), threads, request.source.shape[0])
     try:
-        return Run(fit_request(request, run, engine, shown, restart, take_over))
+        return Run(fit_request(request, run, engine, shown, restart, take_over, trust_input))
     finally:
         engine.close()
 
@@ -109,6 +114,7 @@ def resume(
     threads: int | None = None,
     progress: bool | Progress = True,
     take_over: bool = False,
+    trust_input: bool = False,
 ) -> Run:
     """Go on with an unfinished run, from what its run store says of it. Arguments as in `fit`.
 
@@ -121,10 +127,11 @@ def resume(
         If other versions began it, or its input is another one now.
     """
     shown = choose_progress(progress)
+    _check_switch("trust_input", trust_input)
     store = RunStore.open(find_place(run))
     engine = make_engine(client, parse_memory(memory), threads, store.about["sizes"]["rows"])
     try:
-        resume_run(store, engine, shown, take_over)
+        resume_run(store, engine, shown, take_over, trust_input)
     finally:
         engine.close()
     return Run(store)
@@ -202,7 +209,7 @@ def open(path: str | Path) -> Run:
 
 
 def _check_switch(name: str, value: Any) -> None:
-    """Refuse anything but True and False where it decides what is deleted: "no" would mean yes."""
+    """Refuse anything but True and False where it decides what is deleted or checked: "no" would mean yes."""
     if not isinstance(value, bool):
         raise ParameterError(f"{name} is {value!r}; it must be True or False.")
 

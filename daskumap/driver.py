@@ -11,12 +11,13 @@ from math import fsum
 from typing import Any
 
 from daskumap.engine.base import Engine
-from daskumap.errors import DaskumapError, SourceError
+from daskumap.errors import DaskumapError, RunMismatchError, SourceError
 from daskumap.planning import memory
 from daskumap.planning.plan import Plan
 from daskumap.planning.stage import Receipt, Stage, Step
 from daskumap.report.progress import Progress
 from daskumap.runtime.context import Context
+from daskumap.stages.rows.scan import REREAD, SCAN
 from daskumap.store import schema
 from daskumap.store.checkpoint import delete_before, unbroken
 from daskumap.store.damage import find_damage, find_damaged_fact
@@ -145,6 +146,36 @@ def reopen(context: Context, steps: Steps, found: Survey) -> Survey:
         if len(kept[step.name]) < stage.tasks:
             needed |= {item.name for item in step.reads}
     return Survey(found.damage, kept, found.freed - back)
+
+
+def refuse_changed_input(context: Context, engine: Engine, progress: Progress) -> None:
+    """Read the input again, and refuse to go on where its values are not those that were scanned.
+
+    Raises
+    ------
+    RunMismatchError
+        Naming the first rows that may differ.
+    """
+    known = context.store.ledger.records(SCAN.name)
+    if not known:
+        return
+    stage, sizes = REREAD.planned(context), context.sizes
+    progress.start(stage.name, len(known), 0)
+    engine.begin(context)
+    try:
+        found = dict(_run_all(stage, engine, list(known), progress, 0))
+    finally:
+        engine.end()
+        context.leave()
+    progress.finish()
+    other = [task for task in sorted(known) if known[task].found["crc32"] != found[task].found["crc32"]]
+    if other:
+        start, stop = sizes.block(other[0])
+        raise RunMismatchError(
+            f"{context.url} holds a run of another input: values differ in {len(other)} of {len(known)} "
+            f"blocks of rows, first in rows {start} to {stop - 1}. Give the same input to continue it, name "
+            "another store, or start over there with restart (--restart)."
+        )
 
 
 def run_pipeline(context: Context, steps: Steps, engine: Engine, progress: Progress, turn: Turn) -> None:

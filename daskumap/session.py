@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from daskumap.driver import Steps, make_plan, reopen, run_pipeline, survey
+from daskumap.driver import Steps, make_plan, refuse_changed_input, reopen, run_pipeline, survey
 from daskumap.engine.base import KEPT, Engine
 from daskumap.errors import NO_SPACE, ParameterError, RunMismatchError, StoreError
 from daskumap.kernels import jit
@@ -48,7 +48,13 @@ INPUT_DIGEST = "input/digest"
 
 
 def fit_request(
-    request: Request, run: Any, engine: Engine, progress: Progress, restart: bool, take_over: bool = False
+    request: Request,
+    run: Any,
+    engine: Engine,
+    progress: Progress,
+    restart: bool,
+    take_over: bool = False,
+    trust_input: bool = False,
 ) -> RunStore:
     """Run what a caller asks for, or what is left of it, and return its run store."""
     resources = dataclasses.replace(engine.resources, compiled=is_compiled(engine))
@@ -64,12 +70,14 @@ def fit_request(
                 planned.check(place.free_bytes())
             store = RunStore.open_or_create(place, describe(planned, request))
             finished = is_finished(store)
-            refuse_other(store, request, finished)
+            refuse_other(store, request, finished, trust_input)
+            opener = partial(open_fit, store, request, ingested, resources)
+            trust_input |= ingested  # Its copy is the run's own, and was compared as a whole.
             if finished:
+                compare_input(opener, engine, progress, trust_input)
                 say_finished(store)
             else:
-                opener = partial(open_fit, store, request, ingested, resources)
-                drive(store, opener, engine, progress, take_over)
+                drive(store, opener, engine, progress, take_over, trust_input)
     except BaseException:
         if folder is not None:
             folder.cleanup()
@@ -79,7 +87,9 @@ def fit_request(
     return store
 
 
-def resume_run(store: RunStore, engine: Engine, progress: Progress, take_over: bool) -> None:
+def resume_run(
+    store: RunStore, engine: Engine, progress: Progress, take_over: bool, trust_input: bool
+) -> None:
     """Go on with a run from what its run store says of it."""
     finished = is_finished(store)
     compare_versions(store, finished)
@@ -90,7 +100,8 @@ def resume_run(store: RunStore, engine: Engine, progress: Progress, take_over: b
     context = open_known(store, resources)
     planned = make_plan(context, steps_of(FIT, context.params))
     with counting_bytes(store.place, planned):
-        drive(store, lambda: context, engine, progress, take_over)
+        trust_input |= store.about["spec"] is None  # A copy is the run's own.
+        drive(store, lambda: context, engine, progress, take_over, trust_input)
 
 
 def choose_place(
@@ -148,7 +159,7 @@ def versions() -> dict[str, str]:
     return {"daskumap": __version__, "kernels": jit.digest(), **{name: version(name) for name in libraries}}
 
 
-def refuse_other(store: RunStore, request: Request, finished: bool) -> None:
+def refuse_other(store: RunStore, request: Request, finished: bool, trust_input: bool) -> None:
     """Refuse a run store with a run of another input, of other parameters, or begun by other versions.
 
     Raises
@@ -160,7 +171,7 @@ def refuse_other(store: RunStore, request: Request, finished: bool) -> None:
     now = {"params": request.params.fingerprint(), "source": request.source.identity()}
     check_same(store.url, {part: known[part] for part in now}, now)
     compare_versions(store, finished)
-    digest = input_digest(store)
+    digest = None if trust_input else input_digest(store)
     if digest is not None and digest != request.source.digest():
         raise RunMismatchError(
             f"{store.url} holds a run of another input: its values differ. Give the same input to continue "
@@ -290,6 +301,7 @@ def drive(
     engine: Engine,
     progress: Progress,
     take_over: bool,
+    trust_input: bool,
 ) -> None:
     """Run what is left of a run, alone."""
     with contextlib.ExitStack() as stack:
@@ -305,9 +317,24 @@ def drive(
         stack.callback(context.close)
         steps = steps_of(FIT, context.params)
         if not fresh:
+            if not trust_input:
+                refuse_changed_input(context, engine, progress)
             go_on(context, steps, turn)
         run_pipeline(context, steps, engine, progress, turn)
         store.place.sweep()  # Workers may have died in this attempt.
+
+
+def compare_input(
+    open_context: Callable[[], Context], engine: Engine, progress: Progress, trust_input: bool
+) -> None:
+    """Compare the input of a finished run with what the run read, unless the caller vouches for it."""
+    if trust_input:
+        return
+    with contextlib.closing(open_context()) as context:
+        try:
+            refuse_changed_input(context, engine, progress)
+        finally:
+            progress.close()
 
 
 def go_on(context: Context, steps: Steps, turn: Turn) -> None:

@@ -106,19 +106,19 @@ def fit(request, block_sizes):
     `client` may also be "1x1" or "1x2" for the session's clusters, or an engine.
     """
 
-    def fit_(data, run=None, restart=False, **options):
+    def fit_(data, run=None, restart=False, trust_input=False, **options):
         options = {**QUIET, "keep": "all", "report": False, **options}
         if options["client"] in ("1x1", "1x2"):
             options["client"] = request.getfixturevalue(f"client_{options['client']}")
         if not block_sizes.changes:
-            return daskumap.fit(data, run, restart=restart, **options)
+            return daskumap.fit(data, run, restart=restart, trust_input=trust_input, **options)
         memory = parse_memory(options.pop("memory", None))
         engine = make_engine(options.pop("client"), memory, options.pop("threads", None))
         shown = choose_progress(options.pop("progress"))
         asked = make_request(data, options, options.pop("partitions", None))
         asked = dataclasses.replace(asked, adjust=block_sizes.adjust)
         try:
-            return Run(fit_request(asked, run, engine, shown, restart))
+            return Run(fit_request(asked, run, engine, shown, restart, trust_input=trust_input))
         finally:
             engine.close()
 

@@ -17,6 +17,7 @@ def add_commands(commands: Any) -> None:
     shared.add_driver(fit)
     fit.add_argument("--restart", action="store_true", help="delete the run that is there, and start over")
     shared.add_take_over(fit)
+    shared.add_trust_input(fit)
     fit.set_defaults(command=run_fit)
 
     resume = commands.add_parser("resume", help="go on with an unfinished run, from what its run store says")
@@ -25,6 +26,7 @@ def add_commands(commands: Any) -> None:
     resume.add_argument("--threads", type=int, help="threads of this process")
     shared.add_driver(resume)
     shared.add_take_over(resume)
+    shared.add_trust_input(resume)
     resume.set_defaults(command=run_resume)
 
     plan = commands.add_parser("plan", help="say what a fit would do; starts nothing")

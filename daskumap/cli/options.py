@@ -74,6 +74,15 @@ def add_take_over(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_trust_input(parser: argparse.ArgumentParser) -> None:
+    """Add whether the input of a run that goes on is read again and compared."""
+    parser.add_argument(
+        "--trust-input",
+        action="store_true",
+        help="go on with a run that is there without reading the input again to see that it did not change",
+    )
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Add the choice of a form for programs."""
     parser.add_argument("--json", action="store_true", help="as JSON")

@@ -77,11 +77,13 @@ def test_a_fit_of_a_finished_run_says_so(source, place, capsys):
     assert main(command) == 0
     first = capsys.readouterr()
     assert "Nothing was left to do" not in first.err
-    for again in (command, ["resume", place]):
+    reread = r"daskumap  scan: 1 task, \d+\.\d s\n"  # A fit names an input, which is compared.
+    for again, before in ((command, reread), ([*command, "--trust-input"], ""), (["resume", place], "")):
         assert main(again) == 0
         said = capsys.readouterr()
         assert re.fullmatch(
-            rf"daskumap  Nothing was left to do: the run in {place} was finished at \S+\.\n", said.err
+            before + rf"daskumap  Nothing was left to do: the run in {place} was finished at \S+\.\n",
+            said.err,
         )
         assert said.out == first.out
 
@@ -188,7 +190,8 @@ def test_what_a_run_leaves_behind(arguments, params, source, place, planned, mon
     assert main(["plan", source, *arguments.split()]) == 0
     assert planned == {**params, "workers": 1}
     assert main(["fit", source, place, "--quiet", *arguments.split()]) == 0
-    assert fitted == {**params, "client": None, "progress": False, "restart": False, "take_over": False}
+    switches = dict.fromkeys(("progress", "restart", "take_over", "trust_input"), False)
+    assert fitted == {**params, **switches, "client": None}
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
-"""Scan: one streaming pass that checks the source and takes the sample; with `unique` it hashes the rows."""
+"""Scan: one streaming pass that checks the source, digests it, takes the sample; with `unique` it hashes rows."""
 
 from __future__ import annotations
 
+import zlib
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,21 @@ HASH_BYTES = 24  # Two words and the row id.
 
 def plan_scan(context: Context) -> Stage:
     """Plan one task a row block."""
-    return plan_pass(context, (CHECK, TAKE_SAMPLE, HASH), read_rows, conclude=refuse_bad_rows)
+    return plan_pass(context, (CHECK, DIGEST, TAKE_SAMPLE, HASH), read_rows, conclude=refuse_bad_rows)
+
+
+def plan_reread(context: Context) -> Stage:
+    """Plan the digests of all row blocks once more, to compare them with those of the scan."""
+    return plan_pass(context, (DIGEST,), read_rows)
+
+
+def digest_block(context: Context, number: int, X: Array) -> dict[str, Any]:
+    """Return what a row block is known by: a crc32 of the values as the metric sees them.
+
+    It takes 0.6 ns a value (7.1 GB/s): an eighth of a scan of rows that are quickly decoded, of 1,000,000 x 64
+    from the page cache on one thread (0.31 s for 0.27, measured).
+    """
+    return {"crc32": zlib.crc32(np.ascontiguousarray(X).reshape(-1).view(np.uint8).data)}
 
 
 def _share_of_check(context: Context) -> Share:
@@ -156,6 +171,7 @@ def _total(receipts: dict[int, Receipt], what: str) -> tuple[int, str]:
 
 
 CHECK = Visitor(check_rows, _share_of_check)
+DIGEST = Visitor(digest_block, lambda context: Share())
 TAKE_SAMPLE = Visitor(take_sample, _share_of_sample)
 HASH = Visitor(write_hashes, _share_of_hash, when=lambda context: context.params.unique)
 
@@ -165,3 +181,5 @@ SCAN = Step(
     reads=(schema.SOURCE,),
     writes=(schema.SAMPLE, schema.HASHES, schema.BLOCK_FIRST),
 )
+# No step of a pipeline: it leaves no record. What it found is compared when a run goes on.
+REREAD = Step("scan.reread", plan_reread, reads=(schema.SOURCE,))

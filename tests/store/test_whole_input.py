@@ -1,0 +1,105 @@
+"""The whole input is known: what changed anywhere in it is no longer what a run was made of."""
+
+import shutil
+
+import numpy as np
+import pytest
+import zarr
+from conftest import sha
+
+import daskumap
+from daskumap.cli.main import main
+from daskumap.errors import DaskumapError, RunMismatchError, TaskError
+from daskumap.testing.faults import FailingEngine, Fault
+
+OPTIONS = {"n_epochs": 20, "checkpoint_every": 5}
+OTHER = r"another input: values differ in 2 of 4 blocks of rows, first in rows 100 to 199"
+
+
+@pytest.fixture
+def place(tmp_path):
+    return tmp_path / "run.zarr"
+
+
+@pytest.fixture
+def source(write, small, block_sizes):
+    block_sizes(row_block=100)
+    return write(small, chunks=(50, 8))
+
+
+def change(source, first, last):
+    """Change rows in place: neither shape nor metadata nor the rows that a fingerprint looks at."""
+    array = zarr.open_array(str(source), mode="r+")
+    rows = array[first:last]
+    looked_at = np.linspace(0, array.shape[0] - 1, 16).astype(int)
+    moved = np.flatnonzero(~np.isin(np.arange(first, last), looked_at))
+    rows[moved, 3] += 0.5
+    array[first:last] = rows
+
+
+@pytest.mark.parametrize("client", ["sequential", "1x2"])
+def test_a_finished_run_is_not_that_of_changed_rows(fit, source, place, client):
+    bits = sha(fit(source, place, **OPTIONS).embedding)
+    assert sha(fit(source, place, client=client, **OPTIONS).embedding) == bits
+    change(source, 150, 250)
+    with pytest.raises(RunMismatchError, match=OTHER):
+        fit(source, place, client=client, **OPTIONS)
+    assert fit(source, place, trust_input=True, **OPTIONS).finished
+    assert sha(fit(source, place, restart=True, **OPTIONS).embedding) != bits
+
+
+@pytest.mark.parametrize("stage", ["partition.cells", "layout"])
+@pytest.mark.parametrize("how", ["fit", "resume"])
+def test_an_unfinished_run_does_not_go_on_with_changed_rows(
+    fit, source, place, sequential, tmp_path, stage, how
+):
+    def go_on(**options):
+        if how == "fit":
+            return fit(source, place, **OPTIONS, **options)
+        return daskumap.resume(place, client="sequential", progress=False, **options)
+
+    with pytest.raises(TaskError):
+        fit(
+            source,
+            place,
+            client=FailingEngine(sequential, tmp_path / "w", {(stage, 0): [Fault()]}),
+            **OPTIONS,
+        )
+    shutil.copytree(source, tmp_path / "kept.zarr")
+    change(source, 150, 250)
+    with pytest.raises(RunMismatchError, match=OTHER):
+        go_on()
+    shutil.rmtree(source)
+    shutil.copytree(tmp_path / "kept.zarr", source)
+    assert sha(go_on().embedding) == sha(fit(source, **OPTIONS).embedding)
+
+
+def test_a_scan_that_was_cut_short_knows_what_it_read(fit, source, place, sequential, tmp_path):
+    engine = FailingEngine(sequential, tmp_path / "w", {("scan", 2): [Fault()]})
+    with pytest.raises(TaskError):
+        fit(source, place, client=engine, **OPTIONS)
+    change(source, 200, 400)  # not read so far
+    fit(source, place, **OPTIONS)
+    change(source, 0, 100)
+    with pytest.raises(RunMismatchError, match="in 1 of 4 blocks of rows, first in rows 0 to 99"):
+        fit(source, place, **OPTIONS)
+
+
+def test_the_caller_may_vouch_for_the_input(fit, source, place, sequential, tmp_path):
+    fit(source, place, **OPTIONS)
+    engine = FailingEngine(sequential, tmp_path / "w")
+    fit(source, place, client=engine, trust_input=True, **OPTIONS)
+    assert engine.counts() == {}
+    fit(source, place, client=engine, **OPTIONS)
+    assert engine.counts() == {"scan.reread": 4}
+    with pytest.raises(DaskumapError, match="trust_input is 'no'; it must be True or False"):
+        daskumap.fit(source, place, trust_input="no")
+
+
+def test_the_command_line(source, place, capsys):
+    arguments = ["fit", str(source), str(place), "--seed", "1", "--no-report", "--quiet", "--n-epochs", "20"]
+    assert main(arguments) == 0
+    change(source, 150, 250)
+    assert main(arguments) == 6
+    assert "holds a run of another input" in capsys.readouterr().err
+    assert main([*arguments, "--trust-input"]) == 0
