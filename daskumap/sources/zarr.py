@@ -13,6 +13,7 @@ from zarr.buffer import cpu
 
 from daskumap.errors import SourceError
 from daskumap.sources.base import Array, Source, check_array
+from daskumap.sources.codecs import refuse_codecs
 from daskumap.sources.missing import count_missing
 from daskumap.sources.nodes import node_spec
 from daskumap.sources.packing import NAMES, find_packing
@@ -195,7 +196,7 @@ def is_array(data: Any) -> bool:
 
 
 def _check_stored(array: zarr.Array[Any]) -> None:
-    """Refuse chunks of varying size, and codecs that can run code."""
+    """Refuse chunks of varying size, and codecs that may do more than make numbers."""
     name = str(array.store_path)
     try:
         _ = array.chunks
@@ -203,9 +204,7 @@ def _check_stored(array: zarr.Array[Any]) -> None:
         raise SourceError(f"{name} has chunks of varying size. Rewrite it with one chunk shape.") from error
     if min(*array.chunks, *(array.shards or array.chunks)) < 1:
         raise SourceError(f"{name} has chunks of {array.chunks}. Rewrite it with chunks of at least (1, 1).")
-    codecs = (*(array.filters or ()), *(array.compressors or ()))
-    if any(getattr(codec, "codec_id", "") == "pickle" for codec in codecs):
-        raise SourceError(f"{name} is stored as pickles, which can run code. Rewrite it as plain numbers.")
+    refuse_codecs(array)
 
 
 def _chunking(array: zarr.Array[Any]) -> tuple[Shape, Shape]:
