@@ -13,11 +13,10 @@ from daskumap.errors import ParameterError, StoreError
 from daskumap.kernels.speed import measure_speed
 from daskumap.pipeline import FIT, steps_of
 from daskumap.planning.plan import Plan
-from daskumap.planning.sizes import Resources
 from daskumap.report.progress import Progress, choose_progress
 from daskumap.request import make_request
 from daskumap.run import Run
-from daskumap.session import fit_request, open_known, resume_run
+from daskumap.session import find_damaged_copy, fit_request, forget_copy, open_to_look, resume_run
 from daskumap.store.lock import alone
 from daskumap.store.places import find_place
 from daskumap.store.run import RunStore
@@ -109,6 +108,7 @@ def fit(
 def resume(
     run: Any,
     *,
+    data: Any = None,
     client: Any = None,
     memory: str | int | None = None,
     threads: int | None = None,
@@ -116,7 +116,14 @@ def resume(
     take_over: bool = False,
     trust_input: bool = False,
 ) -> Run:
-    """Go on with an unfinished run, from what its run store says of it. Arguments as in `fit`.
+    """Go on with an unfinished run, from what its run store says of it. Other arguments as in `fit`.
+
+    Parameters
+    ----------
+    data
+        Path or URL of the run's input. None: what the run store names, which may be a path, or a URL of the
+        same object store as the run's own. All else, and passwords and tokens, which are not stored, the
+        caller has to name.
 
     Raises
     ------
@@ -131,7 +138,7 @@ def resume(
     store = RunStore.open(find_place(run))
     engine = make_engine(client, parse_memory(memory), threads, store.about["sizes"]["rows"])
     try:
-        resume_run(store, engine, shown, take_over, trust_input)
+        resume_run(store, data, engine, shown, take_over, trust_input)
     finally:
         engine.close()
     return Run(store)
@@ -144,26 +151,29 @@ def verify(run: Any, *, repair: bool = False) -> dict[str, list[str]]:
     ----------
     repair
         Mark what made the damaged parts as not done; `resume` then makes them again, to the same bits. What
-        was freed and is needed for that is made again too.
+        was freed and is needed for that is made again too. A copy of an input that came from memory is made
+        again by the same `fit`.
 
     Returns
     -------
     dict
-        What is damaged, by stage; empty if all is well.
+        What is damaged, by stage, and of the copy of the input as "input"; empty if all is well.
     """
     _check_switch("repair", repair)
     store = RunStore.open(find_place(run), mode="r+" if repair else "r")
-    context = open_known(store, Resources(1), reading=False)
+    context = open_to_look(store)
     steps = steps_of(FIT, context.params)
     if not repair:
-        return survey(context, steps, read=True).damage
+        return _with_copy(survey(context, steps, read=True).damage, find_damaged_copy(store))
     with alone(store) as turn:
         store.check_identity()
-        found = survey(context, steps, read=True)
+        found, copy = survey(context, steps, read=True), find_damaged_copy(store)
         turn.check()
-        if found.damage:
+        if found.damage or copy:
             found.begin(context, turn)
-    return found.damage
+        if copy:
+            forget_copy(store)
+    return _with_copy(found.damage, copy)
 
 
 def plan(
@@ -206,6 +216,10 @@ def open(path: str | Path) -> Run:
         If there is none.
     """
     return Run(RunStore.open(find_place(path), mode="r"))
+
+
+def _with_copy(damage: dict[str, list[str]], copy: list[str]) -> dict[str, list[str]]:
+    return {"input": copy, **damage} if copy else damage
 
 
 def _check_switch(name: str, value: Any) -> None:

@@ -6,12 +6,20 @@ is allowed and what to do.
 
 import errno
 
+from daskumap.secrets import hide_secrets
+
 # What a full disk says, or the end of one's share of it.
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 class DaskumapError(Exception):
-    """Base of every error that daskumap raises on purpose."""
+    """Base of every error that daskumap raises on purpose; its text has no passwords or tokens of URLs."""
+
+    def __str__(self) -> str:
+        return hide_secrets(super().__str__())
+
+    def __repr__(self) -> str:
+        return hide_secrets(super().__repr__())
 
 
 class ParameterError(DaskumapError, ValueError):

@@ -32,10 +32,11 @@ from daskumap.runtime.context import Context
 from daskumap.sources.base import Source
 from daskumap.sources.find import find, open_spec
 from daskumap.sources.ingest import as_stored, ingest
+from daskumap.sources.nodes import check_stored_spec, public_spec
 from daskumap.store import schema
 from daskumap.store.damage import find_damage
 from daskumap.store.lock import Turn, alone
-from daskumap.store.places import Place, find_place
+from daskumap.store.places import Place, find_enclosing, find_place
 from daskumap.store.run import RunStore, check_same, differences
 
 log = logging.getLogger(__name__)
@@ -63,6 +64,7 @@ def fit_request(
         ingested = request.source.spec() is None and (place.shared or not request.source.in_place)
         planned = request.plan(resources, ingested)
         refuse_inside(place, request.source, restart)
+        refuse_in_group(place)
         with counting_bytes(place, planned):
             if restart and place.is_occupied():
                 start_over(place, planned, request, take_over)
@@ -88,16 +90,16 @@ def fit_request(
 
 
 def resume_run(
-    store: RunStore, engine: Engine, progress: Progress, take_over: bool, trust_input: bool
+    store: RunStore, data: Any, engine: Engine, progress: Progress, take_over: bool, trust_input: bool
 ) -> None:
-    """Go on with a run from what its run store says of it."""
+    """Go on with a run from what its run store says of it; `data` names its input where the caller does."""
     finished = is_finished(store)
     compare_versions(store, finished)
     if finished:
         say_finished(store)
         return
     resources = dataclasses.replace(engine.resources, compiled=is_compiled(engine))
-    context = open_known(store, resources)
+    context = open_known(store, resources, data)
     planned = make_plan(context, steps_of(FIT, context.params))
     with counting_bytes(store.place, planned):
         trust_input |= store.about["spec"] is None  # A copy is the run's own.
@@ -144,7 +146,7 @@ def describe(planned: Plan, request: Request) -> dict[str, Any]:
         "id": uuid.uuid4().hex,
         "params": request.params.fingerprint(),
         "source": request.source.identity(),
-        "spec": request.source.spec(),
+        "spec": public_spec(request.source.spec()),
         "sizes": dataclasses.asdict(planned.job.sizes),
         "versions": versions(),
     }
@@ -222,47 +224,88 @@ def open_fit(store: RunStore, request: Request, ingested: bool, resources: Resou
     return Context(job, source, store)
 
 
-def open_known(store: RunStore, resources: Resources, reading: bool = True) -> Context:
-    """Return the context of a run from what its run store says of it.
-
-    Parameters
-    ----------
-    reading
-        Whether the input is to be read; a copy of it that was freed need not be there otherwise.
+def open_known(store: RunStore, resources: Resources, data: Any = None) -> Context:
+    """Return the context of a run from what its run store says of it, and from its input if that is named.
 
     Raises
     ------
     StoreError
         If only `fit` can continue it: with a function as metric, or with data from memory that are not all in
-        the run store.
+        the run store. Or if the run store names an input that only the caller may.
     """
-    known, url = store.about, store.url
-    params = known_params(store)
+    known, params = store.about, known_params(store)
     if known["spec"] is None:
-        source = open_copy(store, reading)
+        if data is not None:
+            raise ParameterError(
+                f"The run in {store.url} has a copy of its input, which came from memory. Leave data out, or "
+                "call daskumap.fit again with the same input."
+            )
+        source = open_copy(store)
     else:
-        source = open_spec(known["spec"])
-        check_same(url, {"source": known["source"]}, {"source": source.identity()})
-    job = Job(url, known["id"], source.spec(), params, Sizes(**known["sizes"]), resources)
+        source = open_input(store, data)
+        check_same(store.url, {"source": known["source"]}, {"source": source.identity()})
+    job = Job(store.url, known["id"], source.spec(), params, Sizes(**known["sizes"]), resources)
     return Context(job, source, store)
 
 
-def open_copy(store: RunStore, reading: bool) -> Source:
-    """Return the copy of an input that came from memory; an empty one where it was freed and is not read."""
-    known = store.about["source"]
-    freed = schema.SOURCE.name in store.ledger.freed()
-    if freed and not reading:
-        return as_stored(tuple(known["shape"]), np.dtype(known["dtype"]))
-    if freed:
+def open_to_look(store: RunStore) -> Context:
+    """Return the context of a run that is only looked at: its input is not opened.
+
+    Raises
+    ------
+    StoreError
+        If the run stopped before its input was copied, so that there is nothing to look at.
+    """
+    known, params = store.about, known_params(store)
+    if known["spec"] is None and schema.SOURCE.name not in store.ledger.freed():
+        refuse_uncopied(store)
+    source = as_stored(tuple(known["source"]["shape"]), np.dtype(known["source"]["dtype"]))
+    job = Job(store.url, known["id"], None, params, Sizes(**known["sizes"]), Resources(1))
+    return Context(job, source, store)
+
+
+def open_input(store: RunStore, data: Any) -> Source:
+    """Return the input of a run on disk: as the caller names it, or as the run store does if that may be."""
+    spec = store.about["spec"]
+    if data is None:
+        check_stored_spec(spec, store.url)
+        return open_spec(spec)
+    source = find(data)
+    if source.spec() is None:
+        raise ParameterError(
+            f"The input of the run in {store.url} is {spec['path']}. Give data as the path or URL of it."
+        )
+    return source
+
+
+def open_copy(store: RunStore) -> Source:
+    """Return the copy of an input that came from memory."""
+    if schema.SOURCE.name in store.ledger.freed():
         raise StoreError(
             f"{store.url} has deleted its copy of the input, as keep='embedding' says. Call daskumap.fit "
             "again with the same input to go on."
         )
+    refuse_uncopied(store)
+    return find(store.array(schema.SOURCE.name))
+
+
+def refuse_uncopied(store: RunStore) -> None:
+    """Refuse a run that is to have a copy of its input, and has not."""
     if input_digest(store) is None:
         raise StoreError(
             f"{store.url} stopped before its input was copied. Call daskumap.fit again to go on."
         )
-    return find(store.array(schema.SOURCE.name))  # Not by the spec: the run store may have moved.
+
+
+def find_damaged_copy(store: RunStore) -> list[str]:
+    """Return what is wrong with a run's copy of its input, which is read."""
+    copied = store.about["spec"] is None and schema.SOURCE.name not in store.ledger.freed()
+    return find_damage(store, schema.SOURCE.name, True, {}) if copied else []
+
+
+def forget_copy(store: RunStore) -> None:
+    """Let the next fit copy its input again."""
+    store.documents.delete(f"{INPUT_DIGEST}.json")
 
 
 def known_params(store: RunStore) -> Params:
@@ -388,4 +431,24 @@ def refuse_inside(place: Place, source: Source, restart: bool) -> None:
     if restart and there.startswith(here.rstrip("/") + "/"):
         raise ParameterError(
             f"The input {given} lies in the run store {path}, which restart would delete. Name another place."
+        )
+
+
+def refuse_in_group(place: Place) -> None:
+    """Refuse a run store in a Zarr group of somebody else's, whose readers would stumble over it.
+
+    Raises
+    ------
+    ParameterError
+        Saying how a map gets into an AnnData.
+    """
+    group = find_enclosing(place)
+    if group is not None:
+        raise ParameterError(
+            f"The run store {place.url} would lie in the Zarr node {group}, which whoever reads that would "
+            "stumble over. Name a place outside. These lines write the map of a run into the obsm of an "
+            f"AnnData:\n  adata = zarr.open_group({group!r}, mode='r+')\n"
+            "  umap = adata['obsm'].create_array('X_umap', data=daskumap.open(run).embedding[:])\n"
+            "  umap.attrs.update({'encoding-type': 'array', 'encoding-version': '0.2.0'})\n"
+            f"  zarr.consolidate_metadata({group!r})"
         )

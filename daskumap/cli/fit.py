@@ -22,6 +22,7 @@ def add_commands(commands: Any) -> None:
 
     resume = commands.add_parser("resume", help="go on with an unfinished run, from what its run store says")
     shared.add_run(resume)
+    resume.add_argument("--source", dest="data", help="path or URL of the input; default: what the run names")
     resume.add_argument("--memory", help="what a worker may use, such as 4GB")
     resume.add_argument("--threads", type=int, help="threads of this process")
     shared.add_driver(resume)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from daskumap.params import Params
@@ -19,11 +19,12 @@ class Job:
         Of the run store, and of the run: the place may hold another one later. Both "" while it is planned.
     source
         With what another process opens the input; None where it lies in the run store, or in this process.
+        It may hold a password, so it is not shown.
     """
 
     url: str
     id: str
-    source: dict[str, Any] | None
+    source: dict[str, Any] | None = field(repr=False)
     params: Params
     sizes: Sizes
     resources: Resources

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from daskumap.errors import ParameterError, SourceError
+from daskumap.secrets import hide_secrets
 
 Array = npt.NDArray[Any]
 
@@ -50,7 +51,7 @@ class Source(ABC):
     in_place: ClassVar[bool] = True
 
     def __init__(self, array: Any, name: str, block_rows: int) -> None:
-        self.name = name
+        self.name = hide_secrets(name)
         self.shape: tuple[int, int] = (int(array.shape[0]), int(array.shape[1]))
         self.dtype: np.dtype[Any] = array.dtype.newbyteorder("=")
         self.block_rows = block_rows
@@ -122,7 +123,7 @@ class Source(ABC):
             "shape": list(self.shape),
             "dtype": self.dtype.str,
             "chunks": list(self.shape),
-            "path": spec["path"] if spec else None,
+            "path": hide_secrets(spec["path"]) if spec else None,
             "metadata": None,
             "rows": self._row_digest(),
         }

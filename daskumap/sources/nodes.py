@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import os
+import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -13,13 +15,17 @@ from zarr.abc.store import Store
 from zarr.errors import NodeNotFoundError
 from zarr.storage import FsspecStore, LocalStore
 
-from daskumap.errors import DaskumapError, DependencyError, SourceError, SourceNotFoundError
+from daskumap.errors import DaskumapError, DependencyError, SourceError, SourceNotFoundError, StoreError
+from daskumap.secrets import has_secrets, hide_secrets, printable
 from daskumap.sources.base import is_numeric
 from daskumap.store.trouble import is_url, refuse_without_asserts
 
 LISTED = 12
 # Never a secret: a spec goes into the run store, and credentials come from each worker's environment.
 SHARED_OPTIONS = ("anon", "endpoint_url", "profile", "project", "requester_pays", "account_name")
+# Options that say which host is asked, and protocols whose host only they, or what follows an @, can say.
+HOSTS = {"endpoint_url", "account_name"}
+BUCKETS = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")
 # What people pass instead of Zarr, and how it becomes Zarr.
 FOREIGN = {
     ".npy": ("a NumPy file", "Pass numpy.load(path, mmap_mode='r') instead of the path"),
@@ -98,7 +104,7 @@ def list_matrices(group: zarr.Group) -> tuple[list[zarr.Array[Any]], str]:
         raise SourceError(
             f"The group {group.store_path} cannot be listed ({type(error).__name__}: {error}). "
             "Append the name of an array to the path."
-        ) from error
+        ) from printable(error)
     arrays = [(path, node) for path, node in members if isinstance(node, zarr.Array)]
     found = [(path, array) for path, array in arrays if array.ndim == 2 and is_numeric(array.dtype)]
     listing = "; ".join(f"{path} {a.shape[0]} x {a.shape[1]} {a.dtype}" for path, a in found[:LISTED])
@@ -133,20 +139,74 @@ def node_spec(array: zarr.Array[Any]) -> dict[str, Any] | None:
     return None
 
 
+def public_spec(spec: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return a spec as it may be stored: without passwords and tokens, which a resume asks for again."""
+    if spec is None:
+        return None
+    options = {name: _without_secrets(value) for name, value in spec.get("storage_options", {}).items()}
+    shared = {"storage_options": options} if "storage_options" in spec else {}
+    return {**spec, "path": hide_secrets(spec["path"]), **shared}
+
+
+def check_stored_spec(spec: dict[str, Any], run: str) -> None:
+    """Refuse a spec that a run store names unless it is of this machine, or of the run's own buckets.
+
+    A run store may come from anybody: what it names is contacted with the caller's credentials.
+
+    Parameters
+    ----------
+    run
+        Where the run store is.
+
+    Raises
+    ------
+    StoreError
+        Saying what it names, and how the caller allows that.
+    """
+    path, options = str(spec.get("path")), spec.get("storage_options", {})
+    known = spec.keys() <= {"kind", "path", "storage_options"} and isinstance(options, dict)
+    if not known or spec.get("kind") != "zarr" or options.keys() - set(SHARED_OPTIONS):
+        raise StoreError(
+            f"{run} does not say where its input is in the way that daskumap writes it. Name the input: "
+            "daskumap.resume(run, data=...), or --source."
+        )
+    local = "://" not in path and Path(path).is_absolute()
+    if local or (path.startswith("file://") and "::" not in path):
+        return
+    own = _bucket_host(path) is not None and _bucket_host(path) == _bucket_host(run)
+    if not own or "::" in path or options.keys() & HOSTS:
+        raise StoreError(
+            f"{run} names {path} as its input: another protocol or host than its own, which is not contacted "
+            "on the word of a run store. Name the input, with its password or token if it has one: "
+            "daskumap.resume(run, data=...), or --source."
+        )
+
+
+def _bucket_host(url: str) -> tuple[str, str] | None:
+    """Return protocol and host of a URL of an object store; None for all else."""
+    parts = urlsplit(url)
+    return (parts.scheme, parts.netloc.partition("@")[2]) if parts.scheme in BUCKETS else None
+
+
+def _without_secrets(value: Any) -> Any:
+    return hide_secrets(value) if isinstance(value, str) else value
+
+
 def _open(where: Any, name: str, storage_options: dict[str, Any] | None) -> zarr.Array[Any] | zarr.Group:
-    """Open with zarr, and say in our words what went wrong."""
+    """Open with zarr, and say in our words what went wrong; zarr's own warnings tell all of a URL."""
     try:
-        # What was added after the last consolidation is invisible through consolidated metadata.
-        return zarr.open(where, mode="r", storage_options=storage_options, use_consolidated=False)
+        with warnings.catch_warnings(action="ignore") if has_secrets(name) else nullcontext():
+            # What was added after the last consolidation is invisible through consolidated metadata.
+            return zarr.open(where, mode="r", storage_options=storage_options, use_consolidated=False)
     except NodeNotFoundError as error:
-        raise _not_zarr(where, name) from error
+        raise _not_zarr(where, name) from printable(error)
     except ImportError as error:
         raise DependencyError(
             f"{name} cannot be opened: {error}. Install it: pip install 'daskumap[remote]', and what fsspec "
             f"needs for {name.partition(':')[0]}:// (s3fs, gcsfs, adlfs or aiohttp)."
-        ) from error
+        ) from printable(error)
     except FileNotFoundError as error:
-        raise SourceNotFoundError(f"There is nothing at {name}. Check the address.") from error
+        raise SourceNotFoundError(f"There is nothing at {name}. Check the address.") from printable(error)
     except MemoryError:
         raise
     except Exception as error:
@@ -154,7 +214,7 @@ def _open(where: Any, name: str, storage_options: dict[str, Any] | None) -> zarr
         raise SourceError(
             f"{name} cannot be opened as Zarr ({reason}). Its metadata is damaged, it holds objects, "
             "or it needs a codec that is not installed. Check the address, or write it as plain numbers."
-        ) from error
+        ) from printable(error)
 
 
 def _not_found(path: Path) -> SourceError:

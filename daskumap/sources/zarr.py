@@ -12,6 +12,7 @@ import zarr
 from zarr.buffer import cpu
 
 from daskumap.errors import SourceError
+from daskumap.secrets import printable
 from daskumap.sources.base import Array, Source, check_array
 from daskumap.sources.codecs import refuse_codecs
 from daskumap.sources.missing import count_missing
@@ -162,7 +163,7 @@ class ZarrSource(Source):
         except MemoryError:
             raise
         except Exception as error:
-            raise self._damage(tile, error) from error
+            raise self._damage(tile, error) from printable(error)
 
     def _damage(self, tile: Tile, error: Exception) -> SourceError:
         """Find the first chunk of a window that cannot be read, and say so."""

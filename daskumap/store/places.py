@@ -6,6 +6,7 @@ What only makes sense for one of them belongs here: locks, free space, what dead
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,10 +15,13 @@ from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore, MemoryStore
 
 from daskumap.errors import ParameterError, StoreError
+from daskumap.secrets import has_secrets
 from daskumap.store.trouble import is_url, local_path, refuse_without_asserts, speaking
 
 # What another process wrote has to be seen, so listings are not kept.
 URL_OPTIONS = {"use_listings_cache": False}
+# What makes a folder a node of Zarr, v3 or v2.
+METADATA = ("zarr.json", ".zgroup", ".zarray")
 
 
 class Place(Protocol):
@@ -170,7 +174,35 @@ def find_place(run: Any) -> Place:
         raise ParameterError(
             f"run is a {type(run).__name__}; it must be the path or URL of a run store, or a Zarr store."
         )
+    if has_secrets(str(run)):
+        raise ParameterError(
+            f"The URL {run} of the run store has a password or a token, which would be told to whoever sees "
+            "where the run is. Leave it out, and give it by the environment or fsspec's configuration."
+        )
     return Url(str(run).rstrip("/")) if is_url(run) else Folder(local_path(run))
+
+
+def find_enclosing(place: Place) -> str | None:
+    """Return the outermost Zarr array or group that a place lies in; None if it lies in none."""
+    if isinstance(place, Folder):
+        parents = [str(path) for path in place.path.resolve().parents]
+    elif isinstance(place, Url):
+        scheme, _, address = place.url.partition("://")
+        parts = address.split("/")
+        parents = [f"{scheme}://{'/'.join(parts[:end])}" for end in range(len(parts) - 1, 0, -1)]
+    else:
+        parents = []
+    return next((parent for parent in reversed(parents) if _is_node(parent)), None)
+
+
+def _is_node(where: str) -> bool:
+    """Return whether a Zarr array or group begins at a path or URL; what may not be looked at is none."""
+    with suppress(OSError):
+        if not is_url(where):
+            return any(Path(where, name).exists() for name in METADATA)
+        store = FsspecStore.from_url(where, storage_options=URL_OPTIONS, read_only=True)
+        return any(sync(store.exists(name)) for name in METADATA)
+    return False
 
 
 def _has_members(store: Store) -> bool:

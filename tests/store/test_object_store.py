@@ -125,7 +125,7 @@ def test_a_run_goes_on(fit, fit_bits, small, source, place, sequential, tmp_path
         fit(source, place, client=FailingEngine(sequential, tmp_path / "w", stop_at="layout"), **OPTIONS)
     engine = FailingEngine(sequential, tmp_path / "rest")
     run = fit(source, place, client=engine, **OPTIONS)
-    assert set(engine.counts()) == {"layout", "publish"}
+    assert set(engine.counts()) == {"scan.reread", "layout", "publish"}
     assert sha(run.embedding) == fit_bits(small, **OPTIONS)
     # Damage is found and mended here too.
     run.store.documents.delete("initial/c/0/0")

@@ -17,6 +17,7 @@ from daskumap.report.progress import choose_progress
 from daskumap.request import make_request
 from daskumap.run import Run
 from daskumap.session import fit_request
+from daskumap.sources import ingest
 
 OPTIONS = {"n_epochs": 20, "checkpoint_every": 5, "keep": "all", "max_cell_rows": 600}
 # Small enough for several chunks of each array.
@@ -144,6 +145,20 @@ def test_other_tools_read_the_embedding_and_are_told_of_the_rest(made):
     assert sha(group["embedding"]) == made[2]
     with pytest.raises(Exception, match=r"daskumap\.seal"):
         group["knn/indices"]
+
+
+def test_the_copy_of_an_input_is_known_too(fit, small, place, monkeypatch):
+    monkeypatch.setattr(ingest, "CHUNK_BYTES", 1600)
+    bits = sha(fit(small, place, **OPTIONS).embedding)
+    first, second, *_ = chunks(place, "input/rows")
+    swap(first, second)
+    (found,) = daskumap.verify(place).values()
+    assert found[0].startswith("input/rows, rows 0 to ")
+    assert list(daskumap.verify(place, repair=True)) == ["input"]
+    with pytest.raises(StoreError, match=r"Call daskumap\.fit again to go on"):
+        daskumap.resume(place, client="sequential", progress=False)
+    assert sha(fit(small, place, **OPTIONS).embedding) == bits
+    assert daskumap.verify(place) == {}
 
 
 # Metadata.

@@ -1,4 +1,4 @@
-"""Scan: one streaming pass that checks and digests the source and takes the sample; `unique` has it hash rows."""
+"""Scan: one pass that checks and digests the source and samples it; with `unique` it hashes the rows."""
 
 from __future__ import annotations
 
