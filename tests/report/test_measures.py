@@ -109,6 +109,8 @@ def test_what_a_run_does_not_have_is_not_judged():
 def test_few_rows_are_judged_by_less_than_chance_would_give():
     # Of 30 rows 14 are neighbours: chance keeps half of them, a map of digits .74.
     assert judge({"rows": 30, "n_neighbors": 15, "knn_preservation": 0.74})["sound"]
+    assert judge({"rows": 30, "n_neighbors": 15, "trustworthiness": 0.7}) is None
+    assert not judge({"rows": 45, "n_neighbors": 15, "trustworthiness": 0.7})["sound"]
     assert judge({"rows": 60, "n_neighbors": 15, "components": 4, "isolated_rows": 0})["sound"]
 
 
@@ -117,6 +119,7 @@ NOISE = np.random.default_rng(0).normal(size=(2000, 30)).astype(np.float32)
 HEALTHY = {
     "clusters": (BLOBS, {}),
     "few rows": (BLOBS[:60], {}),
+    "very few rows": (BLOBS[:25], {}),
     "a plane": (NOISE[:, :2], {}),
     "three components": (BLOBS, {"n_components": 3}),
     "one component": (BLOBS, {"n_components": 1}),

@@ -69,8 +69,8 @@ MEASURES = {
 VERDICT = """\
 Look at the shape of the islands first: 1 of 6 measures is doubtful.
 - An island of 140 rows is 12 times as long as wide. Where one column outweighs
-  the others, scale them. Else compare a fit with optimizer='sgd', unless the
-  data do run along a line."""
+  the others, scale them. Else fit with optimizer='adam' and a larger min_dist,
+  unless the data do run along a line."""
 FIGURES = """\
 rows              1,797
 rows alone        0          good      without edges
