@@ -17,7 +17,6 @@ from daskumap.planning.plan import Plan
 from daskumap.planning.stage import Receipt, Stage, Step
 from daskumap.report.progress import Progress
 from daskumap.runtime.context import Context
-from daskumap.stages.rows.scan import REREAD, SCAN
 from daskumap.store import schema
 from daskumap.store.checkpoint import delete_before, unbroken
 from daskumap.store.damage import find_damage, find_damaged_fact
@@ -148,18 +147,25 @@ def reopen(context: Context, steps: Steps, found: Survey) -> Survey:
     return Survey(found.damage, kept, found.freed - back)
 
 
-def refuse_changed_input(context: Context, engine: Engine, progress: Progress) -> None:
+def refuse_changed_input(
+    context: Context, scan: Step, reread: Step, engine: Engine, progress: Progress
+) -> None:
     """Read the input again, and refuse to go on where its values are not those that were scanned.
+
+    Parameters
+    ----------
+    scan, reread
+        What digested each row block, and what digests it again.
 
     Raises
     ------
     RunMismatchError
         Naming the first rows that may differ.
     """
-    known = context.store.ledger.records(SCAN.name)
+    known = context.store.ledger.records(scan.name)
     if not known:
         return
-    stage, sizes = REREAD.planned(context), context.sizes
+    stage, sizes = reread.planned(context), context.sizes
     progress.start(stage.name, len(known), 0)
     engine.begin(context)
     try:

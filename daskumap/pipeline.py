@@ -24,7 +24,7 @@ from daskumap.stages.measures.pieces import PIECES
 from daskumap.stages.measures.ranks import MAP_DISTANCES, RANKS
 from daskumap.stages.measures.summary import SUMMARY
 from daskumap.stages.rows.look import LOOK
-from daskumap.stages.rows.scan import SCAN
+from daskumap.stages.rows.scan import REREAD, SCAN
 from daskumap.stages.rows.unique import ROWS, TWINS
 
 Condition = Callable[[Params], bool]
@@ -45,6 +45,9 @@ def report(params: Params) -> bool:
     """Tell whether a run has a report."""
     return params.report
 
+
+# What digests each row block of the input, and what digests it again before a run goes on.
+DIGESTS = (SCAN, REREAD)
 
 #   source           X (n, D)
 FIT: Pipeline = (

@@ -22,7 +22,7 @@ from daskumap.engine.base import KEPT, Engine
 from daskumap.errors import NO_SPACE, ParameterError, RunMismatchError, StoreError
 from daskumap.kernels import jit
 from daskumap.params import Params, make_params
-from daskumap.pipeline import FIT, steps_of
+from daskumap.pipeline import DIGESTS, FIT, steps_of
 from daskumap.planning.job import Job
 from daskumap.planning.plan import Plan
 from daskumap.planning.sizes import Resources, Sizes
@@ -361,7 +361,7 @@ def drive(
         steps = steps_of(FIT, context.params)
         if not fresh:
             if not trust_input:
-                refuse_changed_input(context, engine, progress)
+                refuse_changed_input(context, *DIGESTS, engine, progress)
             go_on(context, steps, turn)
         run_pipeline(context, steps, engine, progress, turn)
         store.place.sweep()  # Workers may have died in this attempt.
@@ -375,7 +375,7 @@ def compare_input(
         return
     with contextlib.closing(open_context()) as context:
         try:
-            refuse_changed_input(context, engine, progress)
+            refuse_changed_input(context, *DIGESTS, engine, progress)
         finally:
             progress.close()
 

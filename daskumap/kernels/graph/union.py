@@ -154,11 +154,17 @@ def unite(
     """
     for i in range(indptr.shape[0] - 1):
         for e in range(indptr[i], indptr[i + 1]):
-            a, b = find_root(parents, first + i), find_root(parents, tails[e])
-            if a < b:
-                parents[b] = a
-            elif b < a:
-                parents[a] = b
+            join(parents, first + i, tails[e])
+
+
+@kernel
+def join(parents: np.ndarray[Any, Any], one: int, other: int) -> None:
+    """Merge the components of two vertices: the smaller root stays."""
+    a, b = find_root(parents, one), find_root(parents, other)
+    if a < b:
+        parents[b] = a
+    elif b < a:
+        parents[a] = b
 
 
 @kernel

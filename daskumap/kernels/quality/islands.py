@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from daskumap.kernels.graph.union import find_root
+from daskumap.kernels.graph.union import find_root, join
 from daskumap.kernels.jit import kernel
 
 Array = np.ndarray[Any, Any]
@@ -39,11 +39,7 @@ def unite_near(parents, positions, first, indptr, tails, reach):  # type: ignore
                     difference = np.float64(positions[first + i, j]) - positions[tails[e], j]
                     squared += difference * difference
                 if squared <= limit:
-                    a, b = find_root(parents, first + i), find_root(parents, tails[e])
-                    if a < b:
-                        parents[b] = a
-                    elif b < a:
-                        parents[a] = b
+                    join(parents, first + i, tails[e])
 
 
 @kernel
