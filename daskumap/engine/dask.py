@@ -77,6 +77,7 @@ class DaskEngine:
     def __init__(self, client: Client, memory: int | None = None, owned: bool = False) -> None:
         self.client, self._owned = client, owned
         self.address = client.scheduler.address
+        logging.getLogger("distributed.batched").addFilter(_is_news)
         self._name = ""
         self._progress = _Progress()
         self._context: Context | None = None
@@ -437,3 +438,11 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logger.removeFilter(drop)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Drop the traceback of a client that was sending when its scheduler was lost: an error of ours says it.
+
+    It may come at any time until the client is closed, so this filter stays; adding it again changes nothing.
+    """
+    return not (record.msg.startswith("Batched Comm Closed") and "Client->Scheduler" in str(record.args))

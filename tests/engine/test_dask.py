@@ -323,6 +323,24 @@ def test_what_else_dask_logs_is_seen(client, caplog):
     assert "during" not in caplog.text
 
 
+def test_a_loss_while_the_client_sends(cluster, caplog):
+    """Dask logs a traceback then. Of a worker's connection it is still seen."""
+    caplog.set_level(logging.INFO, logger="distributed.batched")
+    with Client(cluster, set_as_default=False) as client:
+        DaskEngine(client)
+        stream = client.scheduler_comm
+
+        async def lose():
+            stream.send({"op": "heartbeat-client"})
+            stream.comm.abort()
+            await stream.stopped.wait()
+
+        client.sync(lose)
+    assert "Batched Comm Closed" not in caplog.text
+    logging.getLogger("distributed.batched").info("Batched Comm Closed %r", "<TCP Worker->Scheduler>")
+    assert "Worker->Scheduler" in caplog.text
+
+
 class Deadly:
     """Ends its process in the first attempts, which it counts in files."""
 
