@@ -65,6 +65,7 @@ LINES = (
         "{distinct_rows_cast:,}",
         ("of {sample_rows:,} in the sample", "{distinct_rows_stored:,} as stored"),
     ),
+    Line("kNN in float32", "cast_recall", "{cast_recall:.4f}", ("of the true neighbours",)),
     Line("missing chunks", "missing_chunks", "{missing_chunks:,}"),
     Line("rows alone", "isolated_rows", "{isolated_rows:,}", ("without edges",)),
     Line(

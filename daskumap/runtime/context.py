@@ -168,6 +168,10 @@ class Context:
         """Return an upper bound, in bytes, of what reading that many rows of the input holds."""
         return self._rows.read_bytes(rows)
 
+    def stored_bytes(self, rows: int) -> int:
+        """Return an upper bound, in bytes, of what reading that many rows as stored holds."""
+        return self._rows.stored_bytes(rows)
+
     def read(self, item: schema.Array, start: int = 0, stop: int | None = None) -> Array:
         """Return the places start to stop of an array along its first dimension."""
         return read_range(self.array(item), start, stop)
@@ -357,6 +361,17 @@ class Context:
     def distinct(self) -> int:
         """Rows on the map, twins not counted; before the run all."""
         return int(self.order("distinct", self.sizes.rows))
+
+    @property
+    def whole(self) -> bool:
+        """Whether the metric works on the values as stored, to the bit."""
+        return self._rows.whole
+
+    @property
+    def doubted(self) -> int:
+        """Probes whose neighbours float32 may not tell: as found, or before the run the most there may be."""
+        whole = self.whole and self.metric.space in ("identity", None)
+        return int(self.order("doubted", 0 if whole else self.sizes.probe_rows))
 
     def order(self, name: str, expected: Any) -> Any:
         """Return what the choice of cells found, or what to expect of it while it has not run."""

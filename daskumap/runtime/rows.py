@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,8 @@ Array = np.ndarray[Any, Any]
 
 # What is moved at a time, as stored: a fraction of any row block.
 MOVED_BYTES = 8 << 20
+# What is measured as stored at a time, in float64: a second-level cache holds it.
+STORED_BYTES = 1 << 20
 
 
 class Rows:
@@ -48,12 +50,31 @@ class Rows:
         if move.is_still:
             return self.source.read(start, stop, self.dtype)
         out = np.empty((stop - start, self.sizes.columns), self.dtype)
+        for first, end in self._pieces(start, stop):
+            out[first - start : end - start] = move.apply(self.source.read_stored(first, end))
+        return out
+
+    def stored(self, start: int, stop: int) -> Iterator[tuple[int, Array]]:
+        """Yield rows start to stop as stored, moved, in float64: the first row, and a few that follow."""
+        move, few = self._find_move(False), max(1, STORED_BYTES // (8 * self.sizes.columns))
+        for first, end in self._pieces(start, stop):
+            block = self.source.read_stored(first, end)
+            for place in range(0, len(block), few):
+                yield first + place, move.values(block[place : place + few])
+
+    def _pieces(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        """Yield consecutive ranges, from start to stop, that are read as stored at a time."""
         step = self.move_rows
         while start < stop:
             end = min(stop, (start // step + 1) * step)
-            out[len(out) - (stop - start) :][: end - start] = move.apply(self.source.read_stored(start, end))
+            yield start, end
             start = end
-        return out
+
+    @property
+    def whole(self) -> bool:
+        """Whether the metric works on the values as stored, to the bit; bits are never changed."""
+        safe = self.dtype == np.uint8 or np.can_cast(self.source.dtype, self.dtype)
+        return safe and self._find_move(True).is_still
 
     @property
     def move_rows(self) -> int:
@@ -68,6 +89,13 @@ class Rows:
             return read
         # As stored, as float64 less the centre, and scaled.
         return read + min(rows, self.move_rows) * self.sizes.columns * (self.source.dtype.itemsize + 24)
+
+    def stored_bytes(self, rows: int) -> int:
+        """Return an upper bound, in bytes, of what reading that many rows as stored holds."""
+        piece = min(rows, self.move_rows)
+        read = self.source.read_bytes(piece) + piece * self.sizes.columns * self.source.dtype.itemsize
+        # As float64 less the centre, and scaled.
+        return read + 3 * STORED_BYTES
 
     def gather(self, ids: Array) -> Array:
         """Return scattered rows in the order asked for, (len(ids), D)."""

@@ -162,7 +162,9 @@ CELL_STARTS = _order("cell_starts", "int64", "cell bound", stays=MODEL)
 WIDE_OF = _order("wide_of", "int32", "cell", stays=MODEL)
 FIRST_VERTICES = _order("first_vertices", "int64", "bundle", "cell and twins")
 PROBE_IDS = _order("probe_ids", "int64", "probe", "neighbor")
-# distinct, wide, level, copies, recall (by level), groups, largest_cell, sliced_cells
+# Probes whose neighbours float32 may not tell: 1.
+DOUBTED = _order("doubted", "uint8", "probe")
+# distinct, wide, level, copies, recall (by level), groups, largest_cell, sliced_cells, doubted
 ORDER = Fact("facts/order", RESULT)
 
 VERTEX = Array("rows/vertex", MODEL, "int64", ("row",))
@@ -224,6 +226,13 @@ MAP_IDS = Array("report/map_ids", SCRATCH, "int64", ("probe", "neighbor"))
 MAP_ROWS = Exchange("report/rows", SCRATCH, "block", "all", {"rows": ("metric", "column")})
 MAP_DISTANCES = Array("report/map_distances", SCRATCH, "float32", ("probe", "neighbor"))
 CLOSER = Array("report/closer", SCRATCH, "int64", ("block", "probe", "neighbor"))
+# Where probes are in doubt: those and their nearest rows on the map as stored, and what is found with them.
+STORED_ROWS = Exchange("report/stored_rows", SCRATCH, "block", "all", {"rows": ("float64", "column")})
+STORED_NEAREST = (
+    Array("report/stored_ids", SCRATCH, "int64", ("block", "probe", "neighbor")),
+    Array("report/stored_distances", SCRATCH, "float64", ("block", "probe", "neighbor")),
+)
+STORED_CLOSER = Array("report/stored_closer", SCRATCH, "int64", ("block", "probe", "neighbor"))
 LOSS = Fact("facts/loss", SCRATCH)  # attractive, repulsive, cut_edges, edges
 # components, largest_component, islands, island_rows, longest_aspect, longest_island
 PIECES = Fact("facts/pieces", SCRATCH)

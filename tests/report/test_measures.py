@@ -27,11 +27,13 @@ SOUND = {
     "sample_rows": 20_000,
     "distinct_rows_stored": 20_000,
     "distinct_rows_cast": 20_000,
+    "cast_recall": 1.0,
 }
 # What goes wrong, and the measure that says so; the heaviest first.
 BROKEN = {
     "missing_chunks": {"missing_chunks": 1},
     "distinct_rows_cast": {"distinct_rows_cast": 15_000},
+    "cast_recall": {"cast_recall": 0.94},
     "isolated_rows": {"isolated_rows": 21},
     "recall": {"recall": 0.79},
     "distinct_rows": {"distinct_rows_stored": 3_000, "distinct_rows_cast": 3_000},
@@ -58,7 +60,7 @@ def test_a_sound_map_has_no_warning():
     verdict = judge(SOUND)
     assert verdict["sound"]
     assert verdict["warnings"] == []
-    assert verdict["sentence"] == "The map is sound: none of 10 measures is doubtful."
+    assert verdict["sentence"] == "The map is sound: none of 11 measures is doubtful."
     assert {one["grade"] for one in verdict["measures"]} == {"good"}
 
 
@@ -77,7 +79,7 @@ def test_warnings_stand_in_the_order_of_their_weight():
     together = {key: value for broken in BROKEN.values() for key, value in broken.items()}
     verdict = judge(SOUND | together | {"distinct_rows_stored": 20_000, "distinct_rows_cast": 3_000})
     assert [warning["measure"] for warning in verdict["warnings"]] == list(BROKEN)
-    assert verdict["sentence"] == "Look at the input first: 10 of 10 measures are doubtful."
+    assert verdict["sentence"] == "Look at the input first: 11 of 11 measures are doubtful."
     text = render({**document(SOUND | together), "verdict": verdict})
     assert text.startswith("Look at the input first")
     assert max(map(len, text.splitlines())) <= 80

@@ -24,7 +24,7 @@ Ids = NDArray[np.int64]
 
 
 @kernel
-def _offer(distances, count, first_row, skip, ids, best):  # type: ignore[no-untyped-def]
+def offer(distances, count, first_row, skip, ids, best):  # type: ignore[no-untyped-def]
     """Insert `distances[:count]` of the rows from `first_row` into one sorted list of nearest rows.
 
     Rows come in ascending order, so a strict comparison keeps ties in order of their id.
@@ -44,28 +44,34 @@ def _offer(distances, count, first_row, skip, ids, best):  # type: ignore[no-unt
 
 
 @kernel
+def square_tile(columns, first, query, squared):  # type: ignore[no-untyped-def]
+    """Fill `squared` with squared distances of a query to rows from place `first` on, given as (d, rows)."""
+    squared[:] = 0.0
+    # Column by column, so that the inner loop is contiguous and vectorises without reordering a sum.
+    for j in range(len(columns)):
+        origin = query[j]
+        for i in range(len(squared)):
+            difference = np.float64(columns[j, first + i]) - origin
+            squared[i] += difference * difference
+
+
+@kernel
 def _offer_block(columns, first_row, queries, query_rows, ids, best):  # type: ignore[no-untyped-def]
     """Offer the rows of one block, given as (d, rows) float32, to the lists of all queries."""
-    d, rows = columns.shape
+    rows = columns.shape[1]
     squared = np.empty(TILE_ROWS)
     for tile in range(0, rows, TILE_ROWS):
         count = min(TILE_ROWS, rows - tile)
         for q in range(len(queries)):
-            squared[:count] = 0.0
-            # Column by column, so that the inner loop is contiguous and vectorises without reordering a sum.
-            for j in range(d):
-                origin = queries[q, j]
-                for i in range(count):
-                    difference = np.float64(columns[j, tile + i]) - origin
-                    squared[i] += difference * difference
-            _offer(squared, count, first_row + tile, query_rows[q], ids[q], best[q])
+            square_tile(columns, tile, queries[q], squared[:count])
+            offer(squared, count, first_row + tile, query_rows[q], ids[q], best[q])
 
 
 @kernel
 def _offer_distances(squared, first_row, query_rows, ids, best):  # type: ignore[no-untyped-def]
     """Offer the columns of a (q, rows) matrix of squared distances to the lists of all queries."""
     for q in range(len(squared)):
-        _offer(squared[q], squared.shape[1], first_row, query_rows[q], ids[q], best[q])
+        offer(squared[q], squared.shape[1], first_row, query_rows[q], ids[q], best[q])
 
 
 @kernel
@@ -113,7 +119,8 @@ def _gather(array: Any, rows: Ids) -> NDArray[np.float64]:
     return out
 
 
-def _empty_lists(queries: int, k: int) -> tuple[Ids, NDArray[np.float64]]:
+def empty_lists(queries: int, k: int) -> tuple[Ids, NDArray[np.float64]]:
+    """Return lists of nearest rows in which there are none yet."""
     return np.full((queries, k), -1, dtype=np.int64), np.full((queries, k), np.inf)
 
 
@@ -136,7 +143,7 @@ def embedding_neighbors(embedding: Any, query_rows: Ids, k: int) -> tuple[Ids, N
     """
     query_rows = np.ascontiguousarray(query_rows, dtype=np.int64)
     queries = _gather(embedding, query_rows).astype(np.float32).astype(np.float64)
-    ids, best = _empty_lists(len(query_rows), k)
+    ids, best = empty_lists(len(query_rows), k)
     for start, block in blocks(embedding, READ_ROWS):
         columns = np.ascontiguousarray(block.T, dtype=np.float32)
         _offer_block(columns, start, queries, query_rows, ids, best)
@@ -178,7 +185,7 @@ def exact_neighbors(data: Any, query_rows: Ids, k: int) -> tuple[Ids, NDArray[np
         (q, k) int64 and float64, ascending by (distance, id); -1 and inf where there are fewer rows than k.
     """
     query_rows = np.ascontiguousarray(query_rows, dtype=np.int64)
-    ids, best = _empty_lists(len(query_rows), k)
+    ids, best = empty_lists(len(query_rows), k)
     for start, squared in _squared_distances(data, _gather(data, query_rows)):
         _offer_distances(squared, start, query_rows, ids, best)
     return ids, np.sqrt(best)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from daskumap.kernels.cells import join, slices
+from daskumap.kernels.metrics import exact
 from daskumap.planning import costs
 from daskumap.planning.stage import Receipt, Stage, Step
 from daskumap.runtime.context import Context
@@ -25,7 +26,7 @@ def plan_order(context: Context) -> Stage:
     """Plan the one task that chooses the overlap and numbers the vertices."""
     s, m, k = context.sizes, context.params.max_overlap, context.job.neighbors
     size, bundles = context.cells, context.sizes.bundles
-    made = [schema.SLICE_STARTS, schema.GROUP_STARTS, schema.CELL_STARTS, schema.PROBE_IDS]
+    made = [schema.SLICE_STARTS, schema.GROUP_STARTS, schema.CELL_STARTS, schema.PROBE_IDS, schema.DOUBTED]
     if context.order("wide", 0):
         made.append(schema.WIDE_OF)
     return Stage(
@@ -34,7 +35,7 @@ def plan_order(context: Context) -> Stage:
         memory={
             "counts": size * (4 * join.LEVELS + 4) * 8,
             "rows of wide cells": context.resources.threads * s.row_block * m * 13,
-            "probes": s.probe_rows * k * (12 + 5 * m) * 6,
+            "probes": s.probe_rows * (k * (12 + 5 * m) * 6 + s.columns * 24),
         },
         outputs=(context.output(schema.FIRST_VERTICES),),
         read_bytes=bundles * (size * join.LEVELS * 4 + s.probe_rows * k * (12 + 5 * m)),
@@ -50,7 +51,7 @@ def plan_order(context: Context) -> Stage:
 def order_task(context: Context, number: int) -> Receipt:
     """Merge the probes' neighbours, choose cells and overlap, number the vertices, group the cells."""
     s = context.sizes
-    ids, _, found, found_levels = merge_probes(context, schema.BUNDLE_PROBES, range(s.bundles))
+    ids, distances, found, found_levels = merge_probes(context, schema.BUNDLE_PROBES, range(s.bundles))
     members = sum(
         context.read(schema.BUNDLE_COUNTS, bundle, bundle + 1)[0].astype(int) for bundle in range(s.bundles)
     )
@@ -69,6 +70,8 @@ def order_task(context: Context, number: int) -> Receipt:
     context.put(schema.SLICE_STARTS, slice_starts)
     context.put(schema.GROUP_STARTS, group_starts)
     context.put(schema.PROBE_IDS, ids)
+    doubted = exact.in_doubt(context.read(schema.PROBES), distances[:, -1], context.metric, context.whole)
+    context.put(schema.DOUBTED, doubted.astype(np.uint8))
     return Receipt(
         s.rows,
         {
@@ -79,6 +82,7 @@ def order_task(context: Context, number: int) -> Receipt:
             "recall": [round(float(r), 4) for r in choice.recall],
             "groups": len(group_starts) - 1,
             "largest_cell": int(joined.max()),
+            "doubted": int(doubted.sum()),
             "sliced_cells": int((np.diff(slice_starts) > 1).sum()),
         },
     )
@@ -124,6 +128,7 @@ ORDER = Step(
         *schema.BUNDLE_PROBES,
         schema.NEAREST,
         schema.LEVELS,
+        schema.PROBES,
         schema.PROBE_ROWS,
     ),
     writes=(
@@ -133,6 +138,7 @@ ORDER = Step(
         schema.WIDE_OF,
         schema.FIRST_VERTICES,
         schema.PROBE_IDS,
+        schema.DOUBTED,
         schema.ORDER,
     ),
 )

@@ -12,6 +12,7 @@ from daskumap.planning.stage import Receipt, Stage, Step
 from daskumap.runtime.context import Context
 from daskumap.stages.shared.distinct_map import map_of
 from daskumap.stages.shared.sample import probe_rows
+from daskumap.stages.shared.stored import GATHER_STORED
 from daskumap.stages.shared.visitors import Share, Visitor, plan_pass, read_rows
 from daskumap.stages.shared.wanted import wanted_rows
 from daskumap.store import schema
@@ -42,7 +43,7 @@ def map_neighbors_task(context: Context, number: int) -> Receipt:
 
 def plan_rows(context: Context) -> Stage:
     """Plan one task a row block."""
-    return plan_pass(context, (Visitor(gather_rows, _share_of_rows),), read_rows)
+    return plan_pass(context, (Visitor(gather_rows, _share_of_rows), GATHER_STORED), read_rows)
 
 
 def _share_of_rows(context: Context) -> Share:
@@ -71,4 +72,9 @@ MAP_NEIGHBORS = Step(
     reads=(schema.EMBEDDING, schema.FIRST, schema.PROBE_ROWS),
     writes=(schema.MAP_IDS,),
 )
-MAP_ROWS = Step("report.rows", plan_rows, reads=(schema.SOURCE, schema.MAP_IDS), writes=(schema.MAP_ROWS,))
+MAP_ROWS = Step(
+    "report.rows",
+    plan_rows,
+    reads=(schema.SOURCE, schema.MAP_IDS, schema.PROBE_ROWS, schema.DOUBTED),
+    writes=(schema.MAP_ROWS, schema.STORED_ROWS),
+)

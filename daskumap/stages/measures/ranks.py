@@ -12,6 +12,7 @@ from daskumap.planning.stage import Receipt, Stage, Step
 from daskumap.runtime.context import Context
 from daskumap.stages.shared.distinct import distinct_memory, read_distinct
 from daskumap.stages.shared.sample import places_of, probe_rows
+from daskumap.stages.shared.stored import MEASURE_STORED
 from daskumap.stages.shared.visitors import Share, Visitor, plan_pass
 from daskumap.stages.shared.wanted import wanted_rows
 from daskumap.store import schema
@@ -46,8 +47,8 @@ def distances_task(context: Context, number: int) -> Receipt:
 
 def plan_ranks(context: Context) -> Stage:
     """Plan one task a row block."""
-    visitor = Visitor(count_closer, _share_of_ranks)
-    return plan_pass(context, (visitor,), read_block, products=True)
+    visitors = (Visitor(count_closer, _share_of_ranks), MEASURE_STORED)
+    return plan_pass(context, visitors, read_block, products=True)
 
 
 def read_block(context: Context, number: int) -> tuple[Array, Array]:
@@ -90,6 +91,15 @@ MAP_DISTANCES = Step(
 RANKS = Step(
     "report.ranks",
     plan_ranks,
-    reads=(schema.SOURCE, schema.FIRST, schema.PROBES, schema.PROBE_ROWS, schema.MAP_DISTANCES),
-    writes=(schema.CLOSER,),
+    reads=(
+        schema.SOURCE,
+        schema.FIRST,
+        schema.PROBES,
+        schema.PROBE_ROWS,
+        schema.MAP_DISTANCES,
+        schema.DOUBTED,
+        schema.MAP_IDS,
+        schema.STORED_ROWS,
+    ),
+    writes=(schema.CLOSER, *schema.STORED_NEAREST, schema.STORED_CLOSER),
 )

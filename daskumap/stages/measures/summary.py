@@ -15,6 +15,7 @@ from daskumap.report.measures import judge
 from daskumap.runtime.context import Context
 from daskumap.stages.shared.distinct_map import map_of
 from daskumap.stages.shared.sample import probe_rows
+from daskumap.stages.shared.stored import any_doubted, true_closer, true_neighbors
 from daskumap.store import schema
 
 Array = np.ndarray[Any, Any]
@@ -32,6 +33,7 @@ def plan_summary(context: Context) -> Stage:
             "radii": s.rows * (8 + d * 4),
             "picture": memory.PICTURE,
             "counts": s.row_blocks * s.probe_rows * k * 8,
+            "stored neighbors": s.probe_rows * k * 112 if any_doubted(context) else 0,
         },
         read_bytes=s.rows * d * 4,
         work=costs.SUMMARY_ROW * s.rows,
@@ -63,14 +65,15 @@ def tell_verdict(context: Context, receipts: dict[int, Receipt]) -> None:
 def _map_measures(context: Context) -> dict[str, Any]:
     """Compare the probes' neighbours on the map, in the data, and in the graph."""
     k, distinct, probes = context.job.neighbors, context.distinct, probe_rows(context)
-    map_ids, exact = context.read(schema.MAP_IDS), context.read(schema.PROBE_IDS)
-    ranks = context.read(schema.CLOSER).sum(axis=0) + 1
+    map_ids, exact = context.read(schema.MAP_IDS), true_neighbors(context)
+    ranks = true_closer(context) + 1
     ranks[map_ids < 0] = distinct - 1  # A probe off the map is as wrong as can be.
     return {
         "rows": context.sizes.rows,
         "n_neighbors": context.params.n_neighbors,
         "probe_rows": len(probes),
         "recall": figures.recall(_found(context, probes), exact),
+        "cast_recall": figures.recall(context.read(schema.PROBE_IDS), exact),
         "trustworthiness": _trustworthiness(ranks, distinct, k),
         "knn_preservation": figures.preservation(exact, map_ids),
         "flyaway_ratio": figures.flyaway_ratio(map_of(context)),
@@ -78,9 +81,9 @@ def _map_measures(context: Context) -> dict[str, Any]:
 
 
 def _input_measures(context: Context) -> dict[str, Any]:
-    """Return which chunks the input lacks, and what the cast does to the rows that were looked at."""
+    """Return which chunks the input lacks, and how many of the rows that were looked at are distinct."""
     found = context.fact(schema.CAST)
-    names = ("sample_rows", "distinct_rows_stored", "distinct_rows_cast", "cast_recall", "missing_chunks")
+    names = ("sample_rows", "distinct_rows_stored", "distinct_rows_cast", "missing_chunks")
     return {name: found[name] for name in names if name in found}
 
 
@@ -149,6 +152,9 @@ SUMMARY = Step(
         schema.FIRST,
         schema.PROBE_ROWS,
         schema.PROBE_IDS,
+        schema.DOUBTED,
+        *schema.STORED_NEAREST,
+        schema.STORED_CLOSER,
         schema.MAP_IDS,
         schema.CLOSER,
         schema.VERTEX,
