@@ -29,8 +29,8 @@ def edge_read(n_neighbors: int) -> int:
 
 
 def layout_edges(n_neighbors: int) -> int:
-    """Return what a vertex' edges take in the layout, at most."""
-    return (n_neighbors - 1) * 2 * 8
+    """Return what a vertex' edges take in the layout, at most: tails, rates, and masks of a byte."""
+    return (n_neighbors - 1) * 2 * 9
 
 
 def positions(rows: int, n_components: int) -> int:

@@ -258,7 +258,7 @@ def layout_partitions(
     """Return over how many workers an iteration is fastest: each more moves fewer rows, and costs time.
 
     >>> [layout_partitions(n, 15, 2, Resources(10**9, w, 8), 10**12) for n, w in ((10**6, 4), (10**8, 512))]
-    [1, 26]
+    [1, 23]
     """
     iteration = costs.iteration_seconds(rows, n_neighbors, n_components)
     edges = rows * memory.layout_edges(n_neighbors)

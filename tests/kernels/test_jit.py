@@ -26,21 +26,22 @@ import hashlib, json, logging, sys
 logging.basicConfig(stream=sys.stdout, format="WARNED %(message)s")
 import numpy as np
 from daskumap.kernels.jit import is_compiled
-from daskumap.kernels.layout import iterations, forces, sampling
+from daskumap.kernels.layout import firing, iterations, forces, sampling
 from daskumap.kernels.layout.components import TwoComponents
 from daskumap.kernels.layout.optimizers import Sgd
 from daskumap.kernels.parts import build
 n = 200
 rng = np.random.default_rng(0)
 positions = (rng.random((n, 2)) * 1e-3).astype(np.float32)
-rates = sampling.edge_rates(rng.random(5 * n, np.float32), 1.0, 10)
-edges = sampling.Edges(np.arange(n + 1) * 5, rng.integers(0, n, 5 * n).astype(np.int32), rates)
+rates = firing.edge_rates(rng.random(5 * n, np.float32), 1.0, 10)
+edges = firing.Edges(np.arange(n + 1) * 5, rng.integers(0, n, 5 * n).astype(np.int32), rates)
+edges = firing.mask_edges(edges, 0, 1, 0)
 table, pool = forces.forces(1.6, 0.9, 1.0, 5), sampling.negative_pool(positions, 1, 0)
 out = np.empty_like(positions)
 state = iterations.State(out[:0], out[:0])
 iterations.sgd_iteration(positions, out, 0, 0, n, edges, state, pool, table, 1, 0, 10, 1.0)
 walk = build(iterations.WALKS[Sgd], Sgd, TwoComponents, forces.Forces)
-stats = [kernel.stats for kernel in (walk, sampling._edge_rates, sampling._draw_pool)]
+stats = [kernel.stats for kernel in (walk, firing._edge_rates, firing._mask_edges, sampling._draw_pool)]
 hits, misses = sum(len(s.cache_hits) for s in stats), sum(len(s.cache_misses) for s in stats)
 print(json.dumps({"digest": hashlib.sha256(out).hexdigest(), "hits": hits, "misses": misses}))
 """
@@ -88,8 +89,8 @@ def edit(package, file, old, new):
 def test_a_changed_source_is_what_runs(package):
     first, _ = run(package)
     warm, _ = run(package)
-    assert (first["hits"], first["misses"]) == (0, 3)
-    assert warm == {**first, "hits": 3, "misses": 0}
+    assert (first["hits"], first["misses"]) == (0, 4)
+    assert warm == {**first, "hits": 4, "misses": 0}
     # The kernel is in `iterations.py`, and inlines the limit from here.
     edit(package, "layout/components.py", "12.0), np.float32(4.0)", "12.0), np.float32(0.5)")
     assert run(package)[0]["digest"] != first["digest"]
@@ -141,7 +142,7 @@ def test_no_place_to_write(readonly_package):
     # A home that cannot be made, by whoever runs this.
     settings = {"HOME": "/proc/none"}
     got, warned = run(readonly_package, settings=settings, **unprivileged())
-    assert got["misses"] == 3
+    assert got["misses"] == 4
     assert len(warned) == 1
     assert "NUMBA_CACHE_DIR" in warned[0]
     assert run(readonly_package, settings=settings, **unprivileged())[0] == got
@@ -153,7 +154,7 @@ def test_the_users_folder_where_the_install_is_readonly(readonly_package):
     options = {"settings": {"HOME": home}, **unprivileged()}
     first, warned = run(readonly_package, **options)
     assert not warned
-    assert run(readonly_package, **options)[0]["hits"] == first["misses"] == 3
+    assert run(readonly_package, **options)[0]["hits"] == first["misses"] == 4
     shutil.rmtree(home)
 
 
@@ -174,7 +175,7 @@ def test_a_damaged_file_is_compiled_anew(package):
     (path,) = package.rglob("*iterations._force_by_force_Sgd_*.nbc")
     for content in (b"", b"what is this", pickle.dumps((("another key",), ()))):
         path.write_bytes(content)
-        assert run(package)[0] == {**first, "hits": 2, "misses": 1}
+        assert run(package)[0] == {**first, "hits": 3, "misses": 1}
     assert run(package)[0]["misses"] == 0
 
 
