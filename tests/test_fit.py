@@ -603,7 +603,7 @@ def test_trustworthiness_and_preservation_are_true(fit, small):
     assert measures["recall"] == pytest.approx(1.0)
 
 
-# Trustworthiness and preservation of 15 neighbours of umap-learn 0.5.12's maps of the digits: three seeds' mean.
+# Trustworthiness and preservation of 15 neighbours of umap-learn 0.5.12's maps of the digits, mean of 3 seeds.
 UMAP_LEARN = (0.9871, 0.5343)
 
 
