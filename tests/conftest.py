@@ -27,6 +27,8 @@ from daskumap.store.run import RunStore
 from daskumap.testing.datasets import digits, uneven_clusters
 
 QUIET = {"client": "sequential", "progress": False, "random_state": 1}
+# Behaviour does not depend on how long the layout runs; None is the number that users get.
+FEW_EPOCHS = 20
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 
 
@@ -100,14 +102,14 @@ def _client(threads):
 
 @pytest.fixture
 def fit(request, block_sizes):
-    """`daskumap.fit`, quiet, sequential, seeded, without a report and with all scratch, unless told
-    otherwise.
+    """`daskumap.fit`, quiet, sequential, seeded, of few epochs, without a report and with all scratch, unless
+    told otherwise.
 
     `client` may also be "1x1" or "1x2" for the session's clusters, or an engine.
     """
 
     def fit_(data, run=None, restart=False, trust_input=False, **options):
-        options = {**QUIET, "keep": "all", "report": False, **options}
+        options = {**QUIET, "n_epochs": FEW_EPOCHS, "keep": "all", "report": False, **options}
         if options["client"] in ("1x1", "1x2"):
             options["client"] = request.getfixturevalue(f"client_{options['client']}")
         if not block_sizes.changes:

@@ -603,17 +603,26 @@ def test_trustworthiness_and_preservation_are_true(fit, small):
     assert measures["recall"] == pytest.approx(1.0)
 
 
+# Trustworthiness and preservation of 15 neighbours of umap-learn 0.5.12's maps of the digits, mean of 3 seeds.
+UMAP_LEARN = (0.9871, 0.5343)
+
+
+def quality(X, map_):
+    near = exact_neighbors(X, 15)
+    return trustworthiness(X, map_, n_neighbors=15), overlap(near, exact_neighbors(map_, 15))
+
+
 def test_the_map_is_as_good_as_that_of_umap_learn(fit, pictures):
+    maps = [fit(pictures, n_epochs=None, random_state=seed).embedding[:] for seed in range(3)]
+    ours = np.mean([quality(pictures, map_) for map_ in maps], axis=0)
+    assert ours[0] >= UMAP_LEARN[0] - 0.005
+    assert ours[1] >= UMAP_LEARN[1] - 0.003
+
+
+@pytest.mark.slow
+def test_what_is_known_of_umap_learn(pictures):
     import umap
 
-    near = exact_neighbors(pictures, 15)
-
-    def quality(map_):
-        return trustworthiness(pictures, map_, n_neighbors=15), overlap(near, exact_neighbors(map_, 15))
-
-    ours = np.mean([quality(fit(pictures, random_state=seed).embedding[:]) for seed in range(3)], axis=0)
-    theirs = np.mean(
-        [quality(umap.UMAP(random_state=seed).fit_transform(pictures)) for seed in range(2)], axis=0
-    )
-    assert ours[0] >= theirs[0] - 0.005
-    assert ours[1] >= theirs[1] - 0.003
+    maps = [umap.UMAP(random_state=seed).fit_transform(pictures) for seed in range(3)]
+    theirs = np.mean([quality(pictures, map_) for map_ in maps], axis=0)
+    assert theirs == pytest.approx(UMAP_LEARN, abs=0.001)

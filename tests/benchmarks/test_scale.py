@@ -61,15 +61,15 @@ def test_a_limit_holds(mechanism):
 
 @pytest.fixture(scope="module")
 def limited(tmp_path_factory):
-    """20,000 x 32 on two workers under a limit: an outcome."""
+    """8,000 x 32 on two workers under a limit: an outcome."""
     arguments = argparse.Namespace(
         folder=tmp_path_factory.mktemp("limit"),
-        rows=20_000,
+        rows=8_000,
         columns=32,
         workers=2,
         memory="900MB",
         mechanism="cgroup",
-        set=[("n_epochs", 20)],
+        set=[("n_epochs", 10)],
     )
     return scale_limit.run(arguments), arguments
 
