@@ -22,7 +22,7 @@ from daskumap.testing.faults import FailingEngine, Fault, ShufflingEngine
 
 # 19 cells; vertices of three chunks and three tasks.
 ROWS = 2400
-COMMON = {"n_epochs": 20, "checkpoint_every": 12, "max_cell_rows": 512, "negative_sample_rate": 3}
+COMMON = {"n_epochs": 10, "checkpoint_every": 6, "max_cell_rows": 512, "negative_sample_rate": 3}
 
 SOURCES = {
     "numpy": lambda X, write: X,
@@ -163,9 +163,9 @@ def test_other_seeds_and_parameters_give_other_bits(bits):
 
 @pytest.mark.parametrize(("optimizer", "partitions"), [("adam", 1), ("adam", 3), ("sgd", 16)])
 def test_same_bits_on_other_machines(bits, known, optimizer, partitions):
-    """Segments of five epochs, each of which may begin on another worker."""
+    """Segments of three epochs, each of which may begin on another worker."""
     case = {"client": "processes", "partitions": partitions}
-    assert bits(case, optimizer=optimizer, checkpoint_every=5) == reference(bits, known, optimizer)
+    assert bits(case, optimizer=optimizer, checkpoint_every=3) == reference(bits, known, optimizer)
 
 
 def test_same_bits_from_checkpoints_in_many_chunks(bits, known, fit, rows, monkeypatch, tmp_path):
@@ -191,10 +191,10 @@ def test_same_bits_whether_rows_are_held_or_moved(fit, rows, block_sizes, metric
 
 
 def test_memory_changes_sizes_not_bits(fit, clustered):
-    """200 neighbours, so that six thousand rows do feel the budget."""
-    options = {"n_neighbors": 200, "n_epochs": 5, "max_cell_rows": 1024}
-    least = sizes.Resources(0, compiled=is_compiled()).reserved + 120_000_000
-    runs = [fit(clustered, memory=memory, **options) for memory in (least, "8GB")]
+    """100 neighbours, so that four thousand rows do feel the budget."""
+    options = {"n_neighbors": 100, "n_epochs": 5, "max_cell_rows": 1024}
+    least = sizes.Resources(0, compiled=is_compiled()).reserved + 60_000_000
+    runs = [fit(clustered[:4100], memory=memory, **options) for memory in (least, "8GB")]
     low, high = (run.report["sizes"] for run in runs)
     assert low["partition_rows"] < high["partition_rows"]
     assert low["window_rows"] < high["window_rows"]
