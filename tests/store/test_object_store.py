@@ -165,12 +165,19 @@ def begun(small, place):
     return RunStore.open_or_create(Url(place), about(small))
 
 
-def test_one_driver_at_a_time(fit, small, begun, place):
+def test_one_driver_at_a_time(fit, small, begun, place, sequential, tmp_path):
     with RunLock(RunStore.open(Url(place))):
         for restart in (False, True):
             with pytest.raises(StoreError, match="in use by process"):
                 fit(small, place, restart=restart, **OPTIONS)
     assert RunStore.open(Url(place)).about["id"] == begun.about["id"]
+    engine = FailingEngine(sequential, tmp_path / "w", stop_at="partition.cells")
+    with pytest.raises(Fault):
+        fit(small, place, client=engine, restart=True, **OPTIONS)
+    store = RunStore.open(Url(place))
+    assert store.about["id"] != begun.about["id"]
+    assert sha(store.array("input/rows")) == sha(small)  # the copy of an array in memory
+    assert store.ledger.count("scan") == engine.counts()["scan"]
 
 
 @pytest.mark.parametrize("conditional", [True, False], ids=["if-none-match", "last-wins"])
