@@ -257,7 +257,7 @@ def open_to_look(store: RunStore) -> Context:
         If the run stopped before its input was copied, so that there is nothing to look at.
     """
     known, params = store.about, known_params(store)
-    if known["spec"] is None and schema.SOURCE.name not in store.ledger.freed():
+    if is_copied(store):
         refuse_uncopied(store)
     source = as_stored(tuple(known["source"]["shape"]), np.dtype(known["source"]["dtype"]))
     job = Job(store.url, known["id"], None, params, Sizes(**known["sizes"]), Resources(1))
@@ -297,10 +297,19 @@ def refuse_uncopied(store: RunStore) -> None:
         )
 
 
+def is_copied(store: RunStore) -> bool:
+    """Return whether a run is to hold a copy of its input: it came from memory, and nothing deleted it since.
+
+    A run store that is in memory itself has none.
+    """
+    return (
+        store.place.shared and store.about["spec"] is None and schema.SOURCE.name not in store.ledger.freed()
+    )
+
+
 def find_damaged_copy(store: RunStore) -> list[str]:
     """Return what is wrong with a run's copy of its input, which is read."""
-    copied = store.about["spec"] is None and schema.SOURCE.name not in store.ledger.freed()
-    return find_damage(store, schema.SOURCE.name, True, {}) if copied else []
+    return find_damage(store, schema.SOURCE.name, True, {}) if is_copied(store) else []
 
 
 def forget_copy(store: RunStore) -> None:

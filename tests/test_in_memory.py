@@ -12,6 +12,7 @@ import weakref
 import numpy as np
 import pytest
 from conftest import sha
+from zarr.storage import MemoryStore
 
 import daskumap
 from daskumap import session
@@ -195,3 +196,11 @@ def test_the_engine_suits_the_number_of_rows(small, monkeypatch):
         assert listener.threads == threads
         bits.append(sha(run.embedding))
     assert bits[0] == bits[1]
+
+
+def test_a_finished_run_in_a_given_store(fit, small):
+    """It is found whole beside its picture, and is looked at without a copy of its input."""
+    store = MemoryStore()
+    run = fit(small, store, report=True)
+    assert sha(fit(small, store, report=True).embedding) == sha(run.embedding)
+    assert daskumap.verify(store) == {}

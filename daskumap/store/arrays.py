@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import re
 import zlib
+from collections.abc import AsyncIterator
 from typing import Any
 
 import numpy as np
@@ -83,6 +84,11 @@ class ArrayStore(WrapperStore[Store]):
         if chunk is not None and not _is_public(chunk["array"]):
             self._masked(key, value.as_numpy_array())  # in place: the codec made these bytes for this call
         await super().set(key, value)
+
+    async def list_prefix(self, prefix: str) -> AsyncIterator[str]:
+        """Yield the keys below a node, where zarr's store in memory gives those that begin like it."""
+        async for key in super().list_prefix(f"{prefix.rstrip('/')}/" if prefix else ""):
+            yield key
 
     def _masked(self, key: str, data: Any) -> Any:
         """Mask the checksum at the end of a chunk, or take the mask off."""
