@@ -127,7 +127,10 @@ def test_a_path_to_nothing(fit, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"n_neighbours": 5}, r"Unknown parameter 'n_neighbours'\. Allowed are .*n_neighbors"),
+        (
+            {"n_neighbours": 5},
+            r"Unknown parameter 'n_neighbours'\. Did you mean 'n_neighbors'\? Allowed are .*n_neighbors",
+        ),
         ({"n_neighbors": 1}, "n_neighbors is 1; it must be an integer from 2 to"),
         ({"n_neighbors": 5.0}, "n_neighbors is 5.0; it must be an integer"),
         ({"n_components": 0}, "n_components is 0"),
@@ -182,7 +185,7 @@ def test_rows_of_the_map_are_in_the_users_order(fit, clustered):
     """Whatever the order is: each row's nearest on the map belong to its cluster."""
     rows = np.random.default_rng(5).permutation(3000)
     for X in (clustered[:3000], clustered[:3000][rows]):
-        run = fit(X, n_epochs=100)
+        run = fit(X, n_epochs=100, max_cell_rows=1024)
         assert run.embedding.shape == (3000, 2)
         assert run.embedding.dtype == np.float32
         near, far = exact_neighbors(X, 15), exact_neighbors(run.embedding[:], 15)
