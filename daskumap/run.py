@@ -141,6 +141,13 @@ class Run:
             found.append(self._in_users_unit(in_order))
         return found[0], found[1]
 
+    def inverse(self) -> Array:
+        """Return the place of each row in `graph`, (n,) int64, in memory: with `unique`, copies share one."""
+        if not self.params.get("unique"):
+            return np.arange(self.store.about["sizes"]["rows"])
+        self._refuse_freed(schema.FIRST)
+        return np.unique(self.store.read(schema.FIRST.name), return_inverse=True)[1]
+
     def _places(self) -> Array:
         """Return the place of each vertex among the distinct rows in the user's order; twins are left out."""
         vertex = self.store.read(schema.VERTEX.name)

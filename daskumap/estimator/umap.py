@@ -223,8 +223,8 @@ missing
             self._run, self.embedding_ = None, np.zeros((1, self.n_components), np.float32)
             return self
         options["n_neighbors"] = self._n_neighbors = _truncated(self.n_neighbors, rows)
-        self._a, self._b = Params(a=self.a, b=self.b, min_dist=self.min_dist, spread=self.spread).curve()
         self._run = fit(source, **options)
+        self._a, self._b = Params(a=self.a, b=self.b, min_dist=self.min_dist, spread=self.spread).curve()
         self.embedding_ = self._run.embedding[:] if plain else self._run.embedding
         return self
 
@@ -246,6 +246,10 @@ missing
         return self._fitted().calibration()[1]
 
     @property
+    def _unique_inverse_(self) -> Array:
+        return self._fitted().inverse()
+
+    @property
     def _n_features_out(self) -> int:
         return int(self.embedding_.shape[1])
 
@@ -263,9 +267,10 @@ missing
 
     def _fitted(self) -> Run:
         check_is_fitted(self)
-        if self._run is None:
+        run: Run | None = self._run
+        if run is None:
             raise AttributeError("A map of one row has no graph. Fit 3 rows or more.")
-        return self._run
+        return run
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

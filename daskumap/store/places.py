@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from zarr.abc.store import Store
-from zarr.core.buffer.cpu import Buffer
+from zarr.core.buffer import Buffer, cpu
 from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore, MemoryStore
 
@@ -154,7 +154,9 @@ class Memory(Held):
     """Memory of this process; a pickle has the bytes of what lies there, under their names."""
 
     def __init__(self, contents: Mapping[str, bytes] | None = None) -> None:
-        self._buffers = {key: Buffer.from_bytes(value) for key, value in (contents or {}).items()}
+        self._buffers: dict[str, Buffer] = {
+            key: cpu.Buffer.from_bytes(value) for key, value in (contents or {}).items()
+        }
         super().__init__(MemoryStore(self._buffers))
 
     def __reduce__(self) -> tuple[type[Memory], tuple[dict[str, bytes]]]:
