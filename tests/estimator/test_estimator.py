@@ -123,6 +123,22 @@ def test_copies_of_a_row_have_one_row_of_the_graph(small):
     assert (np.diff(first) > 0).all()
 
 
+def test_a_row_that_loses_neighbours_keeps_its_weights(small):
+    """In umap-learn its bandwidth is infinite, and all its edges weigh 1."""
+    import umap
+
+    options = {"disconnection_distance": 2.0}
+    with pytest.warns(UserWarning, match="vertices were disconnected"):
+        theirs = umap.UMAP(transform_mode="graph", **options).fit(small)
+    ours = UMAP(**QUICK, **options).fit(small)
+    assert ((ours.graph_ > 0) != (theirs.graph_ > 0)).nnz == 0
+    wrong = np.isinf(theirs._sigmas)
+    assert 0 < wrong.sum() < 400
+    assert np.isfinite(ours._sigmas).all()
+    np.testing.assert_allclose(ours._sigmas[~wrong], theirs._sigmas[~wrong], rtol=1e-4)
+    np.testing.assert_array_equal(np.isnan(ours.embedding_[:, 0]), np.diff(ours.graph_.indptr) == 0)
+
+
 def test_bandwidths_are_in_the_unit_of_the_rows(small):
     """Rows that float32 cannot hold are searched scaled."""
     plain = UMAP(**QUICK).fit(small)
