@@ -11,6 +11,7 @@ from daskumap.engine.clusters import make_engine
 from daskumap.engine.machine import parse_memory, plan_resources
 from daskumap.errors import ParameterError, StoreError
 from daskumap.kernels.speed import measure_speed
+from daskumap.params import explicit
 from daskumap.pipeline import FIT, steps_of
 from daskumap.planning.plan import Plan
 from daskumap.report.progress import Progress, choose_progress
@@ -22,6 +23,7 @@ from daskumap.store.places import find_place
 from daskumap.store.run import RunStore
 
 
+@explicit
 def fit(
     data: Any,
     run: Any = None,
@@ -176,6 +178,7 @@ def verify(run: Any, *, repair: bool = False) -> dict[str, list[str]]:
     return _with_copy(found.damage, copy)
 
 
+@explicit
 def plan(
     data: Any,
     *,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -15,6 +16,8 @@ from daskumap.pipeline import FIT
 from daskumap.planning.sizes import Sizes
 from daskumap.report.text import assemble, render
 from daskumap.store import schema
+from daskumap.store.graph import read_edges
+from daskumap.store.places import Place
 from daskumap.store.run import RunStore
 
 Array = np.ndarray[Any, Any]
@@ -80,10 +83,7 @@ class Run:
         StoreError
             If the run did not keep them.
         """
-        if schema.INDICES.name in self.store.ledger.freed():
-            raise StoreError(
-                f"The run in {self.path} kept its embedding alone. Fit with keep='model' for the neighbours."
-            )
+        self._refuse_freed(schema.INDICES)
         vertex = self.store.read(schema.VERTEX.name)
         row = np.empty_like(vertex)
         row[vertex] = np.arange(len(vertex))
@@ -92,12 +92,88 @@ class Run:
         indices = self.store.read(schema.INDICES.name)[vertex]
         rows = np.where(indices >= 0, row[np.maximum(indices, 0)], -1)
         distances = self.store.read(schema.DISTANCES.name)[vertex]
+        return rows, self._in_users_unit(distances)
+
+    def graph(self) -> Any:
+        """Return the memberships of all edges, in memory: umap-learn's `graph_`.
+
+        Returns
+        -------
+        scipy.sparse.csr_matrix
+            (n, n) float32, symmetric, in the user's row order, with ascending columns. With `unique` it has
+            the distinct rows alone, in the order of their first occurrence.
+
+        Raises
+        ------
+        StoreError
+            If the run did not keep it.
+        """
+        from scipy.sparse import csr_matrix
+
+        self._refuse_freed(schema.GRAPH)
+        place = self._places()
+        indptr, tails, weights = read_edges(self.store, Sizes(**self.store.about["sizes"]), 0, len(place))
+        heads = np.repeat(place, np.diff(indptr))
+        graph = csr_matrix((weights, (heads, place[tails])), shape=(len(place), len(place)))
+        graph.eliminate_zeros()
+        return graph
+
+    def calibration(self) -> tuple[Array, Array]:
+        """Return rho, the distance to the nearest neighbour, and sigma, the bandwidth, in memory.
+
+        Returns
+        -------
+        rho, sigma
+            (n,) float32 each, in the order of the rows of `graph`; float64 where the search scaled values.
+
+        Raises
+        ------
+        StoreError
+            If the run did not keep them.
+        """
+        self._refuse_freed(schema.RHO)
+        place = self._places()
+        found = []
+        for item in (schema.RHO, schema.SIGMA):
+            values = self.store.read(item.name, 0, len(place))
+            in_order = np.empty_like(values)
+            in_order[place] = values
+            found.append(self._in_users_unit(in_order))
+        return found[0], found[1]
+
+    def inverse(self) -> Array:
+        """Return the place of each row in `graph`, (n,) int64, in memory: with `unique`, copies share one."""
+        if not self.params.get("unique"):
+            return np.arange(self.store.about["sizes"]["rows"])
+        self._refuse_freed(schema.FIRST)
+        return np.unique(self.store.read(schema.FIRST.name), return_inverse=True)[1]
+
+    def _places(self) -> Array:
+        """Return the place of each vertex among the distinct rows in the user's order; twins are left out."""
+        vertex = self.store.read(schema.VERTEX.name)
+        if self.params.get("unique"):
+            vertex = vertex[np.unique(self.store.read(schema.FIRST.name))]
+        place = np.empty_like(vertex)
+        place[vertex] = np.arange(len(vertex))
+        return place
+
+    def _in_users_unit(self, distances: Array) -> Array:
+        """Return distances as of the user's values, in float64 where these were scaled to suit float32."""
         cast = self.store.documents.load(schema.CAST.name)
         unit = cast["exponent"] * cast["degree"]
-        if unit:  # in float64, since rows were scaled where float32 cannot hold such distances
-            with np.errstate(over="ignore"):
-                distances = np.ldexp(distances.astype(np.float64), -unit)
-        return rows, distances
+        if not unit:
+            return distances
+        with np.errstate(over="ignore"):
+            scaled: Array = np.ldexp(distances.astype(np.float64), -unit)
+        return scaled
+
+    def _refuse_freed(self, item: schema.Item) -> None:
+        """Refuse to read what the run did not keep."""
+        if item.name in self.store.ledger.freed():
+            raise StoreError(
+                f"The run in {self.path} kept its embedding alone. Fit with keep='model' for the neighbours "
+                "and their graph."
+            )
 
     def save_picture(self, path: str | Path) -> None:
         """Write the picture of the map to a PNG file."""
@@ -115,6 +191,9 @@ class Run:
     def _stages(self) -> dict[str, Any]:
         return dict(self.store.documents.load(STAGES) or {}) if self.store.ledger.has_begun() else {}
 
+    def __reduce__(self) -> tuple[Callable[[Place], Run], tuple[Place]]:
+        return _reopen, (self.store.place,)
+
     def __repr__(self) -> str:
         sizes = self.store.about["sizes"]
         state = "finished" if self.finished else "unfinished"
@@ -122,3 +201,8 @@ class Run:
 
     def __str__(self) -> str:
         return render(self.report) if self.finished else repr(self)
+
+
+def _reopen(place: Place) -> Run:
+    """Return the run at a place, as from a pickle: which has the place, or the bytes of a run in memory."""
+    return Run(RunStore.open(place, mode="r"))

@@ -36,7 +36,7 @@ from daskumap.sources.nodes import check_stored_spec, public_spec
 from daskumap.store import schema
 from daskumap.store.damage import find_damage
 from daskumap.store.lock import Turn, alone
-from daskumap.store.places import Place, find_enclosing, find_place
+from daskumap.store.places import Place, Temporary, find_enclosing, find_place
 from daskumap.store.run import RunStore, check_same, differences
 
 log = logging.getLogger(__name__)
@@ -126,7 +126,7 @@ def choose_place(
             return find_place(None), None
         log.info("The run store goes to a temporary folder: it needs %d MB.", planned.disk_bytes // 10**6)
     folder = temporary_folder()
-    return find_place(Path(folder.name) / "run.zarr"), folder
+    return Temporary(Path(folder.name) / "run.zarr"), folder
 
 
 def temporary_folder() -> tempfile.TemporaryDirectory[str]:

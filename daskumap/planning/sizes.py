@@ -18,6 +18,8 @@ WIDE_BYTES = 250_000_000
 STATE_ROWS = 1 << 20
 # Row blocks that one task counts, at least: below it a second task costs more than it saves.
 LEAST_BLOCKS = 16
+# Below as many rows umap-learn compares all pairs, and so does one cell (`knn.MAX_PAIRWISE_ROWS`).
+EXACT_ROWS = 4_096
 # Hashes that one task compares: 24 MB of them.
 BUCKET_ROWS = 1 << 20
 
@@ -219,7 +221,7 @@ def _cells(rows: int, columns: int, matrix_product: bool, max_cell_rows: int | N
     """Return the most rows of a cell, and the number of cells."""
     wanted = cell_rows(rows, columns, matrix_product)
     limit = max_cell_rows or 12 * wanted
-    if rows <= min(2 * wanted, limit):
+    if rows <= min(max(2 * wanted, EXACT_ROWS - 1), limit):
         return limit, 1
     return limit, math.ceil(rows / min(wanted, max(64, limit // 4)))
 

@@ -22,6 +22,9 @@ def sizes(rows, columns, memory=4 * GB, workers=1, threads=2, **options):
     [
         # Brute force: about 1,024 rows a cell, more of them as the square root grows; one cell for few rows.
         ({"rows": 1_000, "columns": 10}, {"cells": 1, "sample_rows": 1_000}),
+        ({"rows": 4_095, "columns": 784}, {"cells": 1}),  # exact, as umap-learn is below 4,096 rows
+        ({"rows": 4_096, "columns": 784}, {"cells": 6}),
+        ({"rows": 4_095, "columns": 8, "max_cell_rows": 1_024}, {"cells": 16}),
         ({"rows": 100_000, "columns": 64}, {"cells": 98, "sample_rows": 8_192}),
         ({"rows": 10**8, "columns": 128}, {"cells": 20_000, "sample_rows": 480_000}),
         # NN-descent: few and large ones.
@@ -204,7 +207,7 @@ KNOWN = """
 56 840 100 3 9900 1 1 1 1 8 - 3
   56 56 1 8448 56 1024 56 14285 28 74061019 1024 19 9474074080 188160
 2100 1 15 1 640 64 8 1 1 4 - 3
-  2100 256 3 12288 2100 1024 1024 1000000 3 83333 1024 700 213076720 0
+  2100 256 1 12288 2100 1024 1024 1000000 3 83333 1024 700 213076720 0
 200000 25 15 2 780 16 1 1 1 1 100000 3
   8192 512 196 100000 100000 8192 6250 446000 6250 87109 8192 66667 345118720 0
 1200 1 15 2 6500 64 2 1 1 8 100000 -

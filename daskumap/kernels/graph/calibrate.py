@@ -106,10 +106,10 @@ def calibrate(
                 total += distances[i, j]
         if found == 0:
             continue
-        near = nearest_distance(distances[i], local_connectivity)
-        width = bandwidth(distances[i], near, np.log2(min(found + 1, n_neighbors)))
-        mean = total / (found + 1) if near > 0.0 else mean_distance
-        rho[i] = near
+        # As memberships have it: between two distances rho is not a float32 by itself.
+        rho[i] = nearest_distance(distances[i], local_connectivity)
+        width = bandwidth(distances[i], float(rho[i]), np.log2(min(found + 1, n_neighbors)))
+        mean = total / (found + 1) if rho[i] > 0.0 else mean_distance
         sigma[i] = max(width, MIN_SCALE * mean)
     return rho, sigma
 
