@@ -8,22 +8,36 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from daskumap.api import fit, open, plan, resume, verify
+    from daskumap.api import fit, open, plan, resume, transform, verify
     from daskumap.errors import DaskumapError
     from daskumap.planning.plan import Plan
-    from daskumap.run import Run
+    from daskumap.run import Run, Transformed
 
 __version__ = "0.1.0"
-__all__ = ["DaskumapError", "Plan", "Run", "__version__", "fit", "open", "plan", "resume", "verify"]
+__all__ = [
+    "DaskumapError",
+    "Plan",
+    "Run",
+    "Transformed",
+    "__version__",
+    "fit",
+    "open",
+    "plan",
+    "resume",
+    "transform",
+    "verify",
+]
 
 _MODULES = {
     "DaskumapError": "daskumap.errors",
     "Plan": "daskumap.planning.plan",
     "Run": "daskumap.run",
+    "Transformed": "daskumap.run",
     "fit": "daskumap.api",
     "open": "daskumap.api",
     "plan": "daskumap.api",
     "resume": "daskumap.api",
+    "transform": "daskumap.api",
     "verify": "daskumap.api",
 }
 

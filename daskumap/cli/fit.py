@@ -59,7 +59,7 @@ def run_plan(options: dict[str, Any]) -> None:
     say(str(daskumap.plan(source, **shared.as_params(options))))
 
 
-def _show(result: daskumap.Run, place: str) -> None:
+def _show(result: daskumap.Run | daskumap.Transformed, place: str) -> None:
     """Say what was measured and where the map is, and its picture, which a run without a report lacks."""
     lines = [str(result), "", f"embedding            {place}/embedding"]
     if result.report["measures"]:
