@@ -124,8 +124,8 @@ def refuse_bad_rows(context: Context, receipts: dict[int, Receipt]) -> None:
     if count:
         raise SourceError(
             f"{count:,} of {context.sizes.rows:,} rows are so large that squared distances to them pass "
-            f"float32, 3.4e38; the first: {first}. Divide all rows by a number, those of the fit too, or mend "
-            "these."
+            f"float32, 3.4e38; the first: {first}. Divide all rows by a number, those of the fit "
+            "too, or mend these."
         )
     count, first = _total(receipts, "misplaced")
     if count:

@@ -77,8 +77,8 @@ def _read_block(context: Context, number: int) -> Array:
     known = model.store.ledger.receipt("scan", number)
     if known is not None and known.found["crc32"] != digest_block(model, number, X)["crc32"]:
         raise RunMismatchError(
-            f"Rows {start} to {stop - 1} of {model.source.name} are not those that the run in {model.url} was "
-            "fitted to: values differ, so that new rows would be placed by other ones. Restore them, or fit "
+            f"Rows {start} to {stop - 1} of {model.source.name} are not those that the run in {model.url} "
+            "was fitted to: values differ, and new rows would be placed by other ones. Restore them, or fit "
             "again."
         )
     return X
