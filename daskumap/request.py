@@ -16,7 +16,7 @@ from daskumap.pipeline import kind_of, steps_of
 from daskumap.planning.job import Job
 from daskumap.planning.plan import Plan
 from daskumap.planning.sizes import Resources, Sizes, make_sizes, make_transform_sizes
-from daskumap.runtime.context import Context
+from daskumap.runtime.context import Context, make_context
 from daskumap.sources.base import Source
 from daskumap.sources.find import find
 from daskumap.sources.ingest import as_stored
@@ -44,10 +44,10 @@ class Request:
         """Return the plan, with the input where it is or as it lies in the run store; starts nothing."""
         source = as_stored(self.source.shape, self.source.dtype) if ingested else self.source
         sizes = self.adjust(self._sizes(source, resources))
-        model = None if self.model is None else self.model.job
-        job = Job("", "", source.spec(), self.params, sizes, resources, model)
-        steps = steps_of(kind_of(self.model).pipeline, self.params)
-        return make_plan(Context(job, source, model=self.model), steps)
+        context = make_context(
+            Job("", "", source.spec(), self.params, sizes, resources), source, model=self.model
+        )
+        return make_plan(context, steps_of(kind_of(self.model).pipeline, self.params))
 
     def _sizes(self, source: Source, resources: Resources) -> Sizes:
         if self.model is None:
@@ -57,7 +57,7 @@ class Request:
             self.params.n_neighbors,
             self.params.n_components,
             resources,
-            held_bytes=self.model.sizes.rows * (self.params.n_components * 4 + 1),
+            model_rows=self.model.sizes.rows,
             source_block_rows=source.block_rows,
             source_item_bytes=source.dtype.itemsize,
         )

@@ -28,7 +28,7 @@ from daskumap.planning.plan import Plan
 from daskumap.planning.sizes import Resources, Sizes
 from daskumap.report.progress import Progress
 from daskumap.request import Request
-from daskumap.runtime.context import Context
+from daskumap.runtime.context import Context, make_context
 from daskumap.sources.base import Source
 from daskumap.sources.find import find, open_spec
 from daskumap.sources.ingest import as_stored, ingest
@@ -235,18 +235,16 @@ def open_fit(store: RunStore, request: Request, ingested: bool, resources: Resou
         source = find(store.array(schema.SOURCE.name))
     if not store.place.shared:  # A run store that dies with this process needs no checkpoints.
         params = dataclasses.replace(params, checkpoint_every=params.epochs(source.shape[0]))
-    return make_context(store, source, params, resources, request.model)
+    return context_of(store, source, params, resources, request.model)
 
 
-def make_context(
+def context_of(
     store: RunStore, source: Source, params: Params, resources: Resources, model: Context | None
 ) -> Context:
     """Return the context of a run as its run store describes it."""
     known = store.about
-    sizes = Sizes(**known["sizes"])
-    of_model = None if model is None else model.job
-    job = Job(store.url, known["id"], source.spec(), params, sizes, resources, of_model)
-    return Context(job, source, store, model)
+    job = Job(store.url, known["id"], source.spec(), params, Sizes(**known["sizes"]), resources)
+    return make_context(job, source, store, model)
 
 
 def open_known(store: RunStore, resources: Resources, data: Any = None) -> Context:
@@ -269,7 +267,7 @@ def open_known(store: RunStore, resources: Resources, data: Any = None) -> Conte
     else:
         source = open_input(store, data)
         check_same(store.url, {"source": known["source"]}, {"source": source.identity()})
-    return make_context(store, source, params, resources, open_model_of(store))
+    return context_of(store, source, params, resources, open_model_of(store))
 
 
 def open_model_of(store: RunStore) -> Context | None:
@@ -322,10 +320,7 @@ def open_model(store: RunStore, params: Params | None = None, source: Source | N
         source = open_copy(store) if copied else open_input(store, None)
         if not copied:
             check_same(store.url, {"source": store.about["source"]}, {"source": source.identity()})
-    context = make_context(store, source, params, Resources(1), None)
-    # Rows are read once, and not kept: what a worker holds is planned for the new ones.
-    sizes = dataclasses.replace(context.sizes, cache_bytes=0)
-    return Context(dataclasses.replace(context.job, sizes=sizes), source, store)
+    return context_of(store, source, params, Resources(1), None)
 
 
 def open_to_look(store: RunStore) -> Context:
@@ -340,7 +335,7 @@ def open_to_look(store: RunStore) -> Context:
     if known["spec"] is None and schema.SOURCE.name not in store.ledger.freed():
         refuse_uncopied(store)
     source = as_stored(tuple(known["source"]["shape"]), np.dtype(known["source"]["dtype"]))
-    return make_context(store, source, params, Resources(1), open_model_of(store))
+    return context_of(store, source, params, Resources(1), open_model_of(store))
 
 
 def open_input(store: RunStore, data: Any) -> Source:

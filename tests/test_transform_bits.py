@@ -1,4 +1,4 @@
-"""A new row's place depends on the row, the model and the seed: on no other row, and on nothing of the machine."""
+"""A new row's place depends on the row, the model and the seed: no other row, and nothing of the machine."""
 
 import dataclasses
 import multiprocessing
@@ -32,13 +32,15 @@ STEPS = [step.name for step, _ in TRANSFORM]
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """A run of 3,000 rows on disk; 600 new ones, of which some are equal, and some were fitted; their places."""
+    """A run of 3,000 rows on disk; 600 new ones, some of them equal, some fitted; and their places."""
     rows = uneven_clusters(3500, 16, 12, seed=3).rows()
     new = np.concatenate([rows[3000:], rows[:90], rows[3000:3010]])
     place = tmp_path_factory.mktemp("model") / "run.zarr"
     run = daskumap.fit(rows[:3000], place, **FIT)
     assert run.store.documents.load("facts/cells")["cells"] > 3
-    return SimpleNamespace(run=run, place=place, rows=rows, new=new, expected=result(run.transform(new, **QUIET)))
+    return SimpleNamespace(
+        run=run, place=place, rows=rows, new=new, expected=result(run.transform(new, **QUIET))
+    )
 
 
 def result(transformed):
@@ -137,7 +139,9 @@ def processes():
 
 def test_other_processes(model, tmp_path, write, processes):
     source = write(model.new, chunks=(64, 16))
-    made = daskumap.open(model.place).transform(source, tmp_path / "out.zarr", client=processes, progress=False)
+    made = daskumap.open(model.place).transform(
+        source, tmp_path / "out.zarr", client=processes, progress=False
+    )
     check(result(made), model.expected)
 
 

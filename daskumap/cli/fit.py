@@ -23,7 +23,9 @@ def add_commands(commands: Any) -> None:
     transform = commands.add_parser("transform", help="place new rows into the map of a finished run")
     transform.add_argument("run", help="path or URL of the run store that the map is in")
     transform.add_argument("source", help="path or URL of a Zarr array (m, D) with the columns of the fit's")
-    transform.add_argument("out", help="path or URL of the result; an unfinished one of the same rows goes on")
+    transform.add_argument(
+        "out", help="path or URL of the result; an unfinished one of the same rows goes on"
+    )
     shared.add_machine(transform)
     shared.add_driver(transform)
     transform.add_argument("--restart", action="store_true", help="delete what is in OUT, and start over")

@@ -222,29 +222,32 @@ def make_transform_sizes(
     n_components: int,
     resources: Resources,
     *,
-    held_bytes: int,
+    model_rows: int,
     source_block_rows: int = 1,
     source_item_bytes: int = 4,
 ) -> Sizes:
     """Fix the sizes of a transform: as of a fit of the new rows, but for blocks as large as memory allows.
 
-    Each row block reads the cells of the model that its rows are near, so that few blocks read little.
+    Each row block reads the cells of the model that its rows are near, so that few blocks read little. Where
+    one worker can hold the rows of the model and the new ones in a quarter of its memory, it reads them once.
 
     Parameters
     ----------
-    held_bytes
-        What each worker holds of the model.
+    model_rows
+        Rows that were fitted, whose positions each worker holds.
 
-    >>> make_transform_sizes(10_000, 784, 15, 2, Resources(4 * 10**9, 1, 2), held_bytes=0).row_block
+    >>> make_transform_sizes(10_000, 784, 15, 2, Resources(4 * 10**9, 1, 2), model_rows=60_000).row_block
     5000
     """
     made = make_sizes(rows, columns, n_neighbors, n_components, resources)
-    free = resources.memory - resources.reserved - held_bytes
-    budget = max(32_000_000, free // resources.threads)
+    free = resources.memory - resources.reserved - model_rows * (4 * n_components + 1)
+    held = (model_rows + rows) * columns * 4
+    cache = held if resources.workers == 1 and held <= free // 4 else 0
+    budget = max(32_000_000, (free - cache) // resources.threads)
     row_bytes, target = columns * (4 + source_item_bytes), min(2 * BLOCK_BYTES, budget // 10)
     block = _row_block(rows, row_bytes, target, resources.slots, source_block_rows)
     window = max(1, min(2 * BLOCK_BYTES, budget // 4) // (columns * 8))
-    return replace(made, row_block=block, window_rows=window, cache_bytes=0)
+    return replace(made, row_block=block, window_rows=window, cache_bytes=cache)
 
 
 def _cells(rows: int, columns: int, matrix_product: bool, max_cell_rows: int | None) -> tuple[int, int]:

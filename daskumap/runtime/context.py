@@ -392,6 +392,18 @@ class Context:
         return self._fact(schema.ORDER, {name: expected})[name]
 
 
+def make_context(
+    job: Job, source: Source, store: RunStore | None = None, model: Context | None = None
+) -> Context:
+    """Return the context of a job; where that keeps new rows, those of the model are kept too."""
+    if model is None:
+        return Context(job, source, store)
+    sizes = dataclasses.replace(model.sizes, cache_bytes=job.sizes.cache_bytes)
+    of_model = dataclasses.replace(model.job, sizes=sizes)
+    kept = Context(of_model, model.source, model.store)
+    return Context(dataclasses.replace(job, model=of_model), source, store, kept)
+
+
 def open_context(job: Job) -> Context:
     """Open a run that is reached by its place, with a source that is reached by its spec or lies in there."""
     from daskumap.sources.find import find, open_spec

@@ -239,12 +239,13 @@ REACH = Fact("facts/reach", RESULT)  # level, cells (a probe's, on average), rec
 TYPICAL = Array("typical", SCRATCH, "float32", ("quantile",))
 REACHED = Array("reached/cells", SCRATCH, "int32", ("row", "reach"))
 REACHED_BY = Array("reached/blocks", SCRATCH, "uint8", ("block", "model cell"))
+# A batch holds "rows", or "ids" where the one worker holds all rows.
 GATHERED = Exchange(
     "gathered",
     SCRATCH,
     "model block",
     "piece of a cell",
-    {"rows": ("metric", "column"), "vertices": ("int64", "")},
+    {"rows": ("metric", "column"), "ids": ("int64", ""), "vertices": ("int64", "")},
 )
 FIT_DISTANCE = Array("fit_distance", RESULT, "float32", ("row",))
 

@@ -20,6 +20,11 @@ def pieces_of(context: Context) -> Array:
     return np.append(np.concatenate(parts), starts[-1]).astype(np.int64)
 
 
+def gathered_column(context: Context) -> str:
+    """Return what is gathered of the model's rows: themselves, or their ids where they are held."""
+    return "ids" if context.model.rows.held else "rows"
+
+
 def largest_piece(context: Context) -> int:
     """Return the most rows of a piece."""
     return int(np.diff(pieces_of(context)).max())

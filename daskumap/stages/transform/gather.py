@@ -1,6 +1,7 @@
 """Gather: the training rows of the cells that any new row reaches, brought together cell by cell.
 
-The model has its rows where the fit read them, in the order of their source.
+The model has its rows where the fit read them, in the order of their source. What is written is the row
+itself, or its id where the one worker holds all rows.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from daskumap.planning import costs
 from daskumap.planning.stage import Receipt, Stage, Step
 from daskumap.runtime.context import Context
 from daskumap.stages.shared.checks import digest_block
-from daskumap.stages.shared.pieces import gathered_rows, pieces_of
+from daskumap.stages.shared.pieces import gathered_column, gathered_rows, pieces_of
 from daskumap.store import schema
 
 Array = np.ndarray[Any, Any]
@@ -23,7 +24,7 @@ Array = np.ndarray[Any, Any]
 def plan_gather(context: Context) -> Stage:
     """Plan one task a row block of the model."""
     model, s = context.model, context.model.sizes
-    rows, row_bytes = gathered_rows(context), model.row_bytes + 8
+    rows, row_bytes = gathered_rows(context), (8 if model.rows.held else model.row_bytes) + 8
     return Stage(
         task=gather_task,
         tasks=s.row_blocks,
@@ -48,9 +49,11 @@ def gather_task(context: Context, number: int) -> Receipt:
     wanted = context.held("wanted cells", lambda: _wanted_cells(context))
     rows = np.flatnonzero(wanted[cells])
     rows = rows[np.argsort(vertices[rows])]
+    offsets = np.searchsorted(vertices[rows], context.held("pieces", lambda: pieces_of(context)))
+    column = gathered_column(context)
     X = _read_block(context, number) if len(rows) else np.empty((0, model.sizes.columns), model.metric.dtype)
-    offsets = np.searchsorted(vertices[rows], pieces_of(context))
-    context.send(schema.GATHERED, number, offsets, rows=X[rows], vertices=vertices[rows])
+    sent = {"vertices": vertices[rows], column: start + rows if column == "ids" else X[rows]}
+    context.send(schema.GATHERED, number, offsets, **sent)
     return Receipt(len(rows))
 
 

@@ -23,7 +23,7 @@ from daskumap.planning import costs, memory
 from daskumap.planning.stage import Receipt, Stage, Step
 from daskumap.runtime.context import Context
 from daskumap.runtime.listen import tell
-from daskumap.stages.shared.pieces import gathered_rows, largest_piece, pieces_of
+from daskumap.stages.shared.pieces import gathered_column, gathered_rows, largest_piece, pieces_of
 from daskumap.store import schema
 
 Array = np.ndarray[Any, Any]
@@ -211,12 +211,14 @@ def read_cells(context: Context, starts: Array, queries: Queries) -> Iterator[tu
         last = min(first + step, len(owners))
         if not wanted[first:last].any():
             continue
-        reader = context.reader(schema.GATHERED, first, last)
+        column = gathered_column(context)
+        reader = context.reader(schema.GATHERED, first, last, "vertices", column)
         sizes = np.sum([np.diff(table) for table in reader.offsets], axis=0)
         for start, stop in windows(sizes, wanted[first:last], context.sizes.window_rows):
             records = reader.read(first + start, first + stop)
             order = np.argsort(records["vertices"])
-            vertices, rows = records["vertices"][order], records["rows"][order]
+            vertices, rows = records["vertices"][order], records[column][order]
+            rows = context.model.rows.gather(rows) if column == "ids" else rows
             ends = np.cumsum(sizes[start:stop])
             for piece, end, size in zip(
                 range(first + start, first + stop), ends, sizes[start:stop], strict=True
@@ -246,5 +248,5 @@ PLACE = Step(
     plan_place,
     reads=(schema.SOURCE, schema.REACH, schema.REACHED, schema.GATHERED, schema.TYPICAL),
     writes=(schema.EMBEDDING, schema.FIT_DISTANCE),
-    model=(schema.CELL_STARTS, schema.VERTEX, schema.EMBEDDING, schema.MEAN_DISTANCE),
+    model=(schema.SOURCE, schema.CELL_STARTS, schema.VERTEX, schema.EMBEDDING, schema.MEAN_DISTANCE),
 )
