@@ -22,6 +22,7 @@ from daskumap.session import (
     open_to_look,
     resume_run,
     steps_in,
+    without_init,
 )
 from daskumap.store import schema
 from daskumap.store.lock import alone
@@ -112,7 +113,7 @@ def fit(
         engine.close()
     # Rows in memory that are in no run store stay with a run that keeps its model.
     held = request.params.keep != "embedding" and not store.has(schema.SOURCE.name)
-    return Run(store, request.params, request.source if held else None)
+    return Run(store, without_init(request.params), request.source if held else None)
 
 
 def transform(
