@@ -160,9 +160,7 @@ def transform(
     SourceError, ParameterError, PlanError, RunMismatchError, StoreError, TaskError, ClusterError
         Each says what was seen, what is allowed and what to do.
     """
-    if not isinstance(run, Run):
-        run = Run(RunStore.open(find_place(run), mode="r"))
-    return run.transform(
+    return _as_run(run).transform(
         data,
         out,
         client=client,
@@ -248,6 +246,7 @@ def verify(run: Any, *, repair: bool = False) -> dict[str, list[str]]:
 
 def plan(
     data: Any,
+    run: Run | str | Path | None = None,
     *,
     memory: str | int | None = None,
     workers: int = 1,
@@ -256,10 +255,12 @@ def plan(
     calibrate: bool = True,
     **params: Any,
 ) -> Plan:
-    """Plan a fit from metadata; starts nothing. Arguments as in `fit`; `print` the result.
+    """Plan a fit from metadata, or a transform; starts nothing. Arguments as in `fit`; `print` the result.
 
     Parameters
     ----------
+    run
+        A finished run, to plan the transform of the data into its map.
     workers, threads
         Worker processes, and threads of each.
     calibrate
@@ -271,7 +272,12 @@ def plan(
     PlanError
         If the run cannot fit, with the setting to change.
     """
-    request = make_request(data, params, partitions)
+    if run is None:
+        request = make_request(data, params, partitions)
+    elif params or partitions is not None:
+        raise ParameterError("A transform has the parameters of its run. Leave out all but data and run.")
+    else:
+        request = _as_run(run).request(data)
     result = request.plan(plan_resources(memory, workers, threads), ingested=request.source.spec() is None)
     result.check()
     return dataclasses.replace(result, speed=measure_speed()) if calibrate else result
@@ -286,6 +292,10 @@ def open(path: str | Path) -> Any:
         If there is none.
     """
     return view(RunStore.open(find_place(path), mode="r"))
+
+
+def _as_run(run: Run | str | Path) -> Run:
+    return run if isinstance(run, Run) else Run(RunStore.open(find_place(run), mode="r"))
 
 
 def _with_copy(damage: dict[str, list[str]], copy: list[str]) -> dict[str, list[str]]:

@@ -17,7 +17,7 @@ from daskumap.pipeline import Kind, kind_of
 from daskumap.planning.sizes import Sizes
 from daskumap.report.progress import Progress, choose_progress
 from daskumap.report.text import assemble, render
-from daskumap.request import make_transform_request
+from daskumap.request import Request, make_transform_request
 from daskumap.session import fit_request, open_model
 from daskumap.sources.base import Source
 from daskumap.store import schema
@@ -125,10 +125,8 @@ class Run(View):
         trust_input: bool = False,
     ) -> Transformed:
         """Place new rows into the map, out of core: see `daskumap.transform`."""
-        shown = choose_progress(progress)
-        model = open_model(self.store, self._params, self._source)
-        request = make_transform_request(data, model)
-        rows = max(request.source.shape[0], model.sizes.rows)
+        shown, request = choose_progress(progress), self.request(data)
+        rows = max(request.source.shape[0], self.store.about["sizes"]["rows"])
         engine = make_engine(client, parse_memory(memory), threads, rows)
         try:
             if not (engine.local or self.store.place.shared):
@@ -139,6 +137,10 @@ class Run(View):
             return Transformed(fit_request(request, out, engine, shown, restart, take_over, trust_input))
         finally:
             engine.close()
+
+    def request(self, data: Any) -> Request:
+        """Return what a transform of new rows asks for, checked against the rows that were fitted."""
+        return make_transform_request(data, open_model(self.store, self._params, self._source))
 
     def knn(self) -> tuple[Array, Array]:
         """Return the neighbours of all rows in the user's row order, in memory.

@@ -1,5 +1,8 @@
 """Transform: what it promises and refuses, and how good the places of new rows are."""
 
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+
 import numpy as np
 import pytest
 import zarr
@@ -10,7 +13,7 @@ from sklearn.neighbors import KNeighborsClassifier
 import daskumap
 from daskumap.cli.main import main
 from daskumap.engine.sequential import SequentialEngine
-from daskumap.errors import ParameterError, RunMismatchError, SourceError, StoreError
+from daskumap.errors import ParameterError, PlanError, RunMismatchError, SourceError, StoreError
 from daskumap.testing.datasets import digits
 from daskumap.testing.faults import FailingEngine, Fault
 
@@ -260,4 +263,38 @@ def test_the_command(small, write, tmp_path, capsys):
     assert '"transform.place": 1' in capsys.readouterr().out
     assert main(["verify", out]) == 0
     assert main(["report", out]) == 0
+    capsys.readouterr()
+    assert main(["plan", new, "--run", run]) == 0
+    assert "into the map of 350 rows" in capsys.readouterr().out
     assert main(["resume", out, "--quiet"]) == 0
+
+
+# What it takes.
+
+
+def transform_apart(place, new, out, memory):
+    return daskumap.transform(place, new, out, memory=memory, **QUIET).report["steps"]
+
+
+@pytest.mark.parametrize("memory", [None, "560MB"])
+def test_memory_is_as_planned(clustered, tmp_path, memory):
+    """In a process without what other tests left in memory; with little, rows of the model are not held."""
+    place, out = tmp_path / "run.zarr", tmp_path / "out.zarr"
+    rows = np.repeat(clustered, 4, axis=1)
+    daskumap.fit(rows[:5000], place, **FIT)
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        steps = process.submit(transform_apart, place, rows[5000:], out, memory).result()
+    assert list(steps) == ["transform.reach", "transform.scan", "transform.gather", "transform.place"]
+    assert all(0 < step["peak_bytes"] <= step["projected_bytes"] for step in steps.values())
+
+
+def test_the_plan_of_few_rows_is_small(run, small):
+    """Few rows reach few cells, of which alone rows are gathered; and a plan starts nothing."""
+    few, many = (daskumap.plan(small[:n], run, memory="1GB", calibrate=False) for n in (1, 400))
+    assert few.disk_bytes < many.disk_bytes
+    assert "into the map of 350 rows" in str(few)
+    assert [stage.tasks for stage in few.stages] == [1] * 4
+    with pytest.raises(ParameterError, match="A transform has the parameters of its run"):
+        daskumap.plan(small, run, n_neighbors=5)
+    with pytest.raises(PlanError, match=r"Stage 'transform\.\w+' needs .* memory is 0\.30 GB"):
+        run.transform(small, memory="300MB", **QUIET)

@@ -17,10 +17,14 @@ import daskumap
 from daskumap.engine.sequential import SequentialEngine
 from daskumap.engine.threads import ThreadsEngine
 from daskumap.errors import TaskError
+from daskumap.kernels.cells.join import LEVELS
+from daskumap.kernels.cells.slices import join_cells
 from daskumap.pipeline import TRANSFORM
 from daskumap.report.progress import Silent
 from daskumap.request import make_transform_request
 from daskumap.session import fit_request, open_model
+from daskumap.stages.cells import order
+from daskumap.stages.cells.choose import Choice
 from daskumap.testing.datasets import uneven_clusters
 from daskumap.testing.faults import FailingEngine, Fault, Kill, ShufflingEngine
 
@@ -157,6 +161,27 @@ def test_any_metric(model, metric):
     check(result(run.transform(model.new[7:8], **QUIET)), expected[7:8])
     check(result(run.transform(model.new[59::-1], **QUIET)), expected[::-1])
     check(run.transform(model.rows[:30], **QUIET).embedding[:], run.embedding[:30])
+
+
+def test_bits(model):
+    rows, new = ((rows > 0).astype(np.uint8) for rows in (model.rows[:600], model.new[:60]))
+    run = daskumap.fit(rows, metric="bit_hamming", **FIT)
+    expected = result(run.transform(new, **QUIET))
+    check(result(run.transform(new[7:8].astype(np.float64), **QUIET)), expected[7:8])
+
+
+def test_wide_cells(model, monkeypatch):
+    """New rows are compared with small cells of a run that searched wide ones."""
+    monkeypatch.setattr(
+        order,
+        "choose_cells",
+        lambda context, probes, members: Choice(join_cells(members[0], 900), 6, np.ones(LEVELS)),
+    )
+    run = daskumap.fit(model.rows[:3000], **FIT)
+    assert run.store.documents.load("facts/order")["wide"] > 1
+    expected = result(run.transform(model.new, **QUIET))
+    check(result(run.transform(model.new[40:45], **QUIET)), expected[40:45])
+    check(expected[500:590, :2], run.embedding[:90])
 
 
 @pytest.mark.parametrize("n_components", [1, 3, 5])

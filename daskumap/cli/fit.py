@@ -45,6 +45,7 @@ def add_commands(commands: Any) -> None:
     plan = commands.add_parser("plan", help="say what a fit would do; starts nothing")
     shared.add_input(plan)
     plan.add_argument("--workers", type=int, default=1, help="worker processes")
+    plan.add_argument("--run", help="plan the transform of SOURCE into the map of this run")
     plan.set_defaults(command=run_plan)
 
 

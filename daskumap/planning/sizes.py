@@ -244,9 +244,10 @@ def make_transform_sizes(
     held = (model_rows + rows) * columns * 4
     cache = held if resources.workers == 1 and held <= free // 4 else 0
     budget = max(32_000_000, (free - cache) // resources.threads)
-    row_bytes, target = columns * (4 + source_item_bytes), min(2 * BLOCK_BYTES, budget // 10)
+    row_bytes = columns * (4 + source_item_bytes) + memory.transform_row(n_neighbors, n_components)
+    target = min(2 * BLOCK_BYTES, budget // 8)
     block = _row_block(rows, row_bytes, target, resources.slots, source_block_rows)
-    window = max(1, min(2 * BLOCK_BYTES, budget // 4) // (columns * 8))
+    window = max(1, min(2 * BLOCK_BYTES, budget // 8) // (columns * 8))
     return replace(made, row_block=block, window_rows=window, cache_bytes=cache)
 
 

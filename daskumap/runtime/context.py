@@ -21,6 +21,7 @@ from daskumap.kernels.metrics import metric as metrics
 from daskumap.kernels.neighbors.join import SEEDS
 from daskumap.kernels.random import stream_key
 from daskumap.params import Params
+from daskumap.planning import memory
 from daskumap.planning.job import Job
 from daskumap.planning.sizes import Resources, Sizes
 from daskumap.planning.stage import Output, Stage
@@ -43,8 +44,6 @@ Held = TypeVar("Held")
 STILL = Move().as_dict()
 # Along these dimensions a chunk holds one; along those that are not named here or in `chunk_of`, all.
 SINGLE = ("block", "bundle")
-# Cells that a new row is compared with, at most.
-MOST_CELLS = 32
 
 
 class UndeclaredError(AssertionError):
@@ -330,7 +329,7 @@ class Context:
         if dim.startswith("model "):
             return self.model.extent(dim.removeprefix("model "))
         if dim == "reach":
-            return min(MOST_CELLS, self.model.cells)
+            return min(memory.MOST_CELLS, self.model.cells)
         return {
             "": 0,
             "row": s.rows,
