@@ -121,6 +121,7 @@ def transform(
     data: Any,
     out: Any = None,
     *,
+    fitted: Any = None,
     client: Any = None,
     memory: str | int | None = None,
     threads: int | None = None,
@@ -145,6 +146,8 @@ def transform(
     out
         Path or URL of the result's run store, or a Zarr store. An unfinished transform of the same rows that
         is there goes on. None: in memory or a temporary folder, as of `fit`.
+    fitted
+        Path or URL of the rows that were fitted. None: what the run names, as in `resume`.
     client, memory, threads, progress, restart, take_over, trust_input
         As in `fit`; `restart` is about the transform that is in `out`.
 
@@ -163,6 +166,7 @@ def transform(
     return _as_run(run).transform(
         data,
         out,
+        fitted=fitted,
         client=client,
         memory=memory,
         threads=threads,

@@ -116,6 +116,7 @@ class Run(View):
         data: Any,
         out: Any = None,
         *,
+        fitted: Any = None,
         client: Any = None,
         memory: str | int | None = None,
         threads: int | None = None,
@@ -125,7 +126,7 @@ class Run(View):
         trust_input: bool = False,
     ) -> Transformed:
         """Place new rows into the map, out of core: see `daskumap.transform`."""
-        shown, request = choose_progress(progress), self.request(data)
+        shown, request = choose_progress(progress), self.request(data, fitted)
         rows = max(request.source.shape[0], self.store.about["sizes"]["rows"])
         engine = make_engine(client, parse_memory(memory), threads, rows)
         try:
@@ -138,9 +139,9 @@ class Run(View):
         finally:
             engine.close()
 
-    def request(self, data: Any) -> Request:
+    def request(self, data: Any, fitted: Any = None) -> Request:
         """Return what a transform of new rows asks for, checked against the rows that were fitted."""
-        return make_transform_request(data, open_model(self.store, self._params, self._source))
+        return make_transform_request(data, open_model(self.store, self._params, self._source, fitted))
 
     def knn(self) -> tuple[Array, Array]:
         """Return the neighbours of all rows in the user's row order, in memory.

@@ -290,13 +290,17 @@ def open_model_of(store: RunStore) -> Context | None:
     return model
 
 
-def open_model(store: RunStore, params: Params | None = None, source: Source | None = None) -> Context:
+def open_model(
+    store: RunStore, params: Params | None = None, source: Source | None = None, fitted: Any = None
+) -> Context:
     """Return the context of a finished run, to place new rows into its map.
 
     Parameters
     ----------
     params, source
         Where this process fitted the run: a function as metric, and rows that only it has.
+    fitted
+        Path or URL of the rows that were fitted, as the caller names it; None for what the run store says.
 
     Raises
     ------
@@ -315,11 +319,11 @@ def open_model(store: RunStore, params: Params | None = None, source: Source | N
         )
     compare_versions(store, finished=True)
     params = known_params(store) if params is None else params
-    if source is None:
+    if source is None or fitted is not None:
         copied = store.about["spec"] is None
-        source = open_copy(store) if copied else open_input(store, None)
+        source = open_copy(store) if copied else open_input(store, fitted)
         if not copied:
-            check_same(store.url, {"source": store.about["source"]}, {"source": source.identity()})
+            refuse_other_rows(store, source)
     return context_of(store, source, params, Resources(1), None)
 
 
@@ -336,6 +340,23 @@ def open_to_look(store: RunStore) -> Context:
         refuse_uncopied(store)
     source = as_stored(tuple(known["source"]["shape"]), np.dtype(known["source"]["dtype"]))
     return context_of(store, source, params, Resources(1), open_model_of(store))
+
+
+def refuse_other_rows(store: RunStore, source: Source) -> None:
+    """Refuse rows that are surely not those of a model: they may have moved; each block is compared later.
+
+    Raises
+    ------
+    RunMismatchError
+        Listing what differs.
+    """
+    known, now = store.about["source"], source.identity()
+    parts = ("shape", "dtype", "rows")
+    check_same(
+        store.url,
+        {"source": {part: known[part] for part in parts}},
+        {"source": {part: now[part] for part in parts}},
+    )
 
 
 def open_input(store: RunStore, data: Any) -> Source:

@@ -174,6 +174,19 @@ def test_an_input_that_has_changed(write, small, tmp_path):
         daskumap.transform(tmp_path / "run.zarr", small[350:], **QUIET)
 
 
+def test_an_input_that_the_caller_names(write, small, tmp_path):
+    """Where it was moved, or where the run store's word does not do."""
+    path, place = write(small[:350]), tmp_path / "run.zarr"
+    expected = daskumap.fit(path, place, **FIT).transform(small[350:], **QUIET).embedding[:]
+    moved = path.rename(tmp_path / "moved.zarr")
+    with pytest.raises(SourceError):
+        daskumap.transform(place, small[350:], **QUIET)
+    found = daskumap.transform(place, small[350:], fitted=moved, **QUIET)
+    np.testing.assert_array_equal(found.embedding[:], expected)
+    with pytest.raises(RunMismatchError, match=r"rows was .* and is now"):
+        daskumap.transform(place, small[350:], fitted=write(small[50:]), **QUIET)
+
+
 def test_rows_in_memory_stay_with_the_run():
     """A run that keeps its model keeps the rows; they are compared with those that were fitted."""
     rows = np.random.default_rng(0).normal(size=(300, 4)).astype("f4")

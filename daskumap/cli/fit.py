@@ -26,6 +26,9 @@ def add_commands(commands: Any) -> None:
     transform.add_argument(
         "out", help="path or URL of the result; an unfinished one of the same rows goes on"
     )
+    transform.add_argument(
+        "--fitted", help="path or URL of the rows that were fitted; default: what RUN names"
+    )
     shared.add_machine(transform)
     shared.add_driver(transform)
     transform.add_argument("--restart", action="store_true", help="delete what is in OUT, and start over")
