@@ -25,6 +25,11 @@ from daskumap.store.run import RunStore
 
 Array = np.ndarray[Any, Any]
 
+PLACED = (
+    "{rows:,} rows placed in {epochs} epochs: {known:,} equal a fitted row, {alone:,} have no neighbour,\n"
+    "{unlike:,} are farther from their neighbours than any fitted row"
+)
+
 
 class View:
     """A run store as its user sees it, of a fit or of a transform."""
@@ -196,6 +201,17 @@ class Transformed(View):
         """
         self.embedding  # noqa: B018, raises where there is none yet
         return self.store.array(schema.FIT_DISTANCE.name)
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """What was done: `placed`, how many rows lie where, by how many epochs; `reach`; and each stage."""
+        facts = {name: self.store.documents.load(f"facts/{name}") for name in ("placed", "reach")}
+        return {**super().report, **(facts if self.finished else {})}
+
+    def __str__(self) -> str:
+        if not self.finished:
+            return repr(self)
+        return PLACED.format(**self.report["placed"]) + "\n\n" + super().__str__()
 
 
 def view(store: RunStore) -> Run | Transformed:

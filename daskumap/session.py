@@ -427,7 +427,8 @@ def is_finished(store: RunStore) -> bool:
         return False
     step = kind_of(store.about["model"]).publishes
     written = store.ledger.records(step.name)
-    return not any(find_damage(store, item.name, True, written) for item in step.writes)
+    arrays = (item.name for item in step.writes if isinstance(item, schema.Array))
+    return not any(find_damage(store, name, True, written) for name in arrays)
 
 
 def say_finished(store: RunStore) -> None:

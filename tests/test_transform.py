@@ -61,8 +61,12 @@ def test_new_rows_lie_among_their_own(data, least, accuracy):
 
 def test_rows_unlike_any_are_flagged(small, run):
     usual = run.transform(small[350:], **QUIET).fit_distance[:]
-    far = run.transform(small[350:] + 100, **QUIET).fit_distance[:]
-    assert (far == 1).all()
+    placed = run.transform(np.concatenate([small[350:] + 100, small[:7]]), **QUIET)
+    assert placed.report["placed"] == {"rows": 57, "epochs": 6, "known": 7, "alone": 0, "unlike": 50}
+    assert str(placed).startswith(
+        "57 rows placed in 6 epochs: 7 equal a fitted row, 0 have no neighbour,\n50 "
+    )
+    assert (placed.fit_distance[:50] == 1).all()
     assert 0.2 < usual.mean() < 0.8
     again = run.transform(small[:350], **QUIET).fit_distance[:]
     assert again.mean() < 0.5

@@ -248,6 +248,7 @@ GATHERED = Exchange(
     {"rows": ("metric", "column"), "ids": ("int64", ""), "vertices": ("int64", "")},
 )
 FIT_DISTANCE = Array("fit_distance", RESULT, "float32", ("row",))
+PLACED = Fact("facts/placed", RESULT)  # rows, epochs, known, alone, unlike
 
 # What other tools read, by name: what the records of the tasks that write it call its crc32.
 PUBLIC = {EMBEDDING.name: "crc32", FIT_DISTANCE.name: "fit_distance_crc32"}

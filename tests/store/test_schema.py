@@ -27,7 +27,7 @@ NEW_STEPS = [step for step, _ in TRANSFORM]
 BROUGHT = (schema.SOURCE, schema.INIT)
 # What no step reads: it is for the user, and `CELLS` for plans.
 UNREAD = (schema.MEASURES, schema.PICTURE, schema.CELLS)
-NEW_UNREAD = (schema.EMBEDDING, schema.FIT_DISTANCE)
+NEW_UNREAD = (schema.EMBEDDING, schema.FIT_DISTANCE, schema.PLACED)
 # Of arrays that tasks make themselves, since only they know how many there are.
 MADE = ("micro-cell", "bound", "cell bound", "group bound")
 

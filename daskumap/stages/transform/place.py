@@ -65,6 +65,7 @@ def plan_place(context: Context) -> Stage:
         work=s.rows * cells * model.sizes.rows / model.cells * costs.distance_ns(s.columns) * 1e-9
         + s.rows * (PLACED * d / 2 + MERGED * cells * k),
         products=not model.metric.uses_descent,
+        conclude=keep_placed,
     )
 
 
@@ -108,8 +109,15 @@ def place_task(context: Context, number: int) -> Receipt:
             "fit_distance_crc32": zlib.crc32(fit_distance.tobytes()),
             "known": int(np.count_nonzero(distances[:, 0] == 0.0)),
             "alone": int(np.count_nonzero(ids[:, 0] < 0)),
+            "unlike": int(np.count_nonzero(fit_distance == 1.0)),
         },
     )
+
+
+def keep_placed(context: Context, receipts: dict[int, Receipt]) -> None:
+    """Keep how many rows equal a fitted one, have no neighbour, and are farther from theirs than any is."""
+    counts = {name: Receipt.total(receipts, name) for name in ("known", "alone", "unlike")}
+    context.save_fact(schema.PLACED, {"rows": context.sizes.rows, "epochs": epochs(context), **counts})
 
 
 def epochs(context: Context) -> int:
@@ -250,6 +258,6 @@ PLACE = Step(
     "transform.place",
     plan_place,
     reads=(schema.SOURCE, schema.REACH, schema.REACHED, schema.GATHERED, schema.TYPICAL),
-    writes=(schema.EMBEDDING, schema.FIT_DISTANCE),
+    writes=(schema.EMBEDDING, schema.FIT_DISTANCE, schema.PLACED),
     model=(schema.SOURCE, schema.CELL_STARTS, schema.VERTEX, schema.EMBEDDING, schema.MEAN_DISTANCE),
 )
