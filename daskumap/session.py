@@ -32,7 +32,7 @@ from daskumap.runtime.context import Context, make_context
 from daskumap.sources.base import Source
 from daskumap.sources.find import find, open_spec
 from daskumap.sources.ingest import as_stored, ingest
-from daskumap.sources.nodes import check_stored_spec, public_spec
+from daskumap.sources.nodes import check_stored_spec, is_near, public_spec
 from daskumap.store import schema
 from daskumap.store.damage import find_damage
 from daskumap.store.lock import Turn, alone
@@ -281,6 +281,12 @@ def open_model_of(store: RunStore) -> Context | None:
     known = store.about["model"]
     if known is None:
         return None
+    if not is_near(known["url"], store.url):
+        raise StoreError(
+            f"{store.url} names {known['url']} as the run whose map it is on: another protocol or host than "
+            "its own, which is not contacted on the word of a run store. Name it: daskumap.transform(run, "
+            "data, out)."
+        )
     model = open_model(RunStore.open(find_place(known["url"]), mode="r"))
     if model.job.id != known["id"]:
         raise StoreError(

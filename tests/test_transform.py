@@ -14,6 +14,8 @@ import daskumap
 from daskumap.cli.main import main
 from daskumap.engine.sequential import SequentialEngine
 from daskumap.errors import ParameterError, PlanError, RunMismatchError, SourceError, StoreError
+from daskumap.store.places import find_place
+from daskumap.store.run import RunStore
 from daskumap.testing.datasets import digits
 from daskumap.testing.faults import FailingEngine, Fault
 
@@ -284,6 +286,19 @@ def test_the_command(small, write, tmp_path, capsys):
     assert main(["plan", new, "--run", run]) == 0
     assert "into the map of 350 rows" in capsys.readouterr().out
     assert main(["resume", out, "--quiet"]) == 0
+
+
+@pytest.mark.parametrize(
+    "url", ["s3://elsewhere/run.zarr", "http://elsewhere/run.zarr", "file:///a::s3://b/c"]
+)
+def test_a_model_on_another_host_is_not_contacted(run, small, write, tmp_path, url):
+    out, new = tmp_path / "out.zarr", write(small[350:])
+    run.transform(new, out, **QUIET)
+    store = RunStore.open(find_place(out))
+    about = {name: value for name, value in store.about.items() if name not in ("schema", "crc32")}
+    store.replace({**about, "model": {**about["model"], "url": url}})
+    with pytest.raises(StoreError, match="which is not contacted on the word of a run store"):
+        daskumap.verify(out)
 
 
 # What it takes.

@@ -240,7 +240,7 @@ def make_transform_sizes(
     5000
     """
     made = make_sizes(rows, columns, n_neighbors, n_components, resources)
-    free = resources.memory - resources.reserved - model_rows * (4 * n_components + 1)
+    free = resources.memory - resources.reserved - model_rows * (8 * n_components + 1)
     held = (model_rows + rows) * columns * 4
     cache = held if resources.workers == 1 and held <= free // 4 else 0
     budget = max(32_000_000, (free - cache) // resources.threads)

@@ -72,7 +72,8 @@ def plan_place(context: Context) -> Stage:
 def held_bytes(context: Context) -> int:
     """Return what a worker holds of the model: the places of all rows by vertex."""
     s, d = context.model.sizes, context.params.n_components
-    return s.rows * (d * 4 + 1) + s.row_block * (d * 4 + 8) + 3 * POOL * d * 4
+    # Without those that have no place they are copied once.
+    return s.rows * (2 * d * 4 + 1) + s.row_block * (d * 4 + 8) + 3 * POOL * d * 4
 
 
 def place_task(context: Context, number: int) -> Receipt:
