@@ -16,10 +16,8 @@ import numpy as np
 from daskumap.kernels.layout.components import (
     LANES,
     TWO,
-    AnyComponents,
-    ThreeComponents,
-    TwoComponents,
     attract,
+    components_of,
     copy_of,
     displace,
     distance_to,
@@ -168,18 +166,9 @@ def _run(
     rows = Edges(readonly(indptr, np.int64), readonly(tails), readonly(rates, np.uint32))
     tables = forces._replace(attraction=readonly(forces.attraction), repulsion=readonly(forces.repulsion))
     snapshot, pool = readonly(snapshot, np.float32), readonly(pool, np.float32)
-    components = _components(snapshot.shape[1])
+    components = components_of(snapshot.shape[1])
     kernel = build(WALKS[type(optimizer)], type(optimizer), type(components), type(forces))
     kernel(snapshot, pool, tables, rows, out, first, start, stop, components, optimizer, clock)
-
-
-def _components(dims: int) -> TwoComponents | ThreeComponents | AnyComponents:
-    if dims == 2:
-        return TwoComponents()
-    if dims == 3:
-        return ThreeComponents()
-    position, gradient, lanes = (np.empty(size, np.float32) for size in (dims, dims, LANES))
-    return AnyComponents(position, gradient, lanes)
 
 
 def _clock(key: int, iteration: int) -> Clock:
