@@ -97,8 +97,8 @@ def _is_same(value: Any, usual: Any) -> bool:
 
 def _threads(n_jobs: Any) -> int | None:
     """Return the threads of this process that `n_jobs` means; None for what suits the data."""
-    if isinstance(n_jobs, int) and not isinstance(n_jobs, bool) and (n_jobs == -1 or n_jobs > 0):
-        return None if n_jobs == -1 else n_jobs
+    if isinstance(n_jobs, int | np.integer) and not isinstance(n_jobs, bool) and (n_jobs == -1 or n_jobs > 0):
+        return None if n_jobs == -1 else int(n_jobs)
     raise ParameterError(
         f"n_jobs is {n_jobs!r}; it must be a number of threads, or -1 for as many as suit the data."
     )

@@ -268,6 +268,8 @@ missing
         Whether all values are finite is found out by the fit, in the pass that it makes anyway.
         """
         plain = is_plain(X)
+        if np.ma.isMaskedArray(X):
+            find(X)  # It refuses what scikit-learn would take without its mask.
         if plain:
             return find(validate_data(self, X, dtype="numeric", ensure_all_finite=False, reset=reset)), True
         source = find(X)
@@ -299,7 +301,7 @@ def _warn_of_labels(y: Any, rows: int) -> None:
 
 def _truncated(n_neighbors: Any, rows: int) -> Any:
     """Return the neighbours that so many rows can have, with umap-learn's warning where these are fewer."""
-    if isinstance(n_neighbors, int) and rows <= n_neighbors:
+    if isinstance(n_neighbors, int | np.integer) and rows <= n_neighbors:
         warnings.warn(
             f"n_neighbors is larger than the dataset size ({n_neighbors} of {rows} rows); truncating to "
             f"X.shape[0] - 1.",

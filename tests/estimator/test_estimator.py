@@ -8,6 +8,7 @@ import warnings
 import joblib
 import numpy as np
 import pytest
+from scipy.sparse import csr_array
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV
@@ -150,7 +151,7 @@ def test_bandwidths_are_in_the_unit_of_the_rows(small):
 
 @pytest.mark.parametrize("rows", [3, 4, 15])
 def test_few_rows_have_fewer_neighbours(small, rows):
-    model = UMAP(**QUICK)
+    model = UMAP(np.int64(15), **QUICK)
     with pytest.warns(UserWarning, match=rf"^n_neighbors is larger .*\(15 of {rows} rows\); truncating"):
         model.fit(small[:rows])
     assert np.isfinite(model.embedding_).all()
@@ -383,6 +384,20 @@ def test_values_out_of_range_are_refused_by_fit(small, name, value):
     model = UMAP(**{name: value})
     with pytest.raises(ParameterError, match=name):
         model.fit(small)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (lambda X: np.ma.masked_array(X, X > 1), SourceError, "masked array, and rows must be complete"),
+        (csr_array, TypeError, "dense data is required"),
+        (lambda X: [X, X], SourceError, "it must be one array"),
+        (lambda X: np.where(X > 1, np.nan, X), SourceError, "hold NaN or infinity"),
+    ],
+)
+def test_rows_that_are_refused(small, change, error, message):
+    with pytest.raises(error, match=message):
+        UMAP(**QUICK).fit(change(small))
 
 
 def test_what_has_no_effect_is_said_once(small):
