@@ -10,6 +10,7 @@ import umap
 
 from daskumap import UMAP
 from daskumap.estimator.accept import NO_EFFECT, NOT_YET
+from daskumap.kernels.metrics.names import OTHERS, SPACES
 
 ROOT = Path(__file__).parents[2]
 STATUSES = {"same", "different", "no effect", "not yet", "not kept"}
@@ -58,6 +59,13 @@ def test_every_attribute_is_there():
     }
     theirs = written - inspect.signature(umap.UMAP).parameters.keys()
     assert names("Attributes") == theirs | {"n_features_in_", "feature_names_in_"}
+
+
+def test_every_metric_is_there():
+    """Or it is said that it is not."""
+    text = next(row[2] for row in sections()["Parameters"] if row[0] == ["metric"])
+    missing = umap.distances.named_distances.keys() - SPACES.keys() - OTHERS.keys()
+    assert missing | {"precomputed"} == set(re.findall('"(.+?)"', text))
 
 
 def test_statuses_are_true(small):
