@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from daskumap.api import fit, open, plan, resume, verify
+    from daskumap.api import fit, open, plan, resume, transform, verify
     from daskumap.errors import (
         ClusterError,
         DaskumapError,
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     )
     from daskumap.estimator.umap import UMAP
     from daskumap.planning.plan import Plan
-    from daskumap.run import Run
+    from daskumap.run import Run, Transformed
 
 __version__ = "0.1.0"
 __all__ = [
@@ -42,11 +42,13 @@ __all__ = [
     "SourceNotFoundError",
     "StoreError",
     "TaskError",
+    "Transformed",
     "__version__",
     "fit",
     "open",
     "plan",
     "resume",
+    "transform",
     "verify",
 ]
 
@@ -64,11 +66,13 @@ _MODULES = {
     "TaskError": "daskumap.errors",
     "Plan": "daskumap.planning.plan",
     "Run": "daskumap.run",
+    "Transformed": "daskumap.run",
     "UMAP": "daskumap.estimator.umap",
     "fit": "daskumap.api",
     "open": "daskumap.api",
     "plan": "daskumap.api",
     "resume": "daskumap.api",
+    "transform": "daskumap.api",
     "verify": "daskumap.api",
 }
 

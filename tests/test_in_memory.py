@@ -122,11 +122,23 @@ def test_blocks_are_views_however_many_are_read(fit, clustered, block_sizes):
 def test_the_input_goes_with_its_owner(small):
     data = small.copy()
     alive = weakref.ref(data)
-    run = daskumap.fit(data, client="sequential", report=False, **QUICK)
+    run = daskumap.fit(data, client="sequential", report=False, keep="embedding", **QUICK)
     del data
     gc.collect()
     assert alive() is None
     assert np.isfinite(run.embedding[:]).all()
+
+
+def test_a_model_keeps_the_input_while_it_lives(small):
+    data = small.copy()
+    alive = weakref.ref(data)
+    run = daskumap.fit(data, client="sequential", report=False, **QUICK)
+    del data
+    gc.collect()
+    assert alive() is not None
+    del run
+    gc.collect()
+    assert alive() is None
 
 
 def test_an_array_in_memory_needs_no_temporary_folder(small, tmp_path, monkeypatch, write):

@@ -232,6 +232,15 @@ missing
         """Find the map of the rows and return it: `embedding_`. Arguments as in `fit`."""
         return self.fit(X, y, ensure_all_finite).embedding_
 
+    def transform(self, X: Any, ensure_all_finite: bool = True) -> Any:
+        """Place new rows into the map: see `daskumap.transform`. Arguments as in `fit`."""
+        check_is_fitted(self)
+        options = fit_options({**self.get_params(deep=False), "ensure_all_finite": ensure_all_finite})
+        source, plain = self._source(X, reset=False)
+        where = {name: options[name] for name in ("client", "memory", "threads", "progress")}
+        placed = self._fitted().transform(source, **where)
+        return placed.embedding[:] if plain else placed.embedding
+
     @property
     def graph_(self) -> Any:
         """The memberships of edges: see `daskumap.Run.graph`."""
@@ -253,7 +262,7 @@ missing
     def _n_features_out(self) -> int:
         return int(self.embedding_.shape[1])
 
-    def _source(self, X: Any) -> tuple[Source, bool]:
+    def _source(self, X: Any, reset: bool = True) -> tuple[Source, bool]:
         """Return the rows, and whether they are a plain array in memory; keep the columns' number and names.
 
         Whether all values are finite is found out by the fit, in the pass that it makes anyway.
@@ -262,9 +271,9 @@ missing
         if np.ma.isMaskedArray(X):
             find(X)  # It refuses what scikit-learn would take without its mask.
         if plain:
-            return find(validate_data(self, X, dtype="numeric", ensure_all_finite=False)), True
+            return find(validate_data(self, X, dtype="numeric", ensure_all_finite=False, reset=reset)), True
         source = find(X)
-        validate_data(self, source, skip_check_array=True)
+        validate_data(self, source, skip_check_array=True, reset=reset)
         return source, False
 
     def _fitted(self) -> Run:

@@ -3,8 +3,8 @@
 A chunk ends with the crc32c of its values, masked with a hash of its run, its array and its place in it: the
 chunk of another place, array or run fails its check like one with a flipped bit. Writing costs nothing more,
 reading a copy of the chunk (record 14). The name of the codec says so to other tools, which would take such
-chunks for damaged. The embedding, which other tools read, has a plain crc32c; what its chunks must hold is in
-the records of the tasks that wrote them.
+chunks for damaged. What other tools read, such as the embedding, has a plain crc32c; what its chunks must
+hold is in the records of the tasks that wrote them.
 
 Metadata are compared, not obeyed: they have to be what this run writes for an array of that name, shape, type
 and chunks, down to a checksum over all of it. So nothing is decoded by codecs that somebody else chose.
@@ -212,4 +212,4 @@ def _filling(dtype: np.dtype[Any]) -> Any:
 
 def _is_public(name: str) -> bool:
     """Return whether other tools read an array."""
-    return name == schema.EMBEDDING.name
+    return name in schema.PUBLIC

@@ -33,13 +33,14 @@ from daskumap.store.trouble import speaking
 
 log = logging.getLogger(__name__)
 
-SCHEMA = 4
+SCHEMA = 5
 # What a run store has to say of its run, and as what.
 ABOUT = {
     "id": str,
     "params": dict,
     "source": dict,
     "spec": dict | None,
+    "model": dict | None,
     "sizes": dict,
     "versions": dict,
     "crc32": int,

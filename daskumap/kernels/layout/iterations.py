@@ -16,10 +16,8 @@ import numpy as np
 from daskumap.kernels.layout.components import (
     LANES,
     TWO,
-    AnyComponents,
-    ThreeComponents,
-    TwoComponents,
     attract,
+    components_of,
     copy_of,
     displace,
     distance_to,
@@ -177,18 +175,9 @@ def _run(
     clock = Clock(stream_seed(key, DRAW, iteration), np.uint8(iteration - edges.since))
     tables = forces._replace(attraction=readonly(forces.attraction), repulsion=readonly(forces.repulsion))
     snapshot, pool = readonly(snapshot, np.float32), readonly(pool, np.float32)
-    components = _components(snapshot.shape[1])
+    components = components_of(snapshot.shape[1])
     kernel = build(WALKS[type(optimizer)], type(optimizer), type(components), type(forces))
     kernel(snapshot, pool, tables, edges, out, first, start, stop, components, optimizer, clock)
-
-
-def _components(dims: int) -> TwoComponents | ThreeComponents | AnyComponents:
-    if dims == 2:
-        return TwoComponents()
-    if dims == 3:
-        return ThreeComponents()
-    position, gradient, lanes = (np.empty(size, np.float32) for size in (dims, dims, LANES))
-    return AnyComponents(position, gradient, lanes)
 
 
 def _along_gradient(  # type: ignore[no-untyped-def]
