@@ -17,8 +17,6 @@ from daskumap.params import Params
 NOT_YET: dict[str, tuple[Any, str]] = {
     "output_metric": ("euclidean", "a map with another metric"),
     "output_metric_kwds": (None, "a map with another metric"),
-    "transform_queue_size": (4.0, "transform"),
-    "transform_seed": (42, "transform"),
     "transform_mode": ("embedding", "the graph as the result"),
     "target_n_neighbors": (-1, "supervision"),
     "target_metric": ("categorical", "supervision"),
@@ -32,12 +30,14 @@ NOT_YET: dict[str, tuple[Any, str]] = {
     "precomputed_knn": ((None, None, None), "a graph of given neighbours"),
     "ensure_all_finite": (True, "a map of rows with missing values"),
 }
-# What tunes a search or a bar that umap-learn has and daskumap has not, by umap-learn's default.
+# What tunes a search, a seed or a bar that umap-learn has and daskumap has not, by umap-learn's default.
 NO_EFFECT: dict[str, Any] = {
     "low_memory": True,
     "angular_rp_forest": False,
     "force_approximation_algorithm": False,
     "tqdm_kwds": None,
+    "transform_queue_size": 4.0,
+    "transform_seed": 42,
 }
 
 
@@ -82,7 +82,8 @@ def _warn_of_no_effect(given: dict[str, Any]) -> None:
     if found:
         warnings.warn(
             f"{', '.join(found)}: without effect in daskumap, which plans its memory, searches without "
-            "random projection forests and has a progress display of its own. Leave it out.",
+            "random projection forests and queues, places new rows by the fit's seed and has a progress "
+            "display of its own. Leave it out.",
             UserWarning,
             stacklevel=4,
         )

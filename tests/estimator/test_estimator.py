@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 from sklearn.base import clone
+from sklearn.compose import ColumnTransformer
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import validation
@@ -19,6 +21,7 @@ from sklearn.utils import validation
 import daskumap
 from daskumap import UMAP
 from daskumap.errors import ParameterError, SourceError, StoreError
+from daskumap.testing.datasets import uneven_clusters
 
 QUICK = {"n_epochs": 3, "random_state": 1}
 
@@ -401,13 +404,38 @@ def test_rows_that_are_refused(small, change, error, message):
 
 
 def test_what_has_no_effect_is_said_once(small):
-    model = UMAP(low_memory=False, tqdm_kwds={"desc": "x"}, angular_rp_forest=True, **QUICK)
-    with pytest.warns(
-        UserWarning, match=r"^low_memory, angular_rp_forest, tqdm_kwds: without effect"
-    ) as found:
+    unused = {"low_memory": False, "tqdm_kwds": {"desc": "x"}, "angular_rp_forest": True, "transform_seed": 1}
+    model = UMAP(**unused, transform_queue_size=8, **QUICK)
+    names = "low_memory, angular_rp_forest, tqdm_kwds, transform_queue_size, transform_seed"
+    with pytest.warns(UserWarning, match=f"^{names}: without effect") as found:
         model.fit(small)
     assert len(found) == 1
     assert found[0].filename == __file__
+
+
+def test_new_rows(small):
+    """A fitted row gets its own place, and any row that of `daskumap.transform`, also from a pickle."""
+    model = UMAP(**QUICK).fit(small[:300])
+    assert np.array_equal(model.transform(small[:300]), model.embedding_)
+    placed = model.transform(small[300:])
+    assert placed.shape == (100, 2)
+    assert placed.dtype == np.float32
+    run = daskumap.fit(small[:300], init="spectral", report=False, progress=False, **QUICK)
+    assert np.array_equal(placed, run.transform(small[300:], progress=False).embedding[:])
+    assert np.array_equal(pickle.loads(pickle.dumps(model)).transform(small[300:][::-1]), placed[::-1])
+    with pytest.raises(ValueError, match="3 features, but UMAP is expecting 8"):
+        model.transform(small[:, :3])
+
+
+def test_new_rows_in_the_middle_of_a_pipeline(small):
+    """As columns of their own, and as features of a classifier."""
+    labels = uneven_clusters(400, 8, 4, seed=1).labels()
+    columns = ColumnTransformer([("map", UMAP(**QUICK), slice(0, 6))], remainder="passthrough")
+    assert columns.fit(small[:300]).transform(small[300:]).shape == (100, 4)
+    classifier = make_pipeline(StandardScaler(), UMAP(**QUICK), KNeighborsClassifier(5))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="y has no effect")
+        assert classifier.fit(small[:300], labels[:300]).score(small[300:], labels[300:]) > 0.9
 
 
 def test_labels_have_no_effect_and_it_says_so(small, fitted):
