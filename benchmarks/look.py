@@ -2,10 +2,14 @@
 
     python benchmarks/look.py [--data NAME ...] [--seeds 3] [--set n_epochs=500] [--json FILE] [--markdown]
                               [--pictures FOLDER]
+    python benchmarks/look.py --shapes [--seeds 5] [--markdown]
 
 daskumap fits the data; umap-learn's own layout then gets the graph and the start of that fit, so that nothing
 but the layout differs. Both maps are judged in the same way: neighbours and ranks of sampled rows, and what
 the classes of the data look like.
+
+With `--shapes` only the longest aspect of any type of `rare_types` is asked, of fits from few epochs to many
+and of all distances.
 
 The exit code is 1 if a class that is compact is drawn as a needle: longer than five times its width.
 """
@@ -13,6 +17,7 @@ The exit code is 1 if a class that is compact is drawn as a needle: longer than 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 import time
@@ -30,6 +35,7 @@ SEEN_ROWS = 10_000
 # A class is compact if at least so much of its edges' weight stays within it.
 INSIDE = 0.9
 LONGEST_ASPECT = 5.0
+SHAPES = {"min_dist": (0.0, 0.1, 0.25, 0.5), "n_epochs": (50, 200, 500, 1_000)}
 DATA = ("fashion_mnist", "digits", "rare_types", "hub_heavy", "uneven")
 MEASURES = {
     "preservation": "kNN preservation@15",
@@ -182,6 +188,31 @@ def table(results: dict[str, Any]) -> list[list[str]]:
     return rows
 
 
+def shapes(seeds: int) -> dict[tuple[float, int], float]:
+    """Return the longest aspect of a type of `rare_types`, of several seeds, by parameters."""
+    import daskumap
+    from daskumap.testing.cell_types import aspects, rare_types
+
+    longest = dict.fromkeys(itertools.product(*SHAPES.values()), 0.0)
+    for seed in range(seeds):
+        data = rare_types(seed=seed)
+        X, labels = data.rows(), data.labels()
+        for pair in longest:
+            options = {**dict(zip(SHAPES, pair, strict=True)), "report": False, "progress": False}
+            map_ = daskumap.fit(X, random_state=seed, **options).embedding[:]
+            longest[pair] = max(longest[pair], *aspects(map_, labels).values())
+    return longest
+
+
+def shape_table(longest: dict[tuple[float, int], float]) -> list[list[str]]:
+    """Return a row for each distance and a column for each number of epochs."""
+    head = ["min_dist", *(f"{epochs:,} epochs" for epochs in SHAPES["n_epochs"])]
+    return [head] + [
+        [str(distance), *(f"{longest[distance, epochs]:.1f}" for epochs in SHAPES["n_epochs"])]
+        for distance in SHAPES["min_dist"]
+    ]
+
+
 def _short(value: float) -> str:
     return f"{value:.1f}" if abs(value) >= 2 else f"{value:.4f}"
 
@@ -191,15 +222,22 @@ def main() -> int:
     warnings.simplefilter("ignore")
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", nargs="+", default=DATA, choices=DATA)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, help="3, or 5 with --shapes")
+    parser.add_argument("--shapes", action="store_true", help="the longest aspects of `rare_types` alone")
     parser.add_argument("--set", type=setting, action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--markdown", action="store_true")
     parser.add_argument("--pictures", type=Path, help="a folder for the maps of the first seed")
     options = parser.parse_args()
+    if options.shapes:
+        longest = shapes(options.seeds or 5)
+        print(render(shape_table(longest), options.markdown))
+        return int(max(longest.values()) > LONGEST_ASPECT)
     if options.pictures:
         options.pictures.mkdir(parents=True, exist_ok=True)
-    results = {name: look(name, options.seeds, dict(options.set), options.pictures) for name in options.data}
+    results = {
+        name: look(name, options.seeds or 3, dict(options.set), options.pictures) for name in options.data
+    }
     print(render(table(results), options.markdown))
     if options.json:
         options.json.write_text(json.dumps(results, indent=1))

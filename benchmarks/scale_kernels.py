@@ -90,6 +90,7 @@ def layout_rates(fitted: Any, threads: int) -> dict[str, float]:
     tables = layout.forces(1.58, 0.9, params["repulsion_strength"], params["negative_sample_rate"])
     pool = layout.negative_pool(positions, 0, ITERATION)
     cuts = np.linspace(0, rows, threads + 1).astype(int)
+    masked = layout.mask_edges(edges, 0, 0, ITERATION)
 
     def iteration(i: int) -> None:
         layout.adam_iteration(
@@ -98,7 +99,7 @@ def layout_rates(fitted: Any, threads: int) -> dict[str, float]:
             0,
             int(cuts[i]),
             int(cuts[i + 1]),
-            edges,
+            masked,
             state,
             pool,
             tables,
@@ -111,8 +112,8 @@ def layout_rates(fitted: Any, threads: int) -> dict[str, float]:
     seconds = seconds_of(iteration, threads)
     fired = float(edges.rates.astype(np.float64).sum()) / 2**32
     forces = fired * (1 + DRAWS * tables.negatives)
-    # Tails, rates and row ends; positions; moments read and written; new positions.
-    streamed = edges.tails.nbytes + edges.rates.nbytes + rows * (8 + 8 + 2 * 16 + 8)
+    # Tails, masks and row ends; positions; moments read and written; new positions.
+    streamed = edges.tails.nbytes + masked.masks.nbytes + rows * (8 + 8 + 2 * 16 + 8)
     small, loop, points, draws = np.ascontiguousarray(pool[:, :1024]), bare_loop(), 20_000, 160
     bare = seconds_of(lambda i: loop(TwoComponents(), small, points, draws, tables.repulsion), threads)
     return {

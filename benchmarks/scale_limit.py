@@ -152,6 +152,7 @@ def run(arguments: argparse.Namespace) -> measure.Outcome:
     """Fit on the limited workers."""
     from dask.utils import parse_bytes
 
+    from daskumap.kernels.jit import is_compiled
     from daskumap.testing.datasets import uneven_clusters
 
     size = parse_bytes(arguments.memory)
@@ -161,8 +162,9 @@ def run(arguments: argparse.Namespace) -> measure.Outcome:
     def warm_up(client: Any) -> None:
         measure.warm_up(arguments.columns, arguments.folder, client=client, partitions=arguments.workers)
 
-    with LimitedCluster(arguments, size) as compiling:  # it leaves 110 MB in a process, once an installation
-        warm_up(compiling.client)
+    if not is_compiled():  # which leaves 110 MB in a process, once an installation
+        with LimitedCluster(arguments, size) as compiling:
+            warm_up(compiling.client)
     with measure.run_store(arguments.folder) as place:
         with LimitedCluster(arguments, size) as cluster:
             warm_up(cluster.client)  # loads the kernels, so that they count as overhead and not as time

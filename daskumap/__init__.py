@@ -8,22 +8,71 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from daskumap.api import fit, open, plan, resume, verify
-    from daskumap.errors import DaskumapError
+    from daskumap.api import fit, open, plan, resume, transform, verify
+    from daskumap.errors import (
+        ClusterError,
+        DaskumapError,
+        DependencyError,
+        ParameterError,
+        PlanError,
+        ProcessError,
+        RunMismatchError,
+        SourceError,
+        SourceNotFoundError,
+        StoreError,
+        TaskError,
+    )
+    from daskumap.estimator.umap import UMAP
     from daskumap.planning.plan import Plan
-    from daskumap.run import Run
+    from daskumap.run import Run, Transformed
 
 __version__ = "0.1.0"
-__all__ = ["DaskumapError", "Plan", "Run", "__version__", "fit", "open", "plan", "resume", "verify"]
+__all__ = [
+    "UMAP",
+    "ClusterError",
+    "DaskumapError",
+    "DependencyError",
+    "ParameterError",
+    "Plan",
+    "PlanError",
+    "ProcessError",
+    "Run",
+    "RunMismatchError",
+    "SourceError",
+    "SourceNotFoundError",
+    "StoreError",
+    "TaskError",
+    "Transformed",
+    "__version__",
+    "fit",
+    "open",
+    "plan",
+    "resume",
+    "transform",
+    "verify",
+]
 
 _MODULES = {
+    "ClusterError": "daskumap.errors",
     "DaskumapError": "daskumap.errors",
+    "DependencyError": "daskumap.errors",
+    "ParameterError": "daskumap.errors",
+    "PlanError": "daskumap.errors",
+    "ProcessError": "daskumap.errors",
+    "RunMismatchError": "daskumap.errors",
+    "SourceError": "daskumap.errors",
+    "SourceNotFoundError": "daskumap.errors",
+    "StoreError": "daskumap.errors",
+    "TaskError": "daskumap.errors",
     "Plan": "daskumap.planning.plan",
     "Run": "daskumap.run",
+    "Transformed": "daskumap.run",
+    "UMAP": "daskumap.estimator.umap",
     "fit": "daskumap.api",
     "open": "daskumap.api",
     "plan": "daskumap.api",
     "resume": "daskumap.api",
+    "transform": "daskumap.api",
     "verify": "daskumap.api",
 }
 

@@ -1,4 +1,4 @@
-"""What a script calls: `fit`, `plan`, `open`, `resume`, `verify`."""
+"""What a script calls: `fit`, `transform`, `plan`, `open`, `resume`, `verify`."""
 
 from __future__ import annotations
 
@@ -11,17 +11,27 @@ from daskumap.engine.clusters import make_engine
 from daskumap.engine.machine import parse_memory, plan_resources
 from daskumap.errors import ParameterError, StoreError
 from daskumap.kernels.speed import measure_speed
-from daskumap.pipeline import FIT, steps_of
+from daskumap.params import explicit
 from daskumap.planning.plan import Plan
 from daskumap.report.progress import Progress, choose_progress
 from daskumap.request import make_request
-from daskumap.run import Run
-from daskumap.session import find_damaged_copy, fit_request, forget_copy, open_to_look, resume_run
+from daskumap.run import Run, Transformed, view
+from daskumap.session import (
+    find_damaged_copy,
+    fit_request,
+    forget_copy,
+    open_to_look,
+    resume_run,
+    steps_in,
+    without_init,
+)
+from daskumap.store import schema
 from daskumap.store.lock import alone
 from daskumap.store.places import find_place
 from daskumap.store.run import RunStore
 
 
+@explicit
 def fit(
     data: Any,
     run: Any = None,
@@ -100,9 +110,73 @@ def fit(
     request = make_request(data, params if restart else _with_known_seed(run, params), partitions)
     engine = make_engine(client, parse_memory(memory), threads, request.source.shape[0])
     try:
-        return Run(fit_request(request, run, engine, shown, restart, take_over, trust_input))
+        store = fit_request(request, run, engine, shown, restart, take_over, trust_input)
     finally:
         engine.close()
+    # Rows in memory that are in no run store stay with a run that keeps its model.
+    held = request.params.keep != "embedding" and not store.has(schema.SOURCE.name)
+    return Run(store, without_init(request.params), request.source if held else None)
+
+
+def transform(
+    run: Run | str | Path,
+    data: Any,
+    out: Any = None,
+    *,
+    fitted: Any = None,
+    client: Any = None,
+    memory: str | int | None = None,
+    threads: int | None = None,
+    progress: bool | Progress = True,
+    restart: bool = False,
+    take_over: bool = False,
+    trust_input: bool = False,
+) -> Transformed:
+    """Place new rows into the map of a finished run, as umap-learn's transform does, out of core.
+
+    What becomes of a row depends on the row, the run and its seed alone: not on the rows beside it, their
+    number or order, chunks, memory, workers or threads. A row that equals a fitted one gets that one's place.
+
+    Parameters
+    ----------
+    run
+        A run, or its path or URL, fitted with keep="model" (the default) or "all". Its input has to be where
+        it was, unless it came from memory: then the run has it.
+    data
+        (m, D): new rows, as of `fit`, with the columns of those that were fitted. They are cast and moved as
+        those were; rows that a fit would refuse are refused.
+    out
+        Path or URL of the result's run store, or a Zarr store. An unfinished transform of the same rows that
+        is there goes on. None: in memory or a temporary folder, as of `fit`.
+    fitted
+        Path or URL of the rows that were fitted. None: what the run names, as in `resume`.
+    client, memory, threads, progress, restart, take_over, trust_input
+        As in `fit`; `restart` is about the transform that is in `out`.
+
+    Returns
+    -------
+    Transformed
+        Its `embedding` is a `zarr.Array` (m, n_components) float32 in the order of the new rows, NaN for rows
+        that have no neighbour within `disconnection_distance`; its `fit_distance`, (m,) float32 from 0 to 1,
+        says how unlike the fitted rows each is.
+
+    Raises
+    ------
+    SourceError, ParameterError, PlanError, RunMismatchError, StoreError, TaskError, ClusterError
+        Each says what was seen, what is allowed and what to do.
+    """
+    return _as_run(run).transform(
+        data,
+        out,
+        fitted=fitted,
+        client=client,
+        memory=memory,
+        threads=threads,
+        progress=progress,
+        restart=restart,
+        take_over=take_over,
+        trust_input=trust_input,
+    )
 
 
 def resume(
@@ -115,7 +189,7 @@ def resume(
     progress: bool | Progress = True,
     take_over: bool = False,
     trust_input: bool = False,
-) -> Run:
+) -> Run | Transformed:
     """Go on with an unfinished run, from what its run store says of it. Other arguments as in `fit`.
 
     Parameters
@@ -141,7 +215,7 @@ def resume(
         resume_run(store, data, engine, shown, take_over, trust_input)
     finally:
         engine.close()
-    return Run(store)
+    return view(store)
 
 
 def verify(run: Any, *, repair: bool = False) -> dict[str, list[str]]:
@@ -162,7 +236,7 @@ def verify(run: Any, *, repair: bool = False) -> dict[str, list[str]]:
     _check_switch("repair", repair)
     store = RunStore.open(find_place(run), mode="r+" if repair else "r")
     context = open_to_look(store)
-    steps = steps_of(FIT, context.params)
+    steps = steps_in(context)
     if not repair:
         return _with_copy(survey(context, steps, read=True).damage, find_damaged_copy(store))
     with alone(store) as turn:
@@ -176,8 +250,10 @@ def verify(run: Any, *, repair: bool = False) -> dict[str, list[str]]:
     return _with_copy(found.damage, copy)
 
 
+@explicit
 def plan(
     data: Any,
+    run: Run | str | Path | None = None,
     *,
     memory: str | int | None = None,
     workers: int = 1,
@@ -186,10 +262,12 @@ def plan(
     calibrate: bool = True,
     **params: Any,
 ) -> Plan:
-    """Plan a fit from metadata; starts nothing. Arguments as in `fit`; `print` the result.
+    """Plan a fit from metadata, or a transform; starts nothing. Arguments as in `fit`; `print` the result.
 
     Parameters
     ----------
+    run
+        A finished run, to plan the transform of the data into its map.
     workers, threads
         Worker processes, and threads of each.
     calibrate
@@ -201,21 +279,30 @@ def plan(
     PlanError
         If the run cannot fit, with the setting to change.
     """
-    request = make_request(data, params, partitions)
+    if run is None:
+        request = make_request(data, params, partitions)
+    elif params or partitions is not None:
+        raise ParameterError("A transform has the parameters of its run. Leave out all but data and run.")
+    else:
+        request = _as_run(run).request(data)
     result = request.plan(plan_resources(memory, workers, threads), ingested=request.source.spec() is None)
     result.check()
     return dataclasses.replace(result, speed=measure_speed()) if calibrate else result
 
 
-def open(path: str | Path) -> Run:
-    """Open a run store that `fit` made.
+def open(path: str | Path) -> Any:
+    """Open a run store that `fit` made, a `Run`, or `transform`, a `Transformed`.
 
     Raises
     ------
     StoreError
         If there is none.
     """
-    return Run(RunStore.open(find_place(path), mode="r"))
+    return view(RunStore.open(find_place(path), mode="r"))
+
+
+def _as_run(run: Run | str | Path) -> Run:
+    return run if isinstance(run, Run) else Run(RunStore.open(find_place(run), mode="r"))
 
 
 def _with_copy(damage: dict[str, list[str]], copy: list[str]) -> dict[str, list[str]]:

@@ -101,7 +101,7 @@ def _survey_step(context: Context, step: Step, freed: set[str], read: bool) -> t
         text
         for name in (*(output.name for output in stage.outputs), *stage.made)
         if name not in freed
-        for text in find_damage(context.store, name, read or name == schema.EMBEDDING.name, receipts)
+        for text in find_damage(context.store, name, read or name in schema.PUBLIC, receipts)
         if whole or "missing" not in text
     ]
     for item in step.writes:

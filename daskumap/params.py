@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import hashlib
+import inspect
 import math
 import secrets
-from collections.abc import Callable
-from functools import lru_cache
+from collections.abc import Callable, Iterable
+from functools import lru_cache, wraps
 from types import FunctionType
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
 from daskumap.errors import ParameterError
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 INITS = ("pca", "spectral", "random")
 # Optimizers, and their iterations an epoch: with one, 50 epochs of Adam fall below umap-learn's (record 17).
@@ -100,12 +105,7 @@ def make_params(values: dict[str, Any]) -> Params:
     ParameterError
         For an unknown name or a value outside its range; the message gives both.
     """
-    known = {f.name for f in dataclasses.fields(Params)}
-    unknown = sorted(set(values) - known)
-    if unknown:
-        raise ParameterError(
-            f"Unknown parameter {', '.join(map(repr, unknown))}. Allowed are {', '.join(sorted(known))}."
-        )
+    refuse_unknown(values, {f.name for f in dataclasses.fields(Params)})
     values = {name: _from_numpy(value) for name, value in values.items()}
     values["random_state"] = _seed(values.get("random_state"))
     params = Params(**values)
@@ -113,6 +113,49 @@ def make_params(values: dict[str, Any]) -> Params:
         _check(name, getattr(params, name), kind, low, high)
     _check_rest(params)
     return params
+
+
+def refuse_unknown(given: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse names that no parameter has; say which one is meant where one is near.
+
+    Raises
+    ------
+    ParameterError
+        Listing all names there are.
+    """
+    allowed = sorted(known)
+    unknown = sorted(set(given).difference(allowed))
+    if not unknown:
+        return
+    near = [match for name in unknown for match in difflib.get_close_matches(name, allowed, 1)]
+    meant = f"Did you mean {', '.join(map(repr, near))}? " if near else ""
+    raise ParameterError(
+        f"Unknown parameter {', '.join(map(repr, unknown))}. {meant}Allowed are {', '.join(allowed)}."
+    )
+
+
+def explicit(function: Callable[P, R]) -> Callable[P, R]:
+    """Let a function say in its signature all that it takes, and refuse what it does not take.
+
+    Where it passes `**params` on to a fit, the fields of `Params` stand in their place: completion and `help`
+    show names, types and defaults.
+    """
+    own = inspect.signature(function)
+    taken = [one for one in own.parameters.values() if one.kind is not one.VAR_KEYWORD]
+    if len(taken) < len(own.parameters):
+        taken += [
+            inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=f.type)
+            for f in dataclasses.fields(Params)
+        ]
+    names = {one.name for one in taken} - {"self"}
+
+    @wraps(function)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        refuse_unknown(kwargs, names)
+        return function(*args, **kwargs)
+
+    checked.__signature__ = own.replace(parameters=taken)  # type: ignore[attr-defined]
+    return checked
 
 
 # name, type, smallest and largest value allowed; None as a value is always the default.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from daskumap.params import Params
 from daskumap.planning.stage import Step
@@ -26,6 +27,10 @@ from daskumap.stages.measures.summary import SUMMARY
 from daskumap.stages.rows.look import LOOK
 from daskumap.stages.rows.scan import REREAD, SCAN
 from daskumap.stages.rows.unique import ROWS, TWINS
+from daskumap.stages.transform import scan as new
+from daskumap.stages.transform.gather import GATHER
+from daskumap.stages.transform.place import PLACE
+from daskumap.stages.transform.reach import REACH
 
 Condition = Callable[[Params], bool]
 Pipeline = tuple[tuple[Step, Condition], ...]
@@ -45,9 +50,6 @@ def report(params: Params) -> bool:
     """Tell whether a run has a report."""
     return params.report
 
-
-# What digests each row block of the input, and what digests it again before a run goes on.
-DIGESTS = (SCAN, REREAD)
 
 #   source           X (n, D)
 FIT: Pipeline = (
@@ -75,6 +77,42 @@ FIT: Pipeline = (
     (PIECES, report),
     (SUMMARY, report),  # the figures and a picture                    report/measures, embedding.png
 )
+
+
+#   new rows         X (n, D)
+TRANSFORM: Pipeline = (
+    (REACH, always),  # how many cells a new row is compared with      facts/reach
+    (new.SCAN, always),  # one streaming pass: NaN and inf, the cells of each row
+    (GATHER, always),  # the training rows of those cells, cell by cell
+    (PLACE, always),  # neighbours, memberships, a short layout       embedding (n, d), fit_distance (n,)
+)
+
+
+class Kind(NamedTuple):
+    """What differs between a fit and a transform for whoever drives them.
+
+    Attributes
+    ----------
+    pipeline
+        Its steps.
+    digests
+        What digests each row block of the input, and what digests it again before a run goes on.
+    publishes
+        The step that writes the embedding.
+    """
+
+    pipeline: Pipeline
+    digests: tuple[Step, Step]
+    publishes: Step
+
+
+FITS = Kind(FIT, (SCAN, REREAD), PUBLISH)
+TRANSFORMS = Kind(TRANSFORM, (new.SCAN, new.REREAD), PLACE)
+
+
+def kind_of(transforms: Any) -> Kind:
+    """Return which kind a run is: a transform, if there is anything that it transforms by, or a fit."""
+    return TRANSFORMS if transforms else FITS
 
 
 def steps_of(pipeline: Pipeline, params: Params) -> tuple[Step, ...]:

@@ -12,11 +12,11 @@ from daskumap.driver import make_plan
 from daskumap.errors import ParameterError, SourceError
 from daskumap.kernels.metrics import metric as metrics
 from daskumap.params import Params, make_params
-from daskumap.pipeline import FIT, steps_of
+from daskumap.pipeline import kind_of, steps_of
 from daskumap.planning.job import Job
 from daskumap.planning.plan import Plan
-from daskumap.planning.sizes import Resources, Sizes, make_sizes
-from daskumap.runtime.context import Context
+from daskumap.planning.sizes import Resources, Sizes, make_sizes, make_transform_sizes
+from daskumap.runtime.context import Context, make_context
 from daskumap.sources.base import Source
 from daskumap.sources.find import find
 from daskumap.sources.ingest import as_stored
@@ -30,19 +30,37 @@ class Request:
     ----------
     adjust
         Changes sizes that may not matter, as tests do.
+    model
+        The finished run into whose map the input's rows are placed; None for a fit.
     """
 
     source: Source
     params: Params
     partitions: int | None = None
     adjust: Callable[[Sizes], Sizes] = lambda sizes: sizes
+    model: Context | None = None
 
     def plan(self, resources: Resources, ingested: bool) -> Plan:
         """Return the plan, with the input where it is or as it lies in the run store; starts nothing."""
         source = as_stored(self.source.shape, self.source.dtype) if ingested else self.source
-        sizes = self.adjust(plan_sizes(source, self.params, resources, self.partitions))
-        job = Job("", "", source.spec(), self.params, sizes, resources)
-        return make_plan(Context(job, source), steps_of(FIT, self.params))
+        sizes = self.adjust(self._sizes(source, resources))
+        context = make_context(
+            Job("", "", source.spec(), self.params, sizes, resources), source, model=self.model
+        )
+        return make_plan(context, steps_of(kind_of(self.model).pipeline, self.params))
+
+    def _sizes(self, source: Source, resources: Resources) -> Sizes:
+        if self.model is None:
+            return plan_sizes(source, self.params, resources, self.partitions)
+        return make_transform_sizes(
+            *source.shape,
+            self.params.n_neighbors,
+            self.params.n_components,
+            resources,
+            model_rows=self.model.sizes.rows,
+            source_block_rows=source.block_rows,
+            source_item_bytes=source.dtype.itemsize,
+        )
 
 
 def make_request(data: Any, values: dict[str, Any], partitions: int | None) -> Request:
@@ -56,6 +74,26 @@ def make_request(data: Any, values: dict[str, Any], partitions: int | None) -> R
     params = make_params(values)
     check_params(params, source)
     return Request(source, params, partitions)
+
+
+def make_transform_request(data: Any, model: Context) -> Request:
+    """Find the source of new rows and check it against the rows that were fitted.
+
+    Raises
+    ------
+    SourceError
+        If they have another number of columns.
+    """
+    source = find(data)
+    if source.shape[1] != model.sizes.columns:
+        raise SourceError(
+            f"The new rows have {source.shape[1]} columns, and the run in {model.url} was fitted to rows of "
+            f"{model.sizes.columns}. Give the same columns in the same order."
+        )
+    # What a transform leaves is its result; its start is none of the fit's.
+    params = dataclasses.replace(model.params, init="pca", report=False, unique=False)
+    keep = "all" if params.keep == "all" else "embedding"
+    return Request(source, dataclasses.replace(params, keep=keep), model=model)
 
 
 def check_params(params: Params, source: Source) -> None:

@@ -22,21 +22,21 @@ from daskumap.engine.base import KEPT, Engine
 from daskumap.errors import NO_SPACE, ParameterError, RunMismatchError, StoreError
 from daskumap.kernels import jit
 from daskumap.params import Params, make_params
-from daskumap.pipeline import DIGESTS, FIT, steps_of
+from daskumap.pipeline import kind_of, steps_of
 from daskumap.planning.job import Job
 from daskumap.planning.plan import Plan
 from daskumap.planning.sizes import Resources, Sizes
 from daskumap.report.progress import Progress
 from daskumap.request import Request
-from daskumap.runtime.context import Context
+from daskumap.runtime.context import Context, make_context
 from daskumap.sources.base import Source
 from daskumap.sources.find import find, open_spec
 from daskumap.sources.ingest import as_stored, ingest
-from daskumap.sources.nodes import check_stored_spec, public_spec
+from daskumap.sources.nodes import check_stored_spec, is_near, public_spec
 from daskumap.store import schema
 from daskumap.store.damage import find_damage
 from daskumap.store.lock import Turn, alone
-from daskumap.store.places import Place, find_enclosing, find_place
+from daskumap.store.places import Place, Temporary, find_enclosing, find_place
 from daskumap.store.run import RunStore, check_same, differences
 
 log = logging.getLogger(__name__)
@@ -64,6 +64,7 @@ def fit_request(
         ingested = request.source.spec() is None and (place.shared or not request.source.in_place)
         planned = request.plan(resources, ingested)
         refuse_inside(place, request.source, restart)
+        refuse_model(place, request.model)
         refuse_in_group(place)
         with counting_bytes(place, planned):
             if restart and place.is_occupied():
@@ -100,7 +101,7 @@ def resume_run(
         return
     resources = dataclasses.replace(engine.resources, compiled=is_compiled(engine))
     context = open_known(store, resources, data)
-    planned = make_plan(context, steps_of(FIT, context.params))
+    planned = make_plan(context, steps_in(context))
     with counting_bytes(store.place, planned):
         trust_input |= store.about["spec"] is None  # A copy is the run's own.
         drive(store, lambda: context, engine, progress, take_over, trust_input)
@@ -126,7 +127,7 @@ def choose_place(
             return find_place(None), None
         log.info("The run store goes to a temporary folder: it needs %d MB.", planned.disk_bytes // 10**6)
     folder = temporary_folder()
-    return find_place(Path(folder.name) / "run.zarr"), folder
+    return Temporary(Path(folder.name) / "run.zarr"), folder
 
 
 def temporary_folder() -> tempfile.TemporaryDirectory[str]:
@@ -147,9 +148,20 @@ def describe(planned: Plan, request: Request) -> dict[str, Any]:
         "params": request.params.fingerprint(),
         "source": request.source.identity(),
         "spec": public_spec(request.source.spec()),
+        "model": identity_of(request.model),
         "sizes": dataclasses.asdict(planned.job.sizes),
         "versions": versions(),
     }
+
+
+def identity_of(model: Context | None) -> dict[str, Any] | None:
+    """Return where the model of a transform is and which run it is; None for a fit."""
+    return None if model is None else {"url": model.url, "id": model.job.id}
+
+
+def steps_in(context: Context) -> Steps:
+    """Return the steps of a run."""
+    return steps_of(kind_of(context.transforms).pipeline, context.params)
 
 
 @cache
@@ -170,8 +182,12 @@ def refuse_other(store: RunStore, request: Request, finished: bool, trust_input:
         Listing what differs.
     """
     known = store.about
-    now = {"params": request.params.fingerprint(), "source": request.source.identity()}
-    check_same(store.url, {part: known[part] for part in now}, now)
+    now = {
+        "params": request.params.fingerprint(),
+        "source": request.source.identity(),
+        "model": identity_of(request.model) or {},
+    }
+    check_same(store.url, {part: known[part] or {} for part in now}, now)
     compare_versions(store, finished)
     digest = None if trust_input else input_digest(store)
     if digest is not None and digest != request.source.digest():
@@ -219,9 +235,16 @@ def open_fit(store: RunStore, request: Request, ingested: bool, resources: Resou
         source = find(store.array(schema.SOURCE.name))
     if not store.place.shared:  # A run store that dies with this process needs no checkpoints.
         params = dataclasses.replace(params, checkpoint_every=params.epochs(source.shape[0]))
+    return context_of(store, source, params, resources, request.model)
+
+
+def context_of(
+    store: RunStore, source: Source, params: Params, resources: Resources, model: Context | None
+) -> Context:
+    """Return the context of a run as its run store describes it."""
     known = store.about
     job = Job(store.url, known["id"], source.spec(), params, Sizes(**known["sizes"]), resources)
-    return Context(job, source, store)
+    return make_context(job, source, store, model)
 
 
 def open_known(store: RunStore, resources: Resources, data: Any = None) -> Context:
@@ -244,8 +267,70 @@ def open_known(store: RunStore, resources: Resources, data: Any = None) -> Conte
     else:
         source = open_input(store, data)
         check_same(store.url, {"source": known["source"]}, {"source": source.identity()})
-    job = Job(store.url, known["id"], source.spec(), params, Sizes(**known["sizes"]), resources)
-    return Context(job, source, store)
+    return context_of(store, source, params, resources, open_model_of(store))
+
+
+def open_model_of(store: RunStore) -> Context | None:
+    """Return the model of a transform from what its run store says of it; None for a fit.
+
+    Raises
+    ------
+    StoreError
+        If it is gone, or another run is in its place.
+    """
+    known = store.about["model"]
+    if known is None:
+        return None
+    if not is_near(known["url"], store.url):
+        raise StoreError(
+            f"{store.url} names {known['url']} as the run whose map it is on: another protocol or host than "
+            "its own, which is not contacted on the word of a run store. Name it: daskumap.transform(run, "
+            "data, out)."
+        )
+    model = open_model(RunStore.open(find_place(known["url"]), mode="r"))
+    if model.job.id != known["id"]:
+        raise StoreError(
+            f"{model.url} holds another run than the one that {store.url} places rows by. Start over there: "
+            "daskumap.transform(run, data, out, restart=True)."
+        )
+    return model
+
+
+def open_model(
+    store: RunStore, params: Params | None = None, source: Source | None = None, fitted: Any = None
+) -> Context:
+    """Return the context of a finished run, to place new rows into its map.
+
+    Parameters
+    ----------
+    params, source
+        Where this process fitted the run: a function as metric, and rows that only it has.
+    fitted
+        Path or URL of the rows that were fitted, as the caller names it; None for what the run store says.
+
+    Raises
+    ------
+    StoreError
+        If the run is unfinished, or has not kept what that takes.
+    """
+    if store.about["model"] is not None:
+        raise StoreError(f"{store.url} holds new rows on a map. Give the run that the map is of.")
+    if store.ledger.finished() is None:
+        raise StoreError(f"The run in {store.url} is unfinished. Finish it: daskumap resume {store.url}")
+    if schema.VERTEX.name in store.ledger.freed():
+        raise StoreError(
+            f"The run in {store.url} kept its embedding alone, and new rows are placed by the rows that were "
+            "fitted and their cells. Fit again, with restart: daskumap.fit(data, run, keep='model', "
+            "restart=True, ...)."
+        )
+    compare_versions(store, finished=True)
+    params = known_params(store) if params is None else params
+    if source is None or fitted is not None:
+        copied = store.about["spec"] is None
+        source = open_copy(store) if copied else open_input(store, fitted)
+        if not copied:
+            refuse_other_rows(store, source)
+    return context_of(store, source, params, Resources(1), None)
 
 
 def open_to_look(store: RunStore) -> Context:
@@ -257,11 +342,27 @@ def open_to_look(store: RunStore) -> Context:
         If the run stopped before its input was copied, so that there is nothing to look at.
     """
     known, params = store.about, known_params(store)
-    if known["spec"] is None and schema.SOURCE.name not in store.ledger.freed():
+    if is_copied(store):
         refuse_uncopied(store)
     source = as_stored(tuple(known["source"]["shape"]), np.dtype(known["source"]["dtype"]))
-    job = Job(store.url, known["id"], None, params, Sizes(**known["sizes"]), Resources(1))
-    return Context(job, source, store)
+    return context_of(store, source, params, Resources(1), open_model_of(store))
+
+
+def refuse_other_rows(store: RunStore, source: Source) -> None:
+    """Refuse rows that are surely not those of a model: they may have moved; each block is compared later.
+
+    Raises
+    ------
+    RunMismatchError
+        Listing what differs.
+    """
+    known, now = store.about["source"], source.identity()
+    parts = ("shape", "dtype", "rows")
+    check_same(
+        store.url,
+        {"source": {part: known[part] for part in parts}},
+        {"source": {part: now[part] for part in parts}},
+    )
 
 
 def open_input(store: RunStore, data: Any) -> Source:
@@ -297,10 +398,19 @@ def refuse_uncopied(store: RunStore) -> None:
         )
 
 
+def is_copied(store: RunStore) -> bool:
+    """Return whether a run is to hold a copy of its input: it came from memory, and nothing deleted it since.
+
+    A run store that is in memory itself has none.
+    """
+    return (
+        store.place.shared and store.about["spec"] is None and schema.SOURCE.name not in store.ledger.freed()
+    )
+
+
 def find_damaged_copy(store: RunStore) -> list[str]:
     """Return what is wrong with a run's copy of its input, which is read."""
-    copied = store.about["spec"] is None and schema.SOURCE.name not in store.ledger.freed()
-    return find_damage(store, schema.SOURCE.name, True, {}) if copied else []
+    return find_damage(store, schema.SOURCE.name, True, {}) if is_copied(store) else []
 
 
 def forget_copy(store: RunStore) -> None:
@@ -328,8 +438,12 @@ def without_init(params: Params) -> Params:
 
 def is_finished(store: RunStore) -> bool:
     """Return whether nothing is left to do of a run: it says so, and all of its map can be read."""
-    finished = store.ledger.finished() is not None
-    return finished and not find_damage(store, schema.EMBEDDING.name, True, store.ledger.records("publish"))
+    if store.ledger.finished() is None:
+        return False
+    step = kind_of(store.about["model"]).publishes
+    written = store.ledger.records(step.name)
+    arrays = (item.name for item in step.writes if isinstance(item, schema.Array))
+    return not any(find_damage(store, name, True, written) for name in arrays)
 
 
 def say_finished(store: RunStore) -> None:
@@ -358,10 +472,10 @@ def drive(
             store.ledger.begin(turn.generation, {}, set())
         context = open_context()
         stack.callback(context.close)
-        steps = steps_of(FIT, context.params)
+        steps = steps_in(context)
         if not fresh:
             if not trust_input:
-                refuse_changed_input(context, *DIGESTS, engine, progress)
+                refuse_changed_input(context, *kind_of(context.transforms).digests, engine, progress)
             go_on(context, steps, turn)
         run_pipeline(context, steps, engine, progress, turn)
         store.place.sweep()  # Workers may have died in this attempt.
@@ -375,7 +489,7 @@ def compare_input(
         return
     with contextlib.closing(open_context()) as context:
         try:
-            refuse_changed_input(context, *DIGESTS, engine, progress)
+            refuse_changed_input(context, *kind_of(context.transforms).digests, engine, progress)
         finally:
             progress.close()
 
@@ -431,6 +545,14 @@ def refuse_inside(place: Place, source: Source, restart: bool) -> None:
     if restart and there.startswith(here.rstrip("/") + "/"):
         raise ParameterError(
             f"The input {given} lies in the run store {path}, which restart would delete. Name another place."
+        )
+
+
+def refuse_model(place: Place, model: Context | None) -> None:
+    """Refuse to write where the model is, which restart would delete."""
+    if model is not None and place.shared and model.store.place.url == place.url:
+        raise ParameterError(
+            f"out is {place.url}, where the run itself is. Name another place for the new rows."
         )
 
 

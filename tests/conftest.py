@@ -21,12 +21,17 @@ from daskumap.report.progress import choose_progress
 from daskumap.request import make_request
 from daskumap.run import Run
 from daskumap.session import fit_request
+from daskumap.stages.cells import find
+from daskumap.stages.map import initialize
+from daskumap.stages.shared import micro
 from daskumap.store.lock import alone
 from daskumap.store.places import find_place
 from daskumap.store.run import RunStore
 from daskumap.testing.datasets import digits, uneven_clusters
 
 QUIET = {"client": "sequential", "progress": False, "random_state": 1}
+# Behaviour does not depend on how long the layout runs; None is the number that users get.
+FEW_EPOCHS = 20
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 
 
@@ -100,14 +105,14 @@ def _client(threads):
 
 @pytest.fixture
 def fit(request, block_sizes):
-    """`daskumap.fit`, quiet, sequential, seeded, without a report and with all scratch, unless told
-    otherwise.
+    """`daskumap.fit`, quiet, sequential, seeded, of few epochs, without a report and with all scratch, unless
+    told otherwise.
 
     `client` may also be "1x1" or "1x2" for the session's clusters, or an engine.
     """
 
     def fit_(data, run=None, restart=False, trust_input=False, **options):
-        options = {**QUIET, "keep": "all", "report": False, **options}
+        options = {**QUIET, "n_epochs": FEW_EPOCHS, "keep": "all", "report": False, **options}
         if options["client"] in ("1x1", "1x2"):
             options["client"] = request.getfixturevalue(f"client_{options['client']}")
         if not block_sizes.changes:
@@ -174,6 +179,15 @@ class BlockSizes:
 @pytest.fixture
 def block_sizes():
     return BlockSizes()
+
+
+@pytest.fixture
+def few_micro_cells(monkeypatch):
+    """The spectral start goes by 300 micro-cells, from 1,000 rows on: by 2,000 it takes two seconds."""
+    for module in (find, initialize):
+        monkeypatch.setattr(module, "MICRO_CELLS", 300)
+    for module in (micro, initialize):
+        monkeypatch.setattr(module, "EXACT_ROWS", 1000)
 
 
 @pytest.fixture

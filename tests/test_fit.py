@@ -12,7 +12,7 @@ import numba
 import numpy as np
 import pytest
 import zarr
-from conftest import sha
+from conftest import QUIET, sha
 from sklearn.manifold import trustworthiness
 from sklearn.neighbors import NearestNeighbors
 
@@ -180,10 +180,10 @@ def test_a_process_without_standard_error(fit, small, monkeypatch):
 
 def test_rows_of_the_map_are_in_the_users_order(fit, clustered):
     """Whatever the order is: each row's nearest on the map belong to its cluster."""
-    rows = np.random.default_rng(5).permutation(3000)
-    for X in (clustered[:3000], clustered[:3000][rows]):
-        run = fit(X, n_epochs=100)
-        assert run.embedding.shape == (3000, 2)
+    rows = np.random.default_rng(5).permutation(1500)
+    for X in (clustered[:1500], clustered[:1500][rows]):
+        run = fit(X, n_epochs=100, max_cell_rows=512)
+        assert run.embedding.shape == (1500, 2)
         assert run.embedding.dtype == np.float32
         near, far = exact_neighbors(X, 15), exact_neighbors(run.embedding[:], 15)
         assert overlap(near, far) > 0.2  # 0.005 if rows are mixed up
@@ -432,58 +432,63 @@ RESUMED = {"n_epochs": 30, "checkpoint_every": 10, "max_cell_rows": 512, "report
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(clustered, tmp_path_factory):
+def several(clustered):
+    """Rows of several cells, and of two tasks of each stage."""
+    return clustered[:1300]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(several, tmp_path_factory):
     place = tmp_path_factory.mktemp("uninterrupted") / "run.zarr"
-    options = {"client": "sequential", "progress": False, "random_state": 1}
-    run = daskumap.fit(clustered[:2100], place, **options, **RESUMED)
+    run = daskumap.fit(several, place, **QUIET, **RESUMED)
     return sha(run.embedding), run.status()
 
 
-@pytest.mark.parametrize("stage", STEPS[1:])
-def test_a_run_that_stopped_before_a_stage_goes_on(
-    fit, clustered, uninterrupted, sequential, tmp_path, stage
-):
-    engine, path = FailingEngine(sequential, tmp_path / "first", stop_at=stage), tmp_path / "run.zarr"
-    with pytest.raises(Fault):
-        fit(clustered[:2100], path, client=engine, **RESUMED)
-    assert not daskumap.open(path).finished
-    done = {name: count for name, count in daskumap.open(path).status().items() if count}
-    assert done == engine.counts()
-    assert list(done) == list(STEPS[: STEPS.index(stage)])
-    if stage == "publish":
-        with pytest.raises(StoreError, match="has no embedding yet"):
-            _ = daskumap.open(path).embedding
-    rest = FailingEngine(sequential, tmp_path / "second")
-    run = fit(clustered[:2100], path, client=rest, **RESUMED)
+def test_a_run_that_stopped_before_a_stage_goes_on(fit, several, uninterrupted, sequential, tmp_path):
+    """Before each but the first, in turn."""
     bits, status = uninterrupted
+    path, done = tmp_path / "run.zarr", {}
+    for stage in STEPS[1:]:
+        engine = FailingEngine(sequential, tmp_path / stage, stop_at=stage)
+        with pytest.raises(Fault, match=f"before stage {stage}$"):
+            fit(several, path, client=engine, **RESUMED)
+        again = engine.counts()
+        assert not again.keys() & done.keys()
+        done |= again
+        run = daskumap.open(path)
+        assert not run.finished
+        assert done == {name: count for name, count in run.status().items() if count}
+        assert list(done) == list(STEPS[: STEPS.index(stage)])
+        if stage == "publish":
+            with pytest.raises(StoreError, match="has no embedding yet"):
+                _ = run.embedding
+    rest = FailingEngine(sequential, tmp_path / "rest")
+    run = fit(several, path, client=rest, **RESUMED)
     assert sha(run.embedding) == bits
     assert done | rest.counts() == status
 
 
 @pytest.mark.parametrize("after", [False, True])
-@pytest.mark.parametrize(
-    ("stage", "task"),
-    [("scan", 0), ("partition.shuffle", 0), ("neighbors", 1), ("calibrate", 1), ("layout", 1)],
-)
-def test_a_task_that_failed_is_done_again(
-    fit, clustered, uninterrupted, sequential, tmp_path, stage, task, after
-):
-    """Before its work, and after its data are written but not its record."""
+def test_a_task_that_failed_is_done_again(fit, several, uninterrupted, sequential, tmp_path, after):
+    """Before its work, and after its data are written but not its record; in five stages in turn."""
     bits, status = uninterrupted
-    engine = FailingEngine(sequential, tmp_path / "w", {(stage, task): [Fault("power")]}, after=after)
-    with pytest.raises(TaskError, match=rf"Stage '{stage}', task {task} failed with Fault: power\. "):
-        fit(clustered[:2100], tmp_path / "run.zarr", client=engine, **RESUMED)
-    run = fit(clustered[:2100], tmp_path / "run.zarr", client=engine, **RESUMED)
+    tasks = {"scan": 0, "partition.shuffle": 0, "neighbors": 1, "calibrate": 1, "layout": 1}
+    faults = {task: [Fault("power")] for task in tasks.items()}
+    engine = FailingEngine(sequential, tmp_path / "w", faults, after=after)
+    for stage, task in tasks.items():
+        with pytest.raises(TaskError, match=rf"Stage '{stage}', task {task} failed with Fault: power\. "):
+            fit(several, tmp_path / "run.zarr", client=engine, **RESUMED)
+    run = fit(several, tmp_path / "run.zarr", client=engine, **RESUMED)
     assert sha(run.embedding) == bits
-    assert engine.counts() == status | {stage: status[stage] + 1}
+    assert engine.counts() == status | {stage: status[stage] + 1 for stage in tasks}
 
 
 @pytest.mark.parametrize("keep", ["all", "model", "embedding"])
-def test_records_that_were_lost_are_made_again(fit, clustered, uninterrupted, sequential, tmp_path, keep):
+def test_records_that_were_lost_are_made_again(fit, several, uninterrupted, sequential, tmp_path, keep):
     """With all that their stages read, where it was freed since."""
     bits, status = uninterrupted
     options = RESUMED | {"keep": keep}
-    run = fit(clustered[:2100], tmp_path / "run.zarr", **options)
+    run = fit(several, tmp_path / "run.zarr", **options)
     lost = {"layout": 1, "publish": status["publish"], "report.summary": 1}
     for stage, count in lost.items():
         for record in sorted((tmp_path / "run.zarr").glob(f"ledger/*/*/{stage}/*.json"))[-count:]:
@@ -491,20 +496,25 @@ def test_records_that_were_lost_are_made_again(fit, clustered, uninterrupted, se
     next((tmp_path / "run.zarr").glob("ledger/*/*/finished.json")).unlink()
     zarr.open_array(str(tmp_path / "run.zarr" / "embedding"))[...] = 7
     engine = FailingEngine(sequential, tmp_path / "witnesses")
-    run = fit(clustered[:2100], tmp_path / "run.zarr", client=engine, **options)
+    run = fit(several, tmp_path / "run.zarr", client=engine, **options)
     assert engine.counts() == lost if keep == "all" else set(engine.counts()) > set(lost)
     assert sha(run.embedding) == bits
     assert daskumap.verify(run.path) == {}
 
 
-def test_another_run_at_a_place_that_was_used(fit, clustered, sequential, tmp_path):
+def test_another_run_at_a_place_that_was_used(fit, several, sequential, tmp_path):
     """Nothing that this process holds of a run outlives it."""
-    X, path = clustered[:2100], tmp_path / "run.zarr"
+    path = tmp_path / "run.zarr"
     with pytest.raises(TaskError):
-        fit(X, path, client=FailingEngine(sequential, tmp_path / "w", {("layout", 2): [Fault()]}), **RESUMED)
+        fit(
+            several,
+            path,
+            client=FailingEngine(sequential, tmp_path / "w", {("layout", 2): [Fault()]}),
+            **RESUMED,
+        )
     shutil.rmtree(path)
     other = RESUMED | {"n_neighbors": 9, "report": False}
-    assert sha(fit(X, path, **other).embedding) == sha(fit(X, **other).embedding)
+    assert sha(fit(several, path, **other).embedding) == sha(fit(several, **other).embedding)
 
 
 def test_another_source_at_a_place_that_was_used(fit, small, write):
@@ -537,7 +547,9 @@ def test_a_plan_that_was_refused_leaves_the_place_free(fit, small, tmp_path):
 def test_stale_snapshots_are_good_enough(fit, clustered):
     """With reconcile_every above 1 the result depends on the partitions; its quality hardly does."""
     measures = [
-        fit(clustered, n_epochs=100, partitions=3, reconcile_every=every, report=True).report["measures"]
+        fit(clustered[:2400], n_epochs=100, partitions=3, reconcile_every=every, report=True).report[
+            "measures"
+        ]
         for every in (1, 5)
     ]
     assert measures[0]["attractive_loss"] != measures[1]["attractive_loss"]
@@ -546,7 +558,7 @@ def test_stale_snapshots_are_good_enough(fit, clustered):
 
 
 def test_the_report(fit, clustered):
-    report = fit(clustered, max_cell_rows=512, n_epochs=20, report=True).report
+    report = fit(clustered[:2400], max_cell_rows=512, n_epochs=20, report=True).report
     assert set(report["steps"]) == set(STEPS)
     for stage in report["stages"].values():
         assert stage["seconds"] > 0
@@ -556,9 +568,9 @@ def test_the_report(fit, clustered):
     assert report["seconds"] == pytest.approx(sum(stage["seconds"] for stage in report["stages"].values()))
     assert 0 <= report["stages"]["layout"]["overhead_share"] <= 1
     assert report["params"]["random_state"] == 1
-    assert report["sizes"]["rows"] == 6000
+    assert report["sizes"]["rows"] == 2400
     measures = report["measures"]
-    assert measures["rows"] == 6000
+    assert measures["rows"] == 2400
     assert 0.9 < measures["trustworthiness"] <= 1
     assert 0 < measures["cut_edge_share"] < 1
     assert measures["flyaway_ratio"] >= 1
@@ -567,9 +579,10 @@ def test_the_report(fit, clustered):
 
 def test_the_recall_is_true(fit, clustered):
     """Small cells and one cell a row, so that there is something to miss."""
-    run = fit(clustered, max_cell_rows=256, max_overlap=1, n_epochs=5, report=True)
+    X = clustered[:3000]
+    run = fit(X, max_cell_rows=256, max_overlap=1, n_epochs=5, report=True)
     ids, _ = run.knn()
-    truth = overlap(exact_neighbors(clustered, 14), np.where(ids < 0, -2, ids))
+    truth = overlap(exact_neighbors(X, 14), np.where(ids < 0, -2, ids))
     reported = run.report["measures"]["recall"]
     assert 0.3 < truth < 0.95
     # Some hundred probe rows of fourteen neighbours each.
@@ -578,7 +591,8 @@ def test_the_recall_is_true(fit, clustered):
 
 
 def test_the_recall_reaches_its_target(fit, clustered):
-    report = fit(clustered, max_cell_rows=2048, target_recall=0.97, n_epochs=5, report=True).report
+    options = {"max_cell_rows": 1024, "target_recall": 0.97, "n_epochs": 5, "report": True}
+    report = fit(clustered[:3000], **options).report
     assert report["measures"]["recall"] >= 0.96
     assert report["sizes"]["cells"] > 1
 
@@ -603,17 +617,27 @@ def test_trustworthiness_and_preservation_are_true(fit, small):
     assert measures["recall"] == pytest.approx(1.0)
 
 
+# Trustworthiness and preservation of 15 neighbours of umap-learn 0.5.12 on the digits: a mean of 3 seeds.
+UMAP_LEARN = (0.9871, 0.5343)
+
+
+def quality(X, near, map_):
+    return trustworthiness(X, map_, n_neighbors=15), overlap(near, exact_neighbors(map_, 15))
+
+
 def test_the_map_is_as_good_as_that_of_umap_learn(fit, pictures):
+    maps = [fit(pictures, n_epochs=None, random_state=seed).embedding[:] for seed in range(3)]
+    near = exact_neighbors(pictures, 15)
+    ours = np.mean([quality(pictures, near, map_) for map_ in maps], axis=0)
+    assert ours[0] >= UMAP_LEARN[0] - 0.005
+    assert ours[1] >= UMAP_LEARN[1] - 0.003
+
+
+@pytest.mark.slow
+def test_what_is_known_of_umap_learn(pictures):
     import umap
 
+    maps = [umap.UMAP(random_state=seed).fit_transform(pictures) for seed in range(3)]
     near = exact_neighbors(pictures, 15)
-
-    def quality(map_):
-        return trustworthiness(pictures, map_, n_neighbors=15), overlap(near, exact_neighbors(map_, 15))
-
-    ours = np.mean([quality(fit(pictures, random_state=seed).embedding[:]) for seed in range(3)], axis=0)
-    theirs = np.mean(
-        [quality(umap.UMAP(random_state=seed).fit_transform(pictures)) for seed in range(2)], axis=0
-    )
-    assert ours[0] >= theirs[0] - 0.005
-    assert ours[1] >= theirs[1] - 0.003
+    theirs = np.mean([quality(pictures, near, map_) for map_ in maps], axis=0)
+    assert theirs == pytest.approx(UMAP_LEARN, abs=0.001)

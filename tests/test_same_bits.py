@@ -20,30 +20,32 @@ from daskumap.kernels.jit import is_compiled
 from daskumap.planning import sizes
 from daskumap.testing.faults import FailingEngine, Fault, ShufflingEngine
 
-COMMON = {"n_epochs": 20, "checkpoint_every": 12, "max_cell_rows": 1024, "negative_sample_rate": 3}
+# 19 cells; vertices of three chunks and three tasks.
+ROWS = 2400
+COMMON = {"n_epochs": 10, "checkpoint_every": 6, "max_cell_rows": 512, "negative_sample_rate": 3}
 
 SOURCES = {
     "numpy": lambda X, write: X,
     "fortran": lambda X, write: np.asfortranarray(X),
-    "dask": lambda X, write: dask.array.from_array(X, chunks=(777, 5)),
-    "v2": lambda X, write: write(X, "v2.zarr", chunks=(1000, 16), zarr_format=2),
-    "v3": lambda X, write: write(X, "v3.zarr", chunks=(333, 7)),
+    "dask": lambda X, write: dask.array.from_array(X, chunks=(311, 5)),
+    "v2": lambda X, write: write(X, "v2.zarr", chunks=(400, 16), zarr_format=2),
+    "v3": lambda X, write: write(X, "v3.zarr", chunks=(133, 7)),
     "v3 of one chunk": lambda X, write: write(X, "one.zarr", chunks=X.shape),
-    "sharded": lambda X, write: write(X, "shards.zarr", chunks=(250, 16), shards=(1500, 16)),
+    "sharded": lambda X, write: write(X, "shards.zarr", chunks=(100, 16), shards=(600, 16)),
 }
 # Blocks, windows, groups, vertex ranges, and edges held in memory: what the budget and the workers decide.
 SIZES = {
     "as planned": {},
     "small": {
-        "row_block": 1201,
-        "window_rows": 300,
-        "group_rows": 900,
+        "row_block": 481,
+        "window_rows": 120,
+        "group_rows": 360,
         "group_cells": 2,
         "chunks": 1,
         "edge_bytes": 0,
     },
-    "uneven": {"row_block": 5999, "window_rows": 1, "group_rows": 5000, "chunks": 4},
-    "whole": {"row_block": 6000, "window_rows": 10**6, "group_rows": 10**6, "chunks": 6},
+    "uneven": {"row_block": ROWS - 1, "window_rows": 1, "group_rows": 2000, "chunks": 2},
+    "whole": {"row_block": ROWS, "window_rows": 10**6, "group_rows": 10**6, "chunks": 3},
 }
 MEMORY = 4 * 10**9
 ENGINES = {
@@ -90,9 +92,14 @@ def client_processes():
         yield client
 
 
+@pytest.fixture(scope="module")
+def rows(clustered):
+    return clustered[:ROWS]
+
+
 @pytest.fixture
-def bits(request, clustered, fit_bits, block_sizes, write, tmp_path):
-    def bits_(case, data=clustered, **options):
+def bits(request, rows, fit_bits, block_sizes, write, tmp_path):
+    def bits_(case, data=rows, **options):
         case = {**REFERENCE, **case}
         block_sizes(**SIZES[case["sizes"]])
         source = SOURCES[case["source"]](data, write)
@@ -134,15 +141,15 @@ CUT = {"client": "1x2", "partitions": 3, "source": "v3", "sizes": "small", "keep
 @pytest.mark.parametrize(
     ("init", "metric"), [("spectral", "euclidean"), ("random", "cosine"), ("array", "correlation")]
 )
-def test_same_bits_for_each_start(bits, init, metric):
-    start = np.random.default_rng(0).random((6000, 2)) if init == "array" else init
+def test_same_bits_for_each_start(bits, few_micro_cells, init, metric):
+    start = np.random.default_rng(0).random((ROWS, 2)) if init == "array" else init
     assert bits(CUT, init=start, metric=metric) == bits({}, init=start, metric=metric)
 
 
 @pytest.mark.parametrize("init", ["pca", "spectral"])
 def test_same_bits_by_brute_force(bits, clustered, init):
     """Manhattan has no matrix product: cells of at most 512 rows are searched pair by pair."""
-    options = {"metric": "manhattan", "init": init, "data": clustered[:2500]}
+    options = {"metric": "manhattan", "init": init, "data": clustered[:1100]}
     assert bits(CUT, **options) == bits({}, **options)
 
 
@@ -156,27 +163,27 @@ def test_other_seeds_and_parameters_give_other_bits(bits):
 
 @pytest.mark.parametrize(("optimizer", "partitions"), [("adam", 1), ("adam", 3), ("sgd", 16)])
 def test_same_bits_on_other_machines(bits, known, optimizer, partitions):
-    """Segments of five epochs, each of which may begin on another worker."""
+    """Segments of three epochs, each of which may begin on another worker."""
     case = {"client": "processes", "partitions": partitions}
-    assert bits(case, optimizer=optimizer, checkpoint_every=5) == reference(bits, known, optimizer)
+    assert bits(case, optimizer=optimizer, checkpoint_every=3) == reference(bits, known, optimizer)
 
 
-def test_same_bits_from_checkpoints_in_many_chunks(bits, known, fit, clustered, monkeypatch, tmp_path):
+def test_same_bits_from_checkpoints_in_many_chunks(bits, known, fit, rows, monkeypatch, tmp_path):
     expected = reference(bits, known, "adam")
-    monkeypatch.setattr(sizes, "STATE_ROWS", 900)
-    for partitions, chunk in ((1, 858), (3, 667)):
-        run = fit(clustered, tmp_path / str(partitions), partitions=partitions, **COMMON)
+    monkeypatch.setattr(sizes, "STATE_ROWS", 350)
+    for partitions, chunk in ((1, 343), (3, 267)):
+        run = fit(rows, tmp_path / str(partitions), partitions=partitions, **COMMON)
         assert run.store.array("layout/00000001/positions").chunks[0] == chunk
         assert len(run.store.ledger.records("layout")) == 2
         assert sha(run.embedding) == expected
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "manhattan"])
-def test_same_bits_whether_rows_are_held_or_moved(fit, clustered, block_sizes, metric):
+def test_same_bits_whether_rows_are_held_or_moved(fit, rows, block_sizes, metric):
     options = {**COMMON, "metric": metric}
-    held = fit(clustered, **options)
+    held = fit(rows, **options)
     block_sizes(cache_bytes=0)
-    moved = fit(clustered, **options)
+    moved = fit(rows, **options)
     for run, column in ((held, "ids"), (moved, "rows")):
         columns = set(run.store.documents.members("shuffle/00000000")) - {"zarr.json"}
         assert columns == {column, "vertices", "offsets"}
@@ -184,10 +191,10 @@ def test_same_bits_whether_rows_are_held_or_moved(fit, clustered, block_sizes, m
 
 
 def test_memory_changes_sizes_not_bits(fit, clustered):
-    """200 neighbours, so that six thousand rows do feel the budget."""
-    options = {"n_neighbors": 200, "n_epochs": 5, "max_cell_rows": 1024}
-    least = sizes.Resources(0, compiled=is_compiled()).reserved + 120_000_000
-    runs = [fit(clustered, memory=memory, **options) for memory in (least, "8GB")]
+    """100 neighbours, so that four thousand rows do feel the budget."""
+    options = {"n_neighbors": 100, "n_epochs": 5, "max_cell_rows": 1024}
+    least = sizes.Resources(0, compiled=is_compiled()).reserved + 60_000_000
+    runs = [fit(clustered[:4100], memory=memory, **options) for memory in (least, "8GB")]
     low, high = (run.report["sizes"] for run in runs)
     assert low["partition_rows"] < high["partition_rows"]
     assert low["window_rows"] < high["window_rows"]
@@ -195,9 +202,8 @@ def test_memory_changes_sizes_not_bits(fit, clustered):
     assert sha(runs[0].embedding) == sha(runs[1].embedding)
 
 
-def test_source_chunks_change_blocks_not_bits(fit, clustered, write):
-    chunkings = [(250, 16), (700, 16), (6000, 16)]
-    sources = [write(clustered, f"{rows}.zarr", chunks=(rows, columns)) for rows, columns in chunkings]
+def test_source_chunks_change_blocks_not_bits(fit, rows, write):
+    sources = [write(rows, f"{chunk}.zarr", chunks=(chunk, 16)) for chunk in (250, 700, ROWS)]
     runs = [fit(source, **COMMON) for source in sources]
     assert len({run.report["sizes"]["row_block"] for run in runs}) == 3
     assert len({sha(run.embedding) for run in runs}) == 1
@@ -236,8 +242,8 @@ def test_a_last_block_of_one_row(fit_bits, write):
 @pytest.mark.parametrize("unique", [False, True])
 def test_same_bits_however_blocks_are_bundled(fit, clustered, block_sizes, monkeypatch, unique):
     """15 blocks counted in 4 bundles, or in one; twins have no cell, and come last."""
-    rows = np.concatenate([clustered[:4000], clustered[:2000]])
-    block_sizes(row_block=400)
+    rows = np.concatenate([clustered[:1600], clustered[:800]])
+    block_sizes(row_block=160)
     options = {**COMMON, "unique": unique}
     one = fit(rows, **options)
     monkeypatch.setattr(sizes, "LEAST_BLOCKS", 1)
@@ -271,14 +277,13 @@ def reference_of_lonely(fit, lonely, known):
 
 
 @pytest.mark.parametrize("keep", ["model", "embedding"])
-@pytest.mark.parametrize("stage", ["partition.assign", "neighbors.merge", "initialize", "publish"])
-def test_same_bits_of_a_run_that_stopped_after_it_freed(
-    fit, lonely, known, tmp_path, sequential, keep, stage
-):
+def test_same_bits_of_a_run_that_stopped_after_it_freed(fit, lonely, known, tmp_path, sequential, keep):
+    """Before four of its stages in turn."""
     rows, options = lonely
-    engine = FailingEngine(sequential, tmp_path / "witnesses", stop_at=stage)
-    with pytest.raises(Fault):
-        fit(rows, tmp_path / "run.zarr", client=engine, keep=keep, **options)
-    assert daskumap.open(tmp_path / "run.zarr").store.ledger.freed()
+    for stage in ("partition.assign", "neighbors.merge", "initialize", "publish"):
+        engine = FailingEngine(sequential, tmp_path / "witnesses", stop_at=stage)
+        with pytest.raises(Fault, match=stage):
+            fit(rows, tmp_path / "run.zarr", client=engine, keep=keep, **options)
+        assert daskumap.open(tmp_path / "run.zarr").store.ledger.freed()
     run = fit(rows, tmp_path / "run.zarr", keep=keep, **options)
     assert sha(run.embedding) == reference_of_lonely(fit, lonely, known)

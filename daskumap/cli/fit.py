@@ -1,4 +1,4 @@
-"""`daskumap fit | plan | resume`: commands that make a run, or say what it would be."""
+"""`daskumap fit | transform | plan | resume`: commands that make a run, or say what it would be."""
 
 from __future__ import annotations
 
@@ -20,11 +20,26 @@ def add_commands(commands: Any) -> None:
     shared.add_trust_input(fit)
     fit.set_defaults(command=run_fit)
 
+    transform = commands.add_parser("transform", help="place new rows into the map of a finished run")
+    transform.add_argument("run", help="path or URL of the run store that the map is in")
+    transform.add_argument("source", help="path or URL of a Zarr array (m, D) with the columns of the fit's")
+    transform.add_argument(
+        "out", help="path or URL of the result; an unfinished one of the same rows goes on"
+    )
+    transform.add_argument(
+        "--fitted", help="path or URL of the rows that were fitted; default: what RUN names"
+    )
+    shared.add_machine(transform)
+    shared.add_driver(transform)
+    transform.add_argument("--restart", action="store_true", help="delete what is in OUT, and start over")
+    shared.add_take_over(transform)
+    shared.add_trust_input(transform)
+    transform.set_defaults(command=run_transform)
+
     resume = commands.add_parser("resume", help="go on with an unfinished run, from what its run store says")
     shared.add_run(resume)
     resume.add_argument("--source", dest="data", help="path or URL of the input; default: what the run names")
-    resume.add_argument("--memory", help="what a worker may use, such as 4GB")
-    resume.add_argument("--threads", type=int, help="threads of this process")
+    shared.add_machine(resume)
     shared.add_driver(resume)
     shared.add_take_over(resume)
     shared.add_trust_input(resume)
@@ -33,6 +48,7 @@ def add_commands(commands: Any) -> None:
     plan = commands.add_parser("plan", help="say what a fit would do; starts nothing")
     shared.add_input(plan)
     plan.add_argument("--workers", type=int, default=1, help="worker processes")
+    plan.add_argument("--run", help="plan the transform of SOURCE into the map of this run")
     plan.set_defaults(command=run_plan)
 
 
@@ -43,6 +59,15 @@ def run_fit(options: dict[str, Any]) -> None:
     result = daskumap.fit(source, run, client=scheduler, progress=not quiet, **params)
     if not quiet:
         _show(result, run)
+
+
+def run_transform(options: dict[str, Any]) -> None:
+    """Place new rows and say where they are."""
+    run, source, out = (options.pop(name) for name in ("run", "source", "out"))
+    quiet, scheduler = options.pop("quiet"), options.pop("scheduler")
+    result = daskumap.transform(run, source, out, client=scheduler, progress=not quiet, **options)
+    if not quiet:
+        _show(result, out)
 
 
 def run_resume(options: dict[str, Any]) -> None:
@@ -59,9 +84,11 @@ def run_plan(options: dict[str, Any]) -> None:
     say(str(daskumap.plan(source, **shared.as_params(options))))
 
 
-def _show(result: daskumap.Run, place: str) -> None:
+def _show(result: daskumap.Run | daskumap.Transformed, place: str) -> None:
     """Say what was measured and where the map is, and its picture, which a run without a report lacks."""
     lines = [str(result), "", f"embedding            {place}/embedding"]
+    if isinstance(result, daskumap.Transformed):
+        lines.append(f"fit distance         {place}/fit_distance")
     if result.report["measures"]:
         lines.append(f"picture              {place}/embedding.png")
     say("\n".join(lines))

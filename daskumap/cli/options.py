@@ -14,6 +14,12 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", help="path or URL of a run store")
 
 
+def add_machine(parser: argparse.ArgumentParser) -> None:
+    """Add what this machine, or a worker, gives to a run that is fixed already."""
+    parser.add_argument("--memory", help="what a worker may use, such as 4GB")
+    parser.add_argument("--threads", type=int, help="threads of this process")
+
+
 def add_input(parser: argparse.ArgumentParser) -> None:
     """Add what is fitted, and how: the same for a fit and its plan."""
     parser.add_argument("source", help="path or URL of a Zarr array (n, D)")

@@ -16,6 +16,7 @@ STREAMS = {
     "start": 6,
     "probe": 7,
     "report": 8,
+    "transform": 9,
 }
 
 

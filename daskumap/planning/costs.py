@@ -34,7 +34,7 @@ MERGE_NEIGHBOR, CALIBRATE_NEIGHBOR, SYMMETRIZE_NEIGHBOR = 0.06e-6, 0.23e-6, 0.28
 # A vertex that is given its start; whose position is written in the order of rows.
 INITIALIZE_VERTEX, PUBLISH_ROW = 0.12e-6, 0.3e-6
 # A vertex in an iteration of the layout, in two dimensions with 14 neighbours (benchmarks/scale_kernels.py).
-ITERATION_VERTEX = 165e-9
+ITERATION_VERTEX = 132e-9
 # A value of a pair of rows that is evaluated in float64, as stored (60,000 x 64, 12,000 x 784).
 STORED_VALUE = 0.4e-9
 # The report: a pair of points on the map, a pair of rows beside its product, a neighbour in the loss, and

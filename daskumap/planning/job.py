@@ -20,6 +20,8 @@ class Job:
     source
         With what another process opens the input; None where it lies in the run store, or in this process.
         It may hold a password, so it is not shown.
+    model
+        Of the finished run into whose map new rows are placed; None for a fit.
     """
 
     url: str
@@ -28,6 +30,7 @@ class Job:
     params: Params
     sizes: Sizes
     resources: Resources
+    model: Job | None = None
 
     @property
     def iterations(self) -> int:

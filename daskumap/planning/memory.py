@@ -29,8 +29,17 @@ def edge_read(n_neighbors: int) -> int:
 
 
 def layout_edges(n_neighbors: int) -> int:
-    """Return what a vertex' edges take in the layout, at most."""
-    return (n_neighbors - 1) * 2 * 8
+    """Return what a vertex' edges take in the layout, at most: tails, rates, and masks of a byte."""
+    return (n_neighbors - 1) * 2 * 9
+
+
+# Cells that a new row is compared with, at most.
+MOST_CELLS = 32
+
+
+def transform_row(n_neighbors: int, n_components: int) -> int:
+    """Return what a new row takes beside its values: lists as found and merged, memberships, cells, place."""
+    return n_neighbors * 60 + MOST_CELLS * 12 + n_components * 12
 
 
 def positions(rows: int, n_components: int) -> int:

@@ -97,8 +97,7 @@ class Plan:
         lines = [
             f"{s.rows:,} rows x {s.columns:,} columns; {r.workers} worker(s) x {r.threads} thread(s), "
             f"{r.memory / 1e9:.2f} GB a worker",
-            f"about {s.cells:,} cells, {s.row_blocks:,} row blocks of {s.row_block:,}, "
-            f"{s.partitions:,} vertex partitions",
+            self._parts(),
             "",
             f"{'stage':<20}{'tasks':>7}{'MB a task':>11}{'MB a worker':>13}{'MB read':>11}{'MB written':>12}"
             f"{'seconds':>10}",
@@ -115,6 +114,13 @@ class Plan:
         most, last = self.disk_bytes / 1e6, self.kept_bytes / 1e6
         lines.append(f"the run store takes {most:,.0f} MB at most, {last:,.0f} MB in the end")
         return "\n".join(lines)
+
+    def _parts(self) -> str:
+        s, model = self.job.sizes, self.job.model
+        blocks = f"{s.row_blocks:,} row blocks of {s.row_block:,}"
+        if model is not None:
+            return f"into the map of {model.sizes.rows:,} rows in {model.url}; {blocks}"
+        return f"about {s.cells:,} cells, {blocks}, {s.partitions:,} vertex partitions"
 
     def _terms(self, stage: Stage) -> str:
         held = {"reserved": self.reserved, "cache": self.job.sizes.cache_bytes, "shared": stage.shared}

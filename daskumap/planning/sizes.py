@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from daskumap.planning import costs, memory
 
@@ -18,6 +18,8 @@ WIDE_BYTES = 250_000_000
 STATE_ROWS = 1 << 20
 # Row blocks that one task counts, at least: below it a second task costs more than it saves.
 LEAST_BLOCKS = 16
+# Below as many rows umap-learn compares all pairs, and so does one cell (`knn.MAX_PAIRWISE_ROWS`).
+EXACT_ROWS = 4_096
 # Hashes that one task compares: 24 MB of them.
 BUCKET_ROWS = 1 << 20
 
@@ -187,7 +189,7 @@ def make_sizes(
         rows,
         columns * (4 + source_item_bytes),
         min(BLOCK_BYTES, budget // 6),
-        resources.slots,
+        2 * resources.slots,
         source_block_rows,
     )
     group = _spread(rows * 2, min(BLOCK_BYTES * 8, budget // 4) // (n_neighbors * 36), resources.slots * 2, 1)
@@ -215,11 +217,47 @@ def make_sizes(
     )
 
 
+def make_transform_sizes(
+    rows: int,
+    columns: int,
+    n_neighbors: int,
+    n_components: int,
+    resources: Resources,
+    *,
+    model_rows: int,
+    source_block_rows: int = 1,
+    source_item_bytes: int = 4,
+) -> Sizes:
+    """Fix the sizes of a transform: as of a fit of the new rows, but for blocks as large as memory allows.
+
+    Each row block reads the cells of the model that its rows are near, so that few blocks read little. Where
+    one worker can hold the rows of the model and the new ones in a quarter of its memory, it reads them once.
+
+    Parameters
+    ----------
+    model_rows
+        Rows that were fitted, whose positions each worker holds.
+
+    >>> make_transform_sizes(10_000, 784, 15, 2, Resources(4 * 10**9, 1, 2), model_rows=60_000).row_block
+    5000
+    """
+    made = make_sizes(rows, columns, n_neighbors, n_components, resources)
+    free = resources.memory - resources.reserved - model_rows * (8 * n_components + 1)
+    held = (model_rows + rows) * columns * 4
+    cache = held if resources.workers == 1 and held <= free // 4 else 0
+    budget = max(32_000_000, (free - cache) // resources.threads)
+    row_bytes = columns * (4 + source_item_bytes) + memory.transform_row(n_neighbors, n_components)
+    target = min(2 * BLOCK_BYTES, budget // 8)
+    block = _row_block(rows, row_bytes, target, resources.slots, source_block_rows)
+    window = max(1, min(2 * BLOCK_BYTES, budget // 8) // (columns * 8))
+    return replace(made, row_block=block, window_rows=window, cache_bytes=cache)
+
+
 def _cells(rows: int, columns: int, matrix_product: bool, max_cell_rows: int | None) -> tuple[int, int]:
     """Return the most rows of a cell, and the number of cells."""
     wanted = cell_rows(rows, columns, matrix_product)
     limit = max_cell_rows or 12 * wanted
-    if rows <= min(2 * wanted, limit):
+    if rows <= min(max(2 * wanted, EXACT_ROWS - 1), limit):
         return limit, 1
     return limit, math.ceil(rows / min(wanted, max(64, limit // 4)))
 
@@ -258,7 +296,7 @@ def layout_partitions(
     """Return over how many workers an iteration is fastest: each more moves fewer rows, and costs time.
 
     >>> [layout_partitions(n, 15, 2, Resources(10**9, w, 8), 10**12) for n, w in ((10**6, 4), (10**8, 512))]
-    [1, 26]
+    [1, 23]
     """
     iteration = costs.iteration_seconds(rows, n_neighbors, n_components)
     edges = rows * memory.layout_edges(n_neighbors)
@@ -278,9 +316,9 @@ def _layout_rows(rows: int, partitions: int) -> int:
     return math.ceil(wanted / chunks) * chunks
 
 
-def _row_block(rows: int, row_bytes: int, target_bytes: int, slots: int, block_rows: int) -> int:
-    """Return rows a block: about `target_bytes`, work for each slot, whole source pieces if they fit."""
-    wanted = max(1, min(target_bytes // row_bytes, math.ceil(rows / (2 * slots))))
+def _row_block(rows: int, row_bytes: int, target_bytes: int, parts: int, block_rows: int) -> int:
+    """Return rows a block: about `target_bytes`, at least so many parts, whole source pieces if they fit."""
+    wanted = max(1, min(target_bytes // row_bytes, math.ceil(rows / parts)))
     wanted = max(wanted, min(rows, 1024))
     if block_rows <= wanted:
         return min(rows, wanted // block_rows * block_rows)

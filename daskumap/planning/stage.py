@@ -126,6 +126,8 @@ class Stage:
         How the tasks, which are segments then, run where several workers share each.
     name, reads, writes
         Of the step: names of what its tasks may touch in the run store.
+    model
+        Names of what its tasks may read in the run store of the model.
     """
 
     task: Callable[..., Receipt]
@@ -144,6 +146,7 @@ class Stage:
     name: str = ""
     reads: frozenset[str] = frozenset()
     writes: frozenset[str] = frozenset()
+    model: frozenset[str] = frozenset()
 
     @property
     def task_bytes(self) -> int:
@@ -169,12 +172,15 @@ class Step:
     reads, writes
         Items of `store.schema`. A task that touches anything else is refused; what no later step reads is
         scratch, and goes.
+    model
+        Items of the model that a task reads: of the finished run into whose map new rows are placed.
     """
 
     name: str
     plan: Callable[[Any], Stage]
     reads: tuple[Any, ...] = ()
     writes: tuple[Any, ...] = ()
+    model: tuple[Any, ...] = ()
 
     def planned(self, context: Any) -> Stage:
         """Return the stage of this step for one run."""
@@ -183,4 +189,5 @@ class Step:
             name=self.name,
             reads=frozenset(item.name for item in self.reads),
             writes=frozenset(item.name for item in self.writes),
+            model=frozenset(item.name for item in self.model),
         )

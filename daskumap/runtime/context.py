@@ -6,6 +6,7 @@ freed when the process goes over to another stage. A task may touch only what it
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import threading
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from daskumap.kernels.metrics import metric as metrics
 from daskumap.kernels.neighbors.join import SEEDS
 from daskumap.kernels.random import stream_key
 from daskumap.params import Params
+from daskumap.planning import memory
 from daskumap.planning.job import Job
 from daskumap.planning.sizes import Resources, Sizes
 from daskumap.planning.stage import Output, Stage
@@ -59,17 +61,22 @@ class Context:
         The input.
     store
         The run store; None while the run is planned.
+    model
+        The finished run into whose map new rows are placed; None for a fit.
 
     Attributes
     ----------
     rows
-        The input's rows as the metric works on them.
+        The input's rows as the metric works on them: new ones moved as those of the model were.
     """
 
-    def __init__(self, job: Job, source: Source, store: RunStore | None = None) -> None:
-        self.job, self.source, self._store = job, source, store
+    def __init__(
+        self, job: Job, source: Source, store: RunStore | None = None, model: Context | None = None
+    ) -> None:
+        self.job, self.source, self._store, self._model = job, source, store, model
         self.metric = metrics.resolve(job.params.metric, job.params.metric_kwds)
-        self._rows = Rows(source, job.sizes, str(np.dtype(self.metric.dtype)), self._find_move)
+        find_move = (model or self)._find_move
+        self._rows = Rows(source, job.sizes, str(np.dtype(self.metric.dtype)), find_move)
         self._lock = threading.RLock()
         self._stage: Stage | None = None
         self._held: dict[str, Any] = {}
@@ -104,6 +111,17 @@ class Context:
         assert self._store is not None, "a plan has no run store"
         return self._store
 
+    @property
+    def model(self) -> Context:
+        """The finished run into whose map new rows are placed; nothing is written there."""
+        assert self._model is not None, "a fit has no model"
+        return self._model
+
+    @property
+    def transforms(self) -> bool:
+        """Whether new rows are placed into the map of a model."""
+        return self._model is not None
+
     def key(self, stream: str, index: int = 0) -> int:
         """Return the key of a stream of random numbers."""
         return stream_key(int(self.params.random_state or 0), stream, index)
@@ -121,6 +139,8 @@ class Context:
                 return False
             self._stage = stage
             self._held.clear()
+            if self._model is not None:
+                self._model.enter(dataclasses.replace(stage, reads=stage.model, writes=frozenset()))
             return True
 
     def leave(self) -> None:
@@ -128,6 +148,8 @@ class Context:
         with self._lock:
             self._stage = None
             self._held.clear()
+            if self._model is not None:
+                self._model.leave()
 
     def close(self) -> None:
         """Free all that is held."""
@@ -136,6 +158,8 @@ class Context:
             self._arrays.clear()
             self._facts.clear()
             self._rows.release()
+            if self._model is not None:
+                self._model.close()
 
     def held(self, name: str, make: Callable[[], Held]) -> Held:
         """Return what `make` returns, made once a process and kept until it goes over to another stage."""
@@ -306,6 +330,10 @@ class Context:
             return cells + (dim == "cell and twins")
         if dim == "group":
             return self.groups
+        if dim.startswith("model "):
+            return self.model.extent(dim.removeprefix("model "))
+        if dim == "reach":
+            return min(memory.MOST_CELLS, self.model.cells)
         return {
             "": 0,
             "row": s.rows,
@@ -378,10 +406,22 @@ class Context:
         return self._fact(schema.ORDER, {name: expected})[name]
 
 
+def make_context(
+    job: Job, source: Source, store: RunStore | None = None, model: Context | None = None
+) -> Context:
+    """Return the context of a job; where that keeps new rows, those of the model are kept too."""
+    if model is None:
+        return Context(job, source, store)
+    sizes = dataclasses.replace(model.sizes, cache_bytes=job.sizes.cache_bytes)
+    of_model = dataclasses.replace(model.job, sizes=sizes)
+    kept = Context(of_model, model.source, model.store)
+    return Context(dataclasses.replace(job, model=of_model), source, store, kept)
+
+
 def open_context(job: Job) -> Context:
     """Open a run that is reached by its place, with a source that is reached by its spec or lies in there."""
     from daskumap.sources.find import find, open_spec
 
     store = RunStore.open(find_place(job.url))
     source = find(store.array(schema.SOURCE.name)) if job.source is None else open_spec(job.source)
-    return Context(job, source, store)
+    return Context(job, source, store, None if job.model is None else open_context(job.model))

@@ -40,8 +40,17 @@ def find(data: Any) -> Source:
     """
     found = data
     while not isinstance(found, Source):
-        found = next(opened for is_kind, opened in OPENERS if is_kind(found))(found)
+        found = _opener(found)(found)
     return found
+
+
+def is_plain(data: Any) -> bool:
+    """Return whether it is a plain array or frame in memory, or nested lists: what NumPy has to convert."""
+    return not isinstance(data, Source) and _opener(data) is memory.open_object
+
+
+def _opener(data: Any) -> Callable[[Any], Any]:
+    return next(opened for is_kind, opened in OPENERS if is_kind(data))
 
 
 def open_spec(spec: dict[str, Any]) -> Source:

@@ -55,7 +55,7 @@ class Move(NamedTuple):
 def _subtract(block: Array, centre: Array) -> Array:
     """Return the differences as float64; of 64-bit integers too, whose digits float64 cannot hold."""
     rough: Array = block.astype(np.float64) - centre.astype(np.float64)
-    if block.dtype.kind not in "iu" or block.dtype.itemsize < 8:
+    if block.dtype != centre.dtype or block.dtype.kind not in "iu" or block.dtype.itemsize < 8:
         return rough
     exact = (block - centre).view(np.int64)
     return np.where(np.abs(rough) < SURE, exact, rough)

@@ -148,6 +148,20 @@ def public_spec(spec: dict[str, Any] | None) -> dict[str, Any] | None:
     return {**spec, "path": hide_secrets(spec["path"]), **shared}
 
 
+def is_near(path: str, run: str) -> bool:
+    """Return whether what a run store names is of this machine, or of the run's own buckets."""
+    if "://" not in path:
+        return Path(path).is_absolute()
+    own = path.startswith("file://") or (
+        _bucket_host(path) is not None and _bucket_host(path) == _bucket_host(run)
+    )
+    return own and "::" not in path
+
+
+# How a caller vouches for the input of a run.
+NAME_IT = "daskumap.resume(run, data=...), or --source; daskumap.transform(run, ..., fitted=...), or --fitted"
+
+
 def check_stored_spec(spec: dict[str, Any], run: str) -> None:
     """Refuse a spec that a run store names unless it is of this machine, or of the run's own buckets.
 
@@ -168,17 +182,13 @@ def check_stored_spec(spec: dict[str, Any], run: str) -> None:
     if not known or spec.get("kind") != "zarr" or options.keys() - set(SHARED_OPTIONS):
         raise StoreError(
             f"{run} does not say where its input is in the way that daskumap writes it. Name the input: "
-            "daskumap.resume(run, data=...), or --source."
+            f"{NAME_IT}."
         )
-    local = "://" not in path and Path(path).is_absolute()
-    if local or (path.startswith("file://") and "::" not in path):
-        return
-    own = _bucket_host(path) is not None and _bucket_host(path) == _bucket_host(run)
-    if not own or "::" in path or options.keys() & HOSTS:
+    if not is_near(path, run) or (options.keys() & HOSTS and _bucket_host(path) is not None):
         raise StoreError(
             f"{run} names {path} as its input: another protocol or host than its own, which is not contacted "
             "on the word of a run store. Name the input, with its password or token if it has one: "
-            "daskumap.resume(run, data=...), or --source."
+            f"{NAME_IT}."
         )
 
 

@@ -3,8 +3,8 @@
 A chunk ends with the crc32c of its values, masked with a hash of its run, its array and its place in it: the
 chunk of another place, array or run fails its check like one with a flipped bit. Writing costs nothing more,
 reading a copy of the chunk (record 14). The name of the codec says so to other tools, which would take such
-chunks for damaged. The embedding, which other tools read, has a plain crc32c; what its chunks must hold is in
-the records of the tasks that wrote them.
+chunks for damaged. What other tools read, such as the embedding, has a plain crc32c; what its chunks must
+hold is in the records of the tasks that wrote them.
 
 Metadata are compared, not obeyed: they have to be what this run writes for an array of that name, shape, type
 and chunks, down to a checksum over all of it. So nothing is decoded by codecs that somebody else chose.
@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import re
 import zlib
+from collections.abc import AsyncIterator
 from typing import Any
 
 import numpy as np
@@ -83,6 +84,11 @@ class ArrayStore(WrapperStore[Store]):
         if chunk is not None and not _is_public(chunk["array"]):
             self._masked(key, value.as_numpy_array())  # in place: the codec made these bytes for this call
         await super().set(key, value)
+
+    async def list_prefix(self, prefix: str) -> AsyncIterator[str]:
+        """Yield the keys below a node, where zarr's store in memory gives those that begin like it."""
+        async for key in super().list_prefix(f"{prefix.rstrip('/')}/" if prefix else ""):
+            yield key
 
     def _masked(self, key: str, data: Any) -> Any:
         """Mask the checksum at the end of a chunk, or take the mask off."""
@@ -206,4 +212,4 @@ def _filling(dtype: np.dtype[Any]) -> Any:
 
 def _is_public(name: str) -> bool:
     """Return whether other tools read an array."""
-    return name == schema.EMBEDDING.name
+    return name in schema.PUBLIC

@@ -71,9 +71,8 @@ def _array_damage(store: RunStore, name: str, read: bool, receipts: Mapping[int,
     if not read:
         return found
     found += [text for group in groups_around(name) for text in _group_damage(store, group)]
-    sums = {
-        task: receipt.found["crc32"] for task, receipt in receipts.items() if name == schema.EMBEDDING.name
-    }
+    kept = schema.PUBLIC.get(name)
+    sums = {task: receipt.found[kept] for task, receipt in receipts.items() if kept}
     return found + _read_through(array, sums)
 
 

@@ -6,11 +6,13 @@ What only makes sense for one of them belongs here: locks, free space, what dead
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
 from zarr.abc.store import Store
+from zarr.core.buffer import Buffer, cpu
 from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore, MemoryStore
 
@@ -148,6 +150,29 @@ class Held:
         """Do nothing."""
 
 
+class Memory(Held):
+    """Memory of this process; a pickle has the bytes of what lies there, under their names."""
+
+    def __init__(self, contents: Mapping[str, bytes] | None = None) -> None:
+        self._buffers: dict[str, Buffer] = {
+            key: cpu.Buffer.from_bytes(value) for key, value in (contents or {}).items()
+        }
+        super().__init__(MemoryStore(self._buffers))
+
+    def __reduce__(self) -> tuple[type[Memory], tuple[dict[str, bytes]]]:
+        return Memory, ({key: value.to_bytes() for key, value in self._buffers.items()},)
+
+
+class Temporary(Folder):
+    """A folder that goes with its run, so that nothing may refer to it that lives longer."""
+
+    def __reduce__(self) -> Any:
+        raise StoreError(
+            f"The run in {self.url} is in a temporary folder, which a pickle of it would outlive. Fit with a "
+            "place of your own: run='run.zarr'."
+        )
+
+
 def find_place(run: Any) -> Place:
     """Return the place that a path, a URL or a Zarr store means; memory for None.
 
@@ -160,7 +185,7 @@ def find_place(run: Any) -> Place:
     """
     refuse_without_asserts()
     if run is None:
-        return Held(MemoryStore())
+        return Memory()
     if isinstance(run, LocalStore):
         return Folder(Path(run.root).absolute())
     if isinstance(run, Store):

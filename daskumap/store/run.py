@@ -40,6 +40,7 @@ ABOUT = {
     "params": dict,
     "source": dict,
     "spec": dict | None,
+    "model": dict | None,
     "sizes": dict,
     "versions": dict,
     "crc32": int,

@@ -16,6 +16,10 @@ overlap     cells that a row joins, at most                              all
 level       from which a row joins a cell                                all
 cell        small cell                                                   all
 probe       row whose neighbours are also found exactly                  all
+reach       cells of the model that a new row is compared with, at most  all
+model cell  small cell of the model                                      all
+model block row block of the model's source                              one
+quantile    of the training rows' distances to their neighbours          all
 =========== ============================================================ ==================
 
 Types beside NumPy's: "metric" is what the metric works on, float32 or uint8; "vertex" is the type of vertex
@@ -161,7 +165,7 @@ GROUP_STARTS = _order("group_starts", "int64", "group bound")
 CELL_STARTS = _order("cell_starts", "int64", "cell bound", stays=MODEL)
 WIDE_OF = _order("wide_of", "int32", "cell", stays=MODEL)
 FIRST_VERTICES = _order("first_vertices", "int64", "bundle", "cell and twins")
-PROBE_IDS = _order("probe_ids", "int64", "probe", "neighbor")
+PROBE_IDS = _order("probe_ids", "int64", "probe", "neighbor", stays=MODEL)
 # Probes whose neighbours float32 may not tell: 1.
 DOUBTED = _order("doubted", "uint8", "probe")
 # distinct, wide, level, copies, recall (by level), groups, largest_cell, sliced_cells, doubted
@@ -238,3 +242,22 @@ LOSS = Fact("facts/loss", SCRATCH)  # attractive, repulsive, cut_edges, edges
 PIECES = Fact("facts/pieces", SCRATCH)
 MEASURES = Fact("report/measures", RESULT)
 PICTURE = File("embedding.png", RESULT)
+
+# Transform: new rows on the map of a finished run, the model. The new rows are SOURCE, their map EMBEDDING.
+REACH = Fact("facts/reach", RESULT)  # level, cells (a probe's, on average), recall (by level)
+TYPICAL = Array("typical", SCRATCH, "float32", ("quantile",))
+REACHED = Array("reached/cells", SCRATCH, "int32", ("row", "reach"))
+REACHED_BY = Array("reached/blocks", SCRATCH, "uint8", ("block", "model cell"))
+# A batch holds "rows", or "ids" where the one worker holds all rows.
+GATHERED = Exchange(
+    "gathered",
+    SCRATCH,
+    "model block",
+    "piece of a cell",
+    {"rows": ("metric", "column"), "ids": ("int64", ""), "vertices": ("int64", "")},
+)
+FIT_DISTANCE = Array("fit_distance", RESULT, "float32", ("row",))
+PLACED = Fact("facts/placed", RESULT)  # rows, epochs, known, alone, unlike
+
+# What other tools read, by name: what the records of the tasks that write it call its crc32.
+PUBLIC = {EMBEDDING.name: "crc32", FIT_DISTANCE.name: "fit_distance_crc32"}

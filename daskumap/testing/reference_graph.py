@@ -59,6 +59,24 @@ def calibrate(
     return rho, sigma
 
 
+def calibrate_new(
+    distances: Array, n_neighbors: int, local_connectivity: float, mean_distance: float
+) -> tuple[Array, Array]:
+    """Return rho and sigma of new rows: the nearest neighbour stands for the row itself."""
+    rho, sigma = np.zeros(len(distances)), np.zeros(len(distances))
+    for i, row in enumerate(distances):
+        if not np.isfinite(row).any():
+            continue
+        others = np.array([*row[1:], np.inf])  # as long as the rows of a fit, for the target
+        _, widths = calibrate(others[None], n_neighbors, 0.0, mean_distance)
+        rho[i] = nearest_distance(row, max(0.0, local_connectivity - 1.0))
+        if rho[i] > 0:
+            _, widths = calibrate(np.maximum(others - rho[i], 0.0)[None], n_neighbors, 0.0, 0.0)
+        found = row[np.isfinite(row)].astype(np.float64)
+        sigma[i] = max(widths[0], MIN_SCALE * (found.mean() if rho[i] > 0 else mean_distance))
+    return rho, sigma
+
+
 def memberships(distances: Array, rho: Array, sigma: Array) -> Array:
     """Return p of each neighbour, 0 where it is missing."""
     gaps = np.asarray(distances, np.float64) - np.asarray(rho, np.float64)[:, None]

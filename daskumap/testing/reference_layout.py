@@ -136,6 +136,48 @@ def sgd_iteration(
     return out
 
 
+def place_rows(
+    places: Array,
+    ids: Array,
+    distances: Array,
+    weights: Array,
+    digests: Array,
+    pool: Array,
+    curve: tuple[float, float, float],
+    negatives: int,
+    key: int,
+    n_epochs: int,
+    learning_rate: float,
+) -> Array:
+    """Return the places of new rows on a fixed map."""
+    a, b, gamma = curve
+    places, pool = places.astype(np.float64), pool.astype(np.float64)
+    out = np.full((len(ids), places.shape[1]), np.nan)
+    for row, here in enumerate(out):
+        there = ids[row] >= 0
+        if not there.any():
+            continue
+        near, digest, p = places[ids[row][there]], int(digests[row]), weights[row][there].astype(np.float64)
+        here[:] = near[0] if distances[row, 0] == 0 else p @ near / p.sum()
+        if distances[row, 0] == 0:
+            continue
+        rates = np.minimum(p * 2.0**32, 2**32 - 1).astype(np.uint64) * (p * n_epochs >= 1)
+        phase = vertex_hash(stream_seed(key, PHASE, 0), digest)
+        for epoch in range(n_epochs):
+            alpha = 0.25 * learning_rate * (1 - epoch / n_epochs)
+            draw = vertex_hash(stream_seed(key, DRAW, epoch), digest)
+            for e, rate in enumerate(rates.tolist()):
+                shift = ((phase ^ e) * 0x9E3779B1) & MASK32
+                if (shift + rate * (epoch + 1)) >> 32 == (shift + rate * epoch) >> 32:
+                    continue
+                here += alpha * attraction(here - near[e], a, b, STEP_LIMIT)
+                for _ in range(negatives):
+                    draw += 1
+                    at = (mix(draw) * pool.shape[1]) >> 32
+                    here += alpha * repulsion(here - pool[:, at], a, b, gamma, STEP_LIMIT)
+    return out
+
+
 def layout_loss(positions: Array, weights: Array, a: float, b: float) -> tuple[float, float]:
     """Return the attractive and repulsive cross-entropy over all ordered pairs; `weights` is dense (n, n)."""
     positions = positions.astype(np.float64)

@@ -17,9 +17,6 @@ def test_hostile_cases_end_in_a_map_or_in_our_words(capsys):
     assert "'ParameterError'" in said
 
 
-def test_a_case_runs_again_by_its_number(tmp_path):
-    ends = []
-    for attempt in ("a", "b"):
-        (tmp_path / attempt).mkdir()
-        ends.append([DRIVER["run_case"](number, tmp_path / attempt / "") for number in (3,)])
-    assert ends[0] == ends[1]
+@pytest.mark.parametrize(("number", "end"), [(0, "SourceError"), (4, "ParameterError"), (73, "a map")])
+def test_a_case_is_known_by_its_number(tmp_path, number, end):
+    assert DRIVER["run_case"](number, tmp_path) == end

@@ -36,7 +36,8 @@ def fits(data, folder, count, client):
     gc.freeze()  # What is there before takes a second at each collection.
     for number in range(count):
         place = None if folder is None else folder / f"{client}-{number}.zarr"
-        run = daskumap.fit(data, place, client=client, threads=1 if client == "sequential" else 2, **QUICK)
+        options = {"threads": 1 if client == "sequential" else 2, "report": place is not None, **QUICK}
+        run = daskumap.fit(data, place, client=client, **options)
         assert run.finished
         del run
         found.append(usage())

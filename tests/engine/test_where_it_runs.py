@@ -15,7 +15,7 @@ from dask.distributed import Client, LocalCluster
 import daskumap
 from daskumap.errors import ParameterError
 
-OPTIONS = {"n_epochs": 5, "progress": False, "random_state": 1}
+OPTIONS = {"n_epochs": 5, "progress": False, "random_state": 1, "report": False}
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +108,8 @@ import daskumap
 from conftest import sha
 
 data = np.load(sys.argv[1])
-fit = lambda: print(sha(daskumap.fit(data, n_epochs=5, progress=False, random_state=1).embedding), flush=True)
+options = {"n_epochs": 5, "progress": False, "random_state": 1, "report": False}
+fit = lambda: print(sha(daskumap.fit(data, **options).embedding), flush=True)
 fit()
 if (child := os.fork()) == 0:
     faulthandler.dump_traceback_later(60, exit=True)
@@ -156,17 +157,17 @@ sys.exit(main())
 """
 
 
-def test_a_scheduler_that_is_lost(clustered, write, tmp_path):
+def test_a_scheduler_that_is_lost(small, write, tmp_path):
     """The command line says so in one line, with an exit code of its own."""
-    file, data, run = tmp_path / "scheduler.json", write(clustered), tmp_path / "run.zarr"
+    file, data, run = tmp_path / "scheduler.json", write(small), tmp_path / "run.zarr"
     scheduler = in_a_process(SCHEDULER)
     file.write_text(json.dumps({"address": scheduler.stdout.readline().strip()}))
-    # As many epochs as it takes until the scheduler is gone.
-    driver = in_a_process(DRIVER, "fit", "--scheduler", file, data, run, "--n-epochs", 100_000)
+    # More epochs than there is time for until the scheduler is gone.
+    driver = in_a_process(DRIVER, "fit", "--scheduler", file, data, run, "--n-epochs", 1_000_000)
     said = [driver.stderr.readline()]
     while said[-1] and "initialize" not in said[-1]:
         said.append(driver.stderr.readline())
-    time.sleep(1)
+    time.sleep(0.3)
     scheduler.kill()
     scheduler.communicate()
     rest = driver.communicate(timeout=60)[1].splitlines()

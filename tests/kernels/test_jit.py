@@ -20,30 +20,54 @@ from daskumap.kernels import cache
 # Of linux/prctl.h and linux/capability.h.
 PR_CAPBSET_DROP, CAP_DAC_OVERRIDE = 24, 1
 
-# Moves a few vertices by one epoch, and prints their digest and what the cache did.
-EPOCH = """
+# Prints a digest of what kernels made, and what the cache did.
+BEGIN = """
 import hashlib, json, logging, sys
 logging.basicConfig(stream=sys.stdout, format="WARNED %(message)s")
 import numpy as np
+def say(made, kernels):
+    stats = [kernel.stats for kernel in kernels]
+    hits, misses = sum(len(s.cache_hits) for s in stats), sum(len(s.cache_misses) for s in stats)
+    print(json.dumps({"digest": hashlib.sha256(made).hexdigest(), "hits": hits, "misses": misses}))
+"""
+# Four kernels that compile fast.
+FOUR = (
+    BEGIN
+    + """
+from daskumap.kernels.layout.firing import _edge_rates, edge_rates
+from daskumap.kernels.layout.sampling import _draw_pool, negative_pool
+from daskumap.kernels.neighbors.equal import _hash, hash_rows
+from daskumap.kernels.neighbors.lists import cut_off
+pool = negative_pool(np.random.default_rng(0).random((200, 2), np.float32), 1, 0)
+ids, distances = np.arange(6).reshape(2, 3), np.arange(6, dtype=np.float32).reshape(2, 3)
+cut_off(ids, distances, 2.0)
+made = pool, edge_rates(pool[0], 1.0, 10), ids, distances, *hash_rows(pool)
+say(b"".join(part.tobytes() for part in made), (_draw_pool, _edge_rates, _hash, cut_off))
+"""
+)
+# Moves a few vertices by one epoch.
+EPOCH = (
+    BEGIN
+    + """
 from daskumap.kernels.jit import is_compiled
-from daskumap.kernels.layout import iterations, forces, sampling
+from daskumap.kernels.layout import firing, iterations, forces, sampling
 from daskumap.kernels.layout.components import TwoComponents
 from daskumap.kernels.layout.optimizers import Sgd
 from daskumap.kernels.parts import build
 n = 200
 rng = np.random.default_rng(0)
 positions = (rng.random((n, 2)) * 1e-3).astype(np.float32)
-rates = sampling.edge_rates(rng.random(5 * n, np.float32), 1.0, 10)
-edges = sampling.Edges(np.arange(n + 1) * 5, rng.integers(0, n, 5 * n).astype(np.int32), rates)
+rates = firing.edge_rates(rng.random(5 * n, np.float32), 1.0, 10)
+edges = firing.Edges(np.arange(n + 1) * 5, rng.integers(0, n, 5 * n).astype(np.int32), rates)
+edges = firing.mask_edges(edges, 0, 1, 0)
 table, pool = forces.forces(1.6, 0.9, 1.0, 5), sampling.negative_pool(positions, 1, 0)
 out = np.empty_like(positions)
 state = iterations.State(out[:0], out[:0])
 iterations.sgd_iteration(positions, out, 0, 0, n, edges, state, pool, table, 1, 0, 10, 1.0)
 walk = build(iterations.WALKS[Sgd], Sgd, TwoComponents, forces.Forces)
-stats = [kernel.stats for kernel in (walk, sampling._edge_rates, sampling._draw_pool)]
-hits, misses = sum(len(s.cache_hits) for s in stats), sum(len(s.cache_misses) for s in stats)
-print(json.dumps({"digest": hashlib.sha256(out).hexdigest(), "hits": hits, "misses": misses}))
+say(out, (walk, firing._edge_rates, firing._mask_edges, sampling._draw_pool))
 """
+)
 
 
 def environment(package, **settings):
@@ -54,7 +78,7 @@ def environment(package, **settings):
     return {**kept, "PYTHONPATH": str(package), "PYTHONDONTWRITEBYTECODE": "1", **settings}
 
 
-def run(package, code=EPOCH, **options):
+def run(package, code=FOUR, **options):
     """Run code in a process of its own; return its last line, and what it warned of."""
     settings = options.pop("settings", {})
     command = [sys.executable, "-c", code]
@@ -86,27 +110,22 @@ def edit(package, file, old, new):
 
 
 def test_a_changed_source_is_what_runs(package):
-    first, _ = run(package)
-    warm, _ = run(package)
-    assert (first["hits"], first["misses"]) == (0, 3)
-    assert warm == {**first, "hits": 3, "misses": 0}
+    first, _ = run(package, EPOCH)
+    warm, _ = run(package, EPOCH)
+    assert (first["hits"], first["misses"]) == (0, 4)
+    assert warm == {**first, "hits": 4, "misses": 0}
     # The kernel is in `iterations.py`, and inlines the limit from here.
     edit(package, "layout/components.py", "12.0), np.float32(4.0)", "12.0), np.float32(0.5)")
-    assert run(package)[0]["digest"] != first["digest"]
+    assert run(package, EPOCH)[0]["digest"] != first["digest"]
     # What was compiled before the change is still there.
     edit(package, "layout/components.py", "12.0), np.float32(0.5)", "12.0), np.float32(4.0)")
-    assert run(package)[0] == warm
+    assert run(package, EPOCH)[0] == warm
 
 
 def test_the_cache_lies_where_it_is_told(package, tmp_path):
     told = tmp_path / "told"
     run(package, settings={"NUMBA_CACHE_DIR": str(told)})
-    assert (
-        len(
-            list(told.glob("daskumap/kernels-*/daskumap.kernels.layout.iterations._force_by_force_Sgd_*.nbc"))
-        )
-        == 1
-    )
+    assert len(list(told.glob("daskumap/kernels-*/daskumap.kernels.neighbors.lists.cut_off-*.nbc"))) == 1
     assert not list(package.glob("daskumap/kernels/__pycache__/kernels-*"))
 
 
@@ -141,7 +160,7 @@ def test_no_place_to_write(readonly_package):
     # A home that cannot be made, by whoever runs this.
     settings = {"HOME": "/proc/none"}
     got, warned = run(readonly_package, settings=settings, **unprivileged())
-    assert got["misses"] == 3
+    assert got["misses"] == 4
     assert len(warned) == 1
     assert "NUMBA_CACHE_DIR" in warned[0]
     assert run(readonly_package, settings=settings, **unprivileged())[0] == got
@@ -153,12 +172,12 @@ def test_the_users_folder_where_the_install_is_readonly(readonly_package):
     options = {"settings": {"HOME": home}, **unprivileged()}
     first, warned = run(readonly_package, **options)
     assert not warned
-    assert run(readonly_package, **options)[0]["hits"] == first["misses"] == 3
+    assert run(readonly_package, **options)[0]["hits"] == first["misses"] == 4
     shutil.rmtree(home)
 
 
 def test_two_processes_at_once(package):
-    command = [sys.executable, "-c", EPOCH]
+    command = [sys.executable, "-c", FOUR]
     started = [
         subprocess.Popen(command, env=environment(package), cwd="/", stdout=subprocess.PIPE) for _ in range(2)
     ]
@@ -171,10 +190,11 @@ def test_two_processes_at_once(package):
 
 def test_a_damaged_file_is_compiled_anew(package):
     first, _ = run(package)
-    (path,) = package.rglob("*iterations._force_by_force_Sgd_*.nbc")
-    for content in (b"", b"what is this", pickle.dumps((("another key",), ()))):
+    damage = {"_hash": b"", "cut_off": b"what is this", "_edge_rates": pickle.dumps((("another key",), ()))}
+    for kernel, content in damage.items():
+        (path,) = package.rglob(f"*.{kernel}-*.nbc")
         path.write_bytes(content)
-        assert run(package)[0] == {**first, "hits": 2, "misses": 1}
+    assert run(package)[0] == {**first, "hits": 1, "misses": 3}
     assert run(package)[0]["misses"] == 0
 
 

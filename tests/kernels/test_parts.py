@@ -93,6 +93,7 @@ def test_a_term_is_added_once(iteration, d):
     positions = (rng.random((n, d)) * 3).astype(np.float32)
     rates = iterations.edge_rates(rng.random(6 * n, np.float32), 1.0, 10)
     edges = iterations.Edges(np.arange(n + 1) * 6, rng.integers(0, n, 6 * n).astype(np.int32), rates)
+    edges = iterations.mask_edges(edges, 0, 1, 0)
     table, pool = forces.forces(1.6, 0.9, 1.0, 5), iterations.negative_pool(positions, 1, 0)
 
     def moved(term):

@@ -254,9 +254,9 @@ def test_a_plan_keeps_no_array(leaves_nothing, small):
 @pytest.mark.parametrize("client", ["sequential", "threads", "1x2"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_fit_keeps_no_array(fit, leaves_nothing, client, dtype):
-    """Though its run lives on, in memory or on disk."""
+    """Though its run lives on, in memory or on disk: but for a model, which has its rows."""
     returned, read = leaves_nothing(
-        lambda source: fit(source, client=client, report=True, **PARAMS), dtype, seconds=5.0
+        lambda source: fit(source, client=client, report=True, keep="embedding", **PARAMS), dtype, seconds=5.0
     )
     assert returned.finished
     assert read > 0

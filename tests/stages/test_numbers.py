@@ -189,6 +189,6 @@ def test_a_row_that_no_sample_met(fit, small):
     data = np.concatenate([small] * 8)
     data[2001, 0] = 99.0
     with pytest.raises(
-        SourceError, match=r"NaN or infinity from 1 of 3,200 rows to all cells; the first: 2001"
+        SourceError, match=r"NaN or infinity from 1 of 3,200 rows to all cells; the first: row 2001"
     ):
         fit(data, metric=away_from_one, **QUICK)

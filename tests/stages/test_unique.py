@@ -114,7 +114,7 @@ def test_first_rows_whatever_the_blocks_and_buckets(fit, block_sizes, monkeypatc
 )
 def test_the_map_is_that_of_the_distinct_rows(fit, name, options):
     """Where all rows are in the sample and in one cell, to the bit."""
-    X = DATA[name](1600)
+    X = DATA[name](1100)
     first = first_rows(X)
     rows = np.unique(first)
     common = {"n_epochs": 30, "report": True, **options}
@@ -192,9 +192,9 @@ def test_many_cells_of_copies(fit, fit_apart):
 @pytest.mark.parametrize(
     "options", [{}, {"init": "spectral"}, {"metric": "cosine", "optimizer": "sgd"}], ids=str
 )
-def test_without_duplicates_unique_changes_no_bit(fit, clustered, options):
-    """Several cells; 3,000 rows and more, so that the spectral start goes by micro-cells."""
-    X = clustered[:4000]
+def test_without_duplicates_unique_changes_no_bit(fit, clustered, few_micro_cells, options):
+    """Several cells."""
+    X = clustered[:1500]
     assert len(np.unique(first_rows(X))) == len(X)
     common = {"n_epochs": 10, "max_cell_rows": 512, "report": True, **options}
     plain, run = fit(X, **common), fit(X, unique=True, **common)

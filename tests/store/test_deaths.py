@@ -1,7 +1,7 @@
 """Killed between any two writes or deletions: resume, verify --repair and restart go on to the same bits.
 
 The store is in memory, and stands for one that other processes reach: with a lock, a copy of an array, and
-checkpoints. It dies at its n-th change, for every n; what it held then is what the next driver finds.
+checkpoints. What it held before its n-th change is what the next driver finds after a death at that moment.
 """
 
 import itertools
@@ -31,29 +31,23 @@ OPTIONS = {
 GO_ON = {"client": "sequential", "progress": False}
 
 
-class Death(BaseException):
-    """What ends a process between two of its writes."""
-
-
 class Mortal(MemoryStore):
-    """A store whose process dies before its n-th change; None for never."""
+    """A store that remembers what it held before each of its changes: a process may die at any of them."""
 
-    def __init__(self, content=None, dies_before=None, read_only=False):
+    def __init__(self, content=None, read_only=False):
         super().__init__(dict(content or {}), read_only=read_only)
-        self.changes, self.dies_before = 0, dies_before
+        self.before = []
 
     def with_read_only(self, read_only=False):
         other = type(self)(read_only=read_only)
-        other._store_dict = self._store_dict
+        other._store_dict, other.before = self._store_dict, self.before
         return other
 
     def content(self):
         return dict(self._store_dict)
 
     def _change(self):
-        if self.changes == self.dies_before:
-            raise Death
-        self.changes += 1
+        self.before.append(self.content())
 
     async def set(self, key, value, byte_range=None):
         self._change()
@@ -90,37 +84,54 @@ def run(source):
     return lambda store, **options: daskumap.fit(source, store, **{**OPTIONS, **options})
 
 
-@pytest.fixture
-def finished(run):
-    """A finished run in a store, by `keep`, and the digest of its map."""
+@pytest.fixture(scope="module")
+def made():
+    """What stores hold that were made once, by what made them."""
+    return {}
 
-    def finished_(keep):
-        store = Mortal()
-        return store.content, sha(run(store, keep=keep).embedding), store
+
+@pytest.fixture
+def finished(made, run):
+    """A finished run in a store of its own, by `keep`, and the digest of its map."""
+
+    def finished_(keep, twice=False):
+        if (keep, twice) not in made:
+            store, bits = finished_(keep) if twice else (Mortal(), None)
+            if twice:  # so that two generations recorded something
+                forget(store, "publish")
+                daskumap.resume(store, **GO_ON)
+            else:
+                bits = sha(run(store, keep=keep).embedding)
+            made[keep, twice] = store.content(), bits
+        content, bits = made[keep, twice]
+        return Mortal(content), bits
 
     return finished_
 
 
-def deaths(content, act, moments):
-    """Let drivers that begin with a content die before a change each; yield what is left, until one lives."""
-    for dies_before in moments:
-        store = Mortal(content, dies_before)
-        try:
-            act(store)
-        except Death:
-            yield Mortal(store.content())
-        else:
-            return
-    raise AssertionError("None lived, so some changes were not reached.")
+@pytest.fixture
+def stopped(made, run, sequential, tmp_path):
+    """A store of a run whose driver died when its layout was done."""
+    if "stopped" not in made:
+        store = Mortal()
+        with pytest.raises(Fault):
+            run(store, client=FailingEngine(sequential, tmp_path / "w", stop_at="publish"))
+        made["stopped"] = store.content()
+    return Mortal(made["stopped"])
 
 
-# All moments take minutes. These are the first, in which a driver takes its turn, and some of the many.
+def deaths(content, act, every):
+    """Let a driver begin with a content; yield what it would have left had it died before a change.
+
+    Before each of the first changes, in which a driver takes its turn, and of every so many of the rest.
+    """
+    store = Mortal(content)
+    act(store)
+    yield from map(Mortal, (*store.before[:6], *store.before[6::every]))
+
+
+# All moments take minutes.
 EVERY = [pytest.param(19, id="some"), pytest.param(1, id="all", marks=pytest.mark.slow)]
-
-
-def moments(every):
-    """Return the numbers of the first changes, and of every so many of the rest."""
-    return itertools.chain(range(6), itertools.count(6, every))
 
 
 def check_whole(store, bits):
@@ -148,24 +159,24 @@ def records(store, stage):
 
 
 @pytest.mark.parametrize("every", EVERY)
-def test_resume(run, finished, every):
-    content, bits, store = finished("all")
+def test_resume(finished, every):
+    store, bits = finished("all")
     forget(store, "layout", "publish")
     seen = 0
-    for left in deaths(content(), lambda store: daskumap.resume(store, **GO_ON), moments(every)):
+    for left in deaths(store.content(), lambda store: daskumap.resume(store, **GO_ON), every):
         check_whole(left, bits)
         seen += 1
     assert seen > 60 // every
 
 
 @pytest.mark.parametrize("every", EVERY)
-def test_resume_where_scratch_was_freed(run, finished, every):
+def test_resume_where_scratch_was_freed(finished, every):
     """It runs nearly all steps again, and frees as it goes."""
-    content, bits, store = finished("model")
+    store, bits = finished("model")
     flipped(store, "embedding/c/0/0")
     daskumap.verify(store, repair=True)
     seen = 0
-    for left in deaths(content(), lambda store: daskumap.resume(store, **GO_ON), moments(2 * every)):
+    for left in deaths(store.content(), lambda store: daskumap.resume(store, **GO_ON), 2 * every):
         check_whole(left, bits)
         seen += 1
     assert seen > 60 // every
@@ -186,16 +197,14 @@ DAMAGE = {
 @pytest.mark.parametrize("damage", DAMAGE)
 @pytest.mark.parametrize("keep", ["all", "model"])
 def test_repair(finished, damage, keep):
-    _, bits, store = finished(keep)
-    forget(store, "publish")  # so that two generations recorded something
-    daskumap.resume(store, **GO_ON)
+    store, bits = finished(keep, twice=True)
     DAMAGE[damage](store)
     said = daskumap.verify(store)
     assert said
     seen = 0
-    for left in deaths(store.content(), lambda store: daskumap.verify(store, repair=True), range(99)):
-        assert daskumap.verify(left) == said or not daskumap.open(left).finished
-        daskumap.verify(left, repair=True)
+    for left in deaths(store.content(), lambda store: daskumap.verify(store, repair=True), 1):
+        was_finished = daskumap.open(left).finished
+        assert daskumap.verify(left, repair=True) == said or not was_finished
         check_whole(left, bits)
         seen += 1
     assert seen > 3
@@ -204,12 +213,12 @@ def test_repair(finished, damage, keep):
 @pytest.mark.parametrize("every", EVERY)
 def test_restart(run, finished, every):
     """Before one write the old run is whole, and after it the new one begins: there is nothing between."""
-    content, old, _ = finished("embedding")
+    store, old = finished("embedding")
     new = sha(run(Mortal(), min_dist=0.5).embedding)
     assert new != old
     before, after = 0, 0
     restart = {"min_dist": 0.5, "restart": True}
-    for left in deaths(content(), lambda store: run(store, **restart), moments(2 * every)):
+    for left in deaths(store.content(), lambda store: run(store, **restart), 2 * every):
         if daskumap.open(left).params["min_dist"] == 0.5:
             after += 1
             assert not daskumap.open(left).finished
@@ -232,9 +241,7 @@ def test_restart_with_an_array_in_memory(source, every):
     other = np.ascontiguousarray(rows[::-1])
     new = sha(daskumap.fit(other, Mortal(), **OPTIONS).embedding)
     restart = {"restart": True, **OPTIONS}
-    for left in deaths(
-        store.content(), lambda store: daskumap.fit(other, store, **restart), moments(2 * every)
-    ):
+    for left in deaths(store.content(), lambda store: daskumap.fit(other, store, **restart), 2 * every):
         if not daskumap.open(left).store.documents.load("input/digest"):
             refused += 1
             with pytest.raises(StoreError, match=r"before its input was copied\. Call daskumap\.fit again"):
@@ -247,10 +254,10 @@ def test_restart_with_an_array_in_memory(source, every):
 
 
 @pytest.mark.parametrize("every", EVERY)
-def test_a_first_fit(run, every):
-    bits = sha(run(Mortal()).embedding)
+def test_a_first_fit(run, finished, every):
+    bits = finished("model")[1]
     seen = 0
-    for left in deaths({}, run, moments(2 * every)):
+    for left in deaths({}, run, 2 * every):
         if left.content():
             check_whole(left, bits)
         seen += 1
@@ -259,14 +266,10 @@ def test_a_first_fit(run, every):
 
 @pytest.mark.parametrize("task", range(6))
 @pytest.mark.parametrize("where", ["finished", "stopped in the layout"])
-def test_a_bit_of_a_record_of_the_layout(run, finished, sequential, tmp_path, task, where):
+def test_a_bit_of_a_record_of_the_layout(finished, stopped, task, where):
     """Whichever of the six: the same bits afterwards, after a repair and without."""
-    if where == "finished":
-        _, bits, store = finished("model")
-    else:
-        store, bits = Mortal(), sha(run(Mortal()).embedding)
-        with pytest.raises(Fault):
-            run(store, client=FailingEngine(sequential, tmp_path / "w", stop_at="publish"))
+    whole, bits = finished("model")
+    store = whole if where == "finished" else stopped
     key = records(store, "layout")[task]
     size = len(store.content()[key].to_bytes())
     for at, repair in zip(range(3, size, size // 4), itertools.cycle([False, True]), strict=False):
@@ -288,12 +291,9 @@ def check_whole_or_said(store, bits):
 
 @pytest.mark.parametrize("part", ["positions", "mean", "variance"])
 @pytest.mark.parametrize("lost", [1, 2], ids=["the last", "the last two"])
-def test_a_checkpoint_that_is_another_one_s(run, sequential, tmp_path, part, lost):
+def test_a_checkpoint_that_is_another_one_s(finished, stopped, sequential, tmp_path, part, lost):
     """With a checksum of its own, but from another segment: the layout goes back to one that is whole."""
-    bits = sha(run(Mortal()).embedding)
-    store = Mortal()
-    with pytest.raises(Fault):
-        run(store, client=FailingEngine(sequential, tmp_path / "w", stop_at="publish"))
+    bits, store = finished("model")[1], stopped
     chunks = [f"layout/{task:08d}/{part}/c/0/0" for task in (4, 5)]
     values = store._store_dict
     values[chunks[1]] = values[chunks[0]]

@@ -257,8 +257,8 @@ def _until(place, count, process):
 @pytest.mark.parametrize("wakes", ["while the other works", "when the other is done"])
 def test_a_driver_that_was_stopped_and_continued(source, small, place, wakes):
     """Of two that live on one store, one ends with the undisturbed bits, and the other is refused."""
-    epochs = {"n_epochs": 4000, "checkpoint_every": 40}
-    bits = sha(daskumap.fit(small, report=False, random_state=1, **GO_ON, n_epochs=4000).embedding)
+    epochs = {"n_epochs": 1500, "checkpoint_every": 15}
+    bits = sha(daskumap.fit(small, report=False, random_state=1, **GO_ON, n_epochs=1500).embedding)
     settings = [text for name, value in epochs.items() for text in ("--set", f"{name}={value}")]
     first = _start("fit", source, place, "--seed", "1", "--no-report", *settings)
     _until(place, 2, first)
@@ -287,7 +287,7 @@ def test_restart_through_a_link(source, place, finished, tmp_path):
     shutil.copytree(finished[0], place)
     link = tmp_path / "link.zarr"
     link.symlink_to(place, target_is_directory=True)
-    run = daskumap.fit(source, link, restart=True, random_state=1, **GO_ON, n_epochs=10)
+    run = daskumap.fit(source, link, restart=True, report=False, random_state=1, **GO_ON, n_epochs=10)
     assert link.is_symlink()
     assert daskumap.open(place).params["n_epochs"] == 10
     assert sha(run.embedding) == sha(daskumap.open(place).embedding) != finished[1]

@@ -8,6 +8,7 @@ import pytest
 import zarr
 from conftest import is_held, sha
 from zarr.core.buffer import default_buffer_prototype
+from zarr.storage import MemoryStore
 
 import daskumap
 from daskumap.engine.machine import plan_resources
@@ -16,7 +17,7 @@ from daskumap.request import make_request
 from daskumap.session import describe
 from daskumap.store import lock as lock_module
 from daskumap.store.lock import RunLock
-from daskumap.store.places import Url
+from daskumap.store.places import Held, Url
 from daskumap.store.run import RunStore
 from daskumap.testing.faults import FailingEngine, Fault
 
@@ -103,7 +104,25 @@ def place(bucket):
     return f"{bucket}/runs/run.zarr"
 
 
-def test_the_same_bits_as_on_disk(fit, small, source, place, tmp_path, client_1x2):
+@pytest.fixture
+def stopped(fit, source, place, sequential, tmp_path, monkeypatch):
+    """Put a run into the bucket whose driver died before a stage; in memory until then, which is cheap."""
+
+    def stopped_(stage, **options):
+        import s3fs
+
+        memory, engine = MemoryStore(), FailingEngine(sequential, tmp_path / "stopped", stop_at=stage)
+        with monkeypatch.context() as patch:
+            patch.setattr(Held, "shared", True)
+            with pytest.raises(Fault):
+                fit(source, memory, client=engine, **OPTIONS, **options)
+        objects = {f"{place}/{key}": value.to_bytes() for key, value in memory._store_dict.items()}
+        s3fs.S3FileSystem(skip_instance_cache=True).pipe(objects)
+
+    return stopped_
+
+
+def test_the_same_bits_as_on_disk(fit, small, source, place, sequential, tmp_path, client_1x2):
     """Also of what is kept: scratch goes here as it does there."""
     local = fit(small, tmp_path / "run.zarr", keep="model", **OPTIONS)
     assert not Url(place).is_occupied()
@@ -116,21 +135,22 @@ def test_the_same_bits_as_on_disk(fit, small, source, place, tmp_path, client_1x
     assert daskumap.verify(place) == {}
     assert not is_held(place)
     assert sha(zarr.open_array(f"{place}/embedding", mode="r")) == sha(local.embedding)
+    reading = FailingEngine(sequential, tmp_path / "w")
+    assert fit(source, place, client=reading, keep="model", **OPTIONS).finished
+    assert reading.counts() == {"scan.reread": local.status()["scan"]}
     with pytest.raises(daskumap.DaskumapError, match="min_dist was"):
         fit(source, place, min_dist=0.3, **OPTIONS)
 
 
-def test_a_run_goes_on(fit, fit_bits, small, source, place, sequential, tmp_path):
-    with pytest.raises(Fault):
-        fit(source, place, client=FailingEngine(sequential, tmp_path / "w", stop_at="layout"), **OPTIONS)
+def test_a_run_goes_on(fit, fit_bits, small, source, place, stopped, sequential, tmp_path):
+    """Damage is found and mended here too."""
+    stopped("layout")
+    RunStore.open(Url(place)).documents.delete("initial/c/0/0")
+    assert list(daskumap.verify(place, repair=True)) == ["initialize"]
     engine = FailingEngine(sequential, tmp_path / "rest")
     run = fit(source, place, client=engine, **OPTIONS)
-    assert set(engine.counts()) == {"scan.reread", "layout", "publish"}
+    assert set(engine.counts()) == {"scan.reread", "initialize", "layout", "publish"}
     assert sha(run.embedding) == fit_bits(small, **OPTIONS)
-    # Damage is found and mended here too.
-    run.store.documents.delete("initial/c/0/0")
-    assert list(daskumap.verify(place, repair=True)) == ["initialize"]
-    assert sha(daskumap.resume(place, client="sequential", progress=False).embedding) == sha(run.embedding)
 
 
 def about(data, seed=1):
@@ -145,15 +165,19 @@ def begun(small, place):
     return RunStore.open_or_create(Url(place), about(small))
 
 
-def test_one_driver_at_a_time(fit, small, begun, place):
+def test_one_driver_at_a_time(fit, small, begun, place, sequential, tmp_path):
     with RunLock(RunStore.open(Url(place))):
         for restart in (False, True):
             with pytest.raises(StoreError, match="in use by process"):
                 fit(small, place, restart=restart, **OPTIONS)
-    run = fit(small, place, restart=True, min_dist=0.3, **OPTIONS)
-    assert run.params["min_dist"] == 0.3
-    assert run.store.about["id"] != begun.about["id"]
-    assert sha(run.embedding) == sha(fit(small, min_dist=0.3, **OPTIONS).embedding)
+    assert RunStore.open(Url(place)).about["id"] == begun.about["id"]
+    engine = FailingEngine(sequential, tmp_path / "w", stop_at="partition.cells")
+    with pytest.raises(Fault):
+        fit(small, place, client=engine, restart=True, **OPTIONS)
+    store = RunStore.open(Url(place))
+    assert store.about["id"] != begun.about["id"]
+    assert sha(store.array("input/rows")) == sha(small)  # the copy of an array in memory
+    assert store.ledger.count("scan") == engine.counts()["scan"]
 
 
 @pytest.mark.parametrize("conditional", [True, False], ids=["if-none-match", "last-wins"])
@@ -209,19 +233,26 @@ def test_of_many_who_start_at_a_time_one_says_what_runs(small, place):
         pytest.param(20, "reset", marks=pytest.mark.slow),
     ],
 )
-def test_a_store_that_fails_now_and_then(fit, fit_bits, small, source, place, server, every, status):
-    """Requests are repeated with back-off, and the run hears nothing of it."""
+def test_a_store_that_fails_now_and_then(fit, small, source, place, stopped, server, every, status):
+    """Requests are repeated with back-off, and a run that starts over hears nothing of it."""
+    stopped("partition.shuffle")
+    before = RunStore.open(Url(place))
     server.reset(every, status)
-    run = fit(source, place, **OPTIONS)
+    run = fit(source, place, restart=True, min_dist=0.3, keep="model", **OPTIONS)
     assert server.refused > 5
     server.reset()
-    assert sha(run.embedding) == fit_bits(small, **OPTIONS)
+    assert run.params["min_dist"] == 0.3
+    assert run.store.about["id"] != before.about["id"]
+    assert run.store.documents.members("ledger") == [run.store.about["id"]]
+    assert sha(run.embedding) == sha(fit(small, min_dist=0.3, **OPTIONS).embedding)
     assert daskumap.verify(place) == {}
     assert not is_held(place)
 
 
-def test_a_store_that_is_gone_for_good(fit, source, place, server, sequential, tmp_path):
+def test_a_store_that_is_gone_for_good(fit, source, place, stopped, server, sequential, tmp_path):
     """A clear error, and a run that goes on when the store is back."""
+    options = {"keep": "model", **OPTIONS}
+    stopped("publish", keep="model")
 
     class Gone(FailingEngine):
         def run(self, stage, *args):
@@ -230,11 +261,11 @@ def test_a_store_that_is_gone_for_good(fit, source, place, server, sequential, t
             return super().run(stage, *args)
 
     with pytest.raises(daskumap.DaskumapError, match=r"may not be read or written|out of reach|failed with"):
-        fit(source, place, client=Gone(sequential, tmp_path / "x"), **OPTIONS)
+        fit(source, place, client=Gone(sequential, tmp_path / "x"), **options)
     with pytest.raises(StoreError, match=r"may not be read|out of reach"):
         daskumap.resume(place)
     with pytest.raises(SourceError, match=r"data\.zarr/X cannot be opened"):
-        fit(source, place, **OPTIONS)
+        fit(source, place, **options)
     server.reset()
     with pytest.raises(
         StoreError, match="in use by process"

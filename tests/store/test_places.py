@@ -8,7 +8,7 @@ import zarr
 from zarr.storage import LocalStore, MemoryStore
 
 from daskumap.errors import ParameterError, StoreError
-from daskumap.store.places import Folder, Held, Url, find_place
+from daskumap.store.places import Folder, Held, Memory, Url, find_place
 
 
 @pytest.mark.parametrize(
@@ -20,14 +20,14 @@ from daskumap.store.places import Folder, Held, Url, find_place
         ("s3://bucket/run.zarr/", Url, "s3://bucket/run.zarr"),
         ("memory://run.zarr", Url, "memory://run.zarr"),
         (MemoryStore(), Held, None),
-        (None, Held, None),
+        (None, Memory, None),
     ],
 )
 def test_what_is_meant(run, kind, url):
     place = find_place(run)
     assert type(place) is kind
-    assert place.shared == (kind is not Held)
-    assert place.url == url or kind is Held
+    assert place.shared == (kind not in (Held, Memory))
+    assert place.url == url or kind in (Held, Memory)
 
 
 @pytest.mark.parametrize("run", [7, b"run.zarr", object()])

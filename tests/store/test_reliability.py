@@ -178,13 +178,21 @@ def test_a_second_driver_is_refused(finished, place):
 @pytest.fixture(scope="module")
 def long(small):
     """The digest of a map of so many epochs that a run can be stopped among them."""
-    options = {"client": "sequential", "n_epochs": 6000, "random_state": 1}
+    options = {"client": "sequential", "n_epochs": 1500, "random_state": 1}
     return sha(daskumap.fit(small, progress=False, report=False, **options).embedding)
 
 
 def _start(source, place):
     command = [sys.executable, "-m", "daskumap.cli.main", "fit", str(source), str(place), "--seed", "1"]
-    more = ["--scheduler", "sequential", "--set", "n_epochs=6000", "--set", "checkpoint_every=60"]
+    more = [
+        "--scheduler",
+        "sequential",
+        "--set",
+        "n_epochs=1500",
+        "--set",
+        "checkpoint_every=15",
+        "--no-report",
+    ]
     return subprocess.Popen([*command, *more], stderr=subprocess.PIPE, text=True)
 
 

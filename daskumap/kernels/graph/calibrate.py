@@ -106,10 +106,10 @@ def calibrate(
                 total += distances[i, j]
         if found == 0:
             continue
-        near = nearest_distance(distances[i], local_connectivity)
-        width = bandwidth(distances[i], near, np.log2(min(found + 1, n_neighbors)))
-        mean = total / (found + 1) if near > 0.0 else mean_distance
-        rho[i] = near
+        # As memberships have it: between two distances rho is not a float32 by itself.
+        rho[i] = nearest_distance(distances[i], local_connectivity)
+        width = bandwidth(distances[i], float(rho[i]), np.log2(min(found + 1, n_neighbors)))
+        mean = total / (found + 1) if rho[i] > 0.0 else mean_distance
         sigma[i] = max(width, MIN_SCALE * mean)
     return rho, sigma
 
@@ -130,3 +130,43 @@ def memberships(
             else:
                 out[i, j] = np.exp(-gap / sigma[i])
     return out
+
+
+@kernel
+def calibrate_new(
+    distances: np.ndarray[Any, Any], n_neighbors: int, local_connectivity: float, mean_distance: float
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Find the bandwidths of new rows, whose neighbours are rows of a map and not one another.
+
+    As umap-learn's transform: one neighbour fewer is fully connected, and the nearest one stands where the
+    row itself would, left out of the sum. But the floor of rows whose rho is 0 rests on the mean distance of
+    the fit and not on that of the batch.
+
+    Parameters
+    ----------
+    distances
+        (n, n_neighbors) float32, ascending; inf marks a missing neighbour.
+    n_neighbors, local_connectivity, mean_distance
+        Of the fit, as in `calibrate`.
+
+    Returns
+    -------
+    rho, sigma
+        (n,) float32 each.
+    """
+    rows = distances.shape[0]
+    rho = np.zeros(rows, np.float32)
+    sigma = np.zeros(rows, np.float32)
+    for i in range(rows):
+        found, total = 0, 0.0
+        for j in range(distances.shape[1]):
+            if distances[i, j] < np.inf:
+                found += 1
+                total += distances[i, j]
+        if found == 0:
+            continue
+        near = nearest_distance(distances[i], max(0.0, local_connectivity - 1.0))
+        width = bandwidth(distances[i, 1:], near, np.log2(min(found, n_neighbors)))
+        rho[i] = near
+        sigma[i] = max(width, MIN_SCALE * (total / found if near > 0.0 else mean_distance))
+    return rho, sigma

@@ -41,6 +41,16 @@ class AnyComponents(NamedTuple):
     lanes: Array  # (LANES,) float32: distances, then coefficients
 
 
+def components_of(dims: int) -> TwoComponents | ThreeComponents | AnyComponents:
+    """Return the class of positions of so many components, with room where they are arrays."""
+    if dims == 2:
+        return TwoComponents()
+    if dims == 3:
+        return ThreeComponents()
+    position, gradient, lanes = (np.empty(size, np.float32) for size in (dims, dims, LANES))
+    return AnyComponents(position, gradient, lanes)
+
+
 @part
 def position_of(components, snapshot, vertex):  # type: ignore[no-untyped-def]
     """Return a vertex' position in the snapshot."""

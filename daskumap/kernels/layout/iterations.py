@@ -16,10 +16,8 @@ import numpy as np
 from daskumap.kernels.layout.components import (
     LANES,
     TWO,
-    AnyComponents,
-    ThreeComponents,
-    TwoComponents,
     attract,
+    components_of,
     copy_of,
     displace,
     distance_to,
@@ -28,18 +26,22 @@ from daskumap.kernels.layout.components import (
     repel,
     store,
 )
-from daskumap.kernels.layout.forces import Forces, forces, layout_loss, pull, push
-from daskumap.kernels.layout.optimizers import BETA1, BETA2, EPSILON, Adam, Sgd, adam_rate
-from daskumap.kernels.layout.sampling import (
-    DRAW,
-    PHASE,
-    Array,
+from daskumap.kernels.layout.firing import (
+    MASKED,
     Edges,
-    below,
+    MaskedEdges,
     edge_rates,
     fired_edges,
     firing_edges,
     longest_row,
+    mask_edges,
+)
+from daskumap.kernels.layout.forces import Forces, forces, layout_loss, pull, push
+from daskumap.kernels.layout.optimizers import BETA1, BETA2, EPSILON, Adam, Sgd, adam_rate
+from daskumap.kernels.layout.sampling import (
+    DRAW,
+    Array,
+    below,
     mix,
     negative_pool,
     readonly,
@@ -51,23 +53,24 @@ from daskumap.kernels.parts import build
 __all__ = [
     "Edges",
     "Forces",
+    "MaskedEdges",
     "State",
     "adam_iteration",
     "edge_rates",
     "firing_edges",
     "forces",
     "layout_loss",
+    "mask_edges",
     "negative_pool",
     "sgd_iteration",
 ]
 
 
 class Clock(NamedTuple):
-    """The seed of the phases, which lasts for the run, the seed of the draws, and the iteration."""
+    """The seed of an iteration's draws, and its bit in the masks of the edges."""
 
-    phases: np.uint32
     draws: np.uint32
-    iteration: np.uint32
+    bit: np.uint8
 
 
 class State(NamedTuple):
@@ -83,7 +86,7 @@ def adam_iteration(
     first: int,
     start: int,
     stop: int,
-    edges: Edges,
+    edges: MaskedEdges,
     state: State,
     pool: Array,
     forces: Forces,
@@ -105,7 +108,8 @@ def adam_iteration(
     start, stop
         Rows of the block to do. Any split gives the same bits.
     edges, state, pool, forces
-        The block's graph and moments, `negative_pool` of this iteration, `forces` of this run.
+        The block's graph and moments, `negative_pool` of this iteration, `forces` of this run. The masks of
+        the graph hold this iteration.
     key, iteration, n_iterations
         64-bit key of the run; iteration in [0, n_iterations).
     learning_rate
@@ -118,7 +122,7 @@ def adam_iteration(
     alpha = learning_rate * adam_rate(iteration, n_iterations)
     unbias = (1 - BETA2 ** (iteration + 1)) ** 0.5
     step = (np.float32(alpha * unbias / (1 - BETA1 ** (iteration + 1))), np.float32(EPSILON * unbias))
-    _run(snapshot, out, first, start, stop, edges, pool, forces, Adam(*state, *step), _clock(key, iteration))
+    _run(snapshot, out, first, start, stop, edges, pool, forces, Adam(*state, *step), key, iteration)
 
 
 def sgd_iteration(
@@ -127,7 +131,7 @@ def sgd_iteration(
     first: int,
     start: int,
     stop: int,
-    edges: Edges,
+    edges: MaskedEdges,
     state: State,
     pool: Array,
     forces: Forces,
@@ -146,7 +150,7 @@ def sgd_iteration(
     McInnes, Healy, Melville (2018), algorithm 5.
     """
     alpha = np.float32(learning_rate * (1 - iteration / n_iterations))
-    _run(snapshot, out, first, start, stop, edges, pool, forces, Sgd(alpha), _clock(key, iteration))
+    _run(snapshot, out, first, start, stop, edges, pool, forces, Sgd(alpha), key, iteration)
 
 
 def _run(
@@ -155,35 +159,25 @@ def _run(
     first: int,
     start: int,
     stop: int,
-    edges: Edges,
+    edges: MaskedEdges,
     pool: Array,
     forces: Forces,
     optimizer: Any,
-    clock: Clock,
+    key: int,
+    iteration: int,
 ) -> None:
     if pool.shape[1] < LANES:  # compiled code would read beyond it
         has = f"The pool has {pool.shape[1]} columns, runs of negatives take {LANES}"
         raise ValueError(f"{has}: draw it with negative_pool.")
-    indptr, tails, rates = edges
-    rows = Edges(readonly(indptr, np.int64), readonly(tails), readonly(rates, np.uint32))
+    if not edges.holds(iteration):
+        has = f"The edges have masks of the {MASKED} iterations from {edges.since} on, this is {iteration}"
+        raise ValueError(f"{has}: make new ones with mask_edges.")
+    clock = Clock(stream_seed(key, DRAW, iteration), np.uint8(iteration - edges.since))
     tables = forces._replace(attraction=readonly(forces.attraction), repulsion=readonly(forces.repulsion))
     snapshot, pool = readonly(snapshot, np.float32), readonly(pool, np.float32)
-    components = _components(snapshot.shape[1])
+    components = components_of(snapshot.shape[1])
     kernel = build(WALKS[type(optimizer)], type(optimizer), type(components), type(forces))
-    kernel(snapshot, pool, tables, rows, out, first, start, stop, components, optimizer, clock)
-
-
-def _components(dims: int) -> TwoComponents | ThreeComponents | AnyComponents:
-    if dims == 2:
-        return TwoComponents()
-    if dims == 3:
-        return ThreeComponents()
-    position, gradient, lanes = (np.empty(size, np.float32) for size in (dims, dims, LANES))
-    return AnyComponents(position, gradient, lanes)
-
-
-def _clock(key: int, iteration: int) -> Clock:
-    return Clock(stream_seed(key, PHASE, 0), stream_seed(key, DRAW, iteration), np.uint32(iteration))
+    kernel(snapshot, pool, tables, edges, out, first, start, stop, components, optimizer, clock)
 
 
 def _along_gradient(  # type: ignore[no-untyped-def]
@@ -192,7 +186,7 @@ def _along_gradient(  # type: ignore[no-untyped-def]
     fired = np.empty(longest_row(edges.indptr, start, stop), edges.tails.dtype)
     for row in range(start, stop):
         vertex = first + row
-        count = fired_edges(edges, row, vertex_hash(clock.phases, vertex), clock.iteration, fired)
+        count = fired_edges(edges, row, clock.bit, fired)
         position = position_of(components, snapshot, vertex)
         gradient = attract(components, position, snapshot, vertex, fired, count, forces.attraction)
         draw_hash, negatives = vertex_hash(clock.draws, vertex), count * forces.negatives
@@ -207,7 +201,7 @@ def _force_by_force(  # type: ignore[no-untyped-def]
     everyone, alpha = snapshot.T, optimizer.alpha
     for row in range(start, stop):
         vertex = first + row
-        count = fired_edges(edges, row, vertex_hash(clock.phases, vertex), clock.iteration, fired)
+        count = fired_edges(edges, row, clock.bit, fired)
         position, draw = copy_of(components, snapshot, vertex), vertex_hash(clock.draws, vertex)
         for k in range(count):
             tail = np.uint64(fired[k])

@@ -1,16 +1,15 @@
-"""What an iteration draws: which edges fire, and which vertices are candidates for repulsion.
+"""What an iteration draws at random: the hashes, and which vertices are candidates for repulsion.
 
 Every draw is a hash of (key, iteration, global vertex id, count): any split of the vertices gives the same
 draws.
-Edges carry no state: whether one fires is integer arithmetic on its ids.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from daskumap.kernels.jit import fast_kernel, inlined, kernel
+from daskumap.kernels.jit import inlined, kernel
 
 Array = NDArray[Any]
 
@@ -21,54 +20,6 @@ POOL_SIZE = 8_192
 SMALLEST_POOL = 1_024
 GOLDEN = np.uint32(0x9E3779B1)  # odd, 2**32 / golden ratio: products spread evenly over the 32 bits
 PHASE, DRAW, POOL, LOSS = 1, 2, 3, 4  # what a seed is for
-
-
-class Edges(NamedTuple):
-    """CSR rows of the vertices [first, first + rows)."""
-
-    indptr: Array  # (rows + 1,) int64
-    tails: Array  # (edges,) int32 or int64 global vertex ids
-    rates: Array  # (edges,) uint32 of `edge_rates`
-
-
-def edge_rates(weights: Array, max_weight: float, n_iterations: int) -> Array:
-    """Turn weights into firing probabilities per iteration.
-
-    Parameters
-    ----------
-    weights
-        (edges,) float32 in [0, max_weight].
-    max_weight
-        Largest weight of the whole graph, not of this block.
-    n_iterations
-        Of the run. Edges that would fire less than once in all of them never fire, as in umap-learn.
-
-    Returns
-    -------
-    rates
-        (edges,) uint32: weight / max_weight in units of 2**-32, saturated at 2**32 - 1.
-    """
-    return _edge_rates(readonly(weights, np.float32), float(max_weight), int(n_iterations))  # type: ignore[no-any-return]
-
-
-def firing_edges(indptr: Array, tails: Array, weights: Array, max_weight: float, n_iterations: int) -> Edges:
-    """Return the edges that fire at least once, with their rates, in the memory of `tails` and `weights`.
-
-    With arrays of their own this took two thirds of an iteration over these edges: fresh pages are slow.
-
-    Parameters
-    ----------
-    indptr
-        (rows + 1,) int64, from 0.
-    tails, weights
-        (edges,) int32 or int64, and float32; both are overwritten.
-    max_weight, n_iterations
-        As of `edge_rates`.
-    """
-    starts, rates = np.empty_like(indptr), weights.view(np.uint32)
-    rows = readonly(indptr, np.int64)
-    kept = _firing_edges(rows, tails, weights, float(max_weight), int(n_iterations), starts, rates)
-    return Edges(starts, tails[:kept], rates[:kept])
 
 
 def negative_pool(snapshot: Array, key: int, iteration: int, most: int = POOL_SIZE) -> Array:
@@ -125,70 +76,15 @@ def mix(x):  # type: ignore[no-untyped-def]
 @inlined
 def vertex_hash(seed, vertex):  # type: ignore[no-untyped-def]
     """Hash a seed and a global vertex id to 32 bits."""
-    high = np.uint32(np.uint64(vertex) >> np.uint64(32))
-    return mix(np.uint32(mix(np.uint32(seed ^ np.uint32(vertex))) + high))
+    whole = np.uint64(vertex)
+    low, high = np.uint32(whole), np.uint32(whole >> np.uint64(32))
+    return mix(np.uint32(mix(np.uint32(seed ^ low)) + high))
 
 
 @inlined
 def below(bits, bound):  # type: ignore[no-untyped-def]
     """Map 32 random bits to [0, bound) by multiplication, which vectorises where a remainder does not."""
     return (np.uint64(bits) * np.uint64(bound)) >> np.uint64(32)
-
-
-@fast_kernel
-def longest_row(indptr, start, stop):  # type: ignore[no-untyped-def]
-    """Return the largest number of edges of a row in [start, stop)."""
-    longest = 0
-    for row in range(start, stop):
-        longest = max(longest, indptr[row + 1] - indptr[row])
-    return longest
-
-
-@inlined
-def fired_edges(edges, row, phase_hash, iteration, fired):  # type: ignore[no-untyped-def]
-    """Write the tails of the edges that fire into `fired`, return their number.
-
-    An edge fires iff floor(p (t + 1) + phase) > floor(p t + phase), that is if adding its rate once more
-    overflows 32 bits. Every tail is written, and the cursor moves only if it fired: a branch here takes
-    twice as long. The phase needs only good high bits, so one multiplication mixes it.
-    """
-    count = np.uint64(0)
-    # Unsigned, or numba tests each index for being negative.
-    for e in range(np.uint64(edges.indptr[row]), np.uint64(edges.indptr[row + 1])):
-        rate, tail = edges.rates[e], edges.tails[e]
-        phase = np.uint32(np.uint32(phase_hash ^ np.uint32(tail)) * GOLDEN)
-        before = np.uint32(phase + np.uint32(rate * iteration))
-        fired[count] = tail
-        count += np.uint64(rate > np.uint32(~before))
-    return np.int64(count)
-
-
-@inlined
-def _rate(weight, max_weight, n_iterations):  # type: ignore[no-untyped-def]
-    if weight >= max_weight / n_iterations:
-        return np.uint32(min(weight / max_weight * 4294967296.0, 4294967295.0))
-    return np.uint32(0)
-
-
-@kernel
-def _edge_rates(weights, max_weight, n_iterations):  # type: ignore[no-untyped-def]
-    rates = np.empty(weights.size, np.uint32)
-    for e in range(weights.size):
-        rates[e] = _rate(weights[e], max_weight, n_iterations)
-    return rates
-
-
-@kernel
-def _firing_edges(indptr, tails, weights, max_weight, n_iterations, starts, rates):  # type: ignore[no-untyped-def]
-    kept = 0
-    starts[0] = 0
-    for row in range(indptr.size - 1):
-        for e in range(indptr[row], indptr[row + 1]):
-            rate = _rate(weights[e], max_weight, n_iterations)  # read before the same memory is written
-            tails[kept], rates[kept] = tails[e], rate
-            kept += rate > 0
-        starts[row + 1] = kept
-    return kept
 
 
 @kernel

@@ -69,3 +69,31 @@ def cut_off(ids: np.ndarray[Any, Any], distances: np.ndarray[Any, Any], limit: f
             if distances[i, j] >= limit:
                 ids[i, j] = -1
                 distances[i, j] = np.inf
+
+
+@kernel
+def drop(ids: np.ndarray[Any, Any], distances: np.ndarray[Any, Any], gone: np.ndarray[Any, Any]) -> None:
+    """Forget the neighbours that `gone`, (n,) bool by id, names, in place; the others move up."""
+    for i in range(ids.shape[0]):
+        at = 0
+        for j in range(ids.shape[1]):
+            if ids[i, j] >= 0 and not gone[ids[i, j]]:
+                ids[i, at], distances[i, at] = ids[i, j], distances[i, j]
+                at += 1
+        for j in range(at, ids.shape[1]):
+            ids[i, j], distances[i, j] = -1, np.inf
+
+
+@kernel
+def mean_distances(distances: np.ndarray[Any, Any], k: int) -> np.ndarray[Any, Any]:
+    """Return (n,) float32: the mean of each list's first k distances, those that are there; inf for none."""
+    out = np.full(distances.shape[0], np.inf, np.float32)
+    for i in range(distances.shape[0]):
+        found, total = 0, 0.0
+        for j in range(min(k, distances.shape[1])):
+            if distances[i, j] < np.inf:
+                found += 1
+                total += np.float64(distances[i, j])
+        if found > 0:
+            out[i] = np.float32(total / found)
+    return out

@@ -6,26 +6,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from daskumap.errors import SourceError
 from daskumap.kernels.cells import join
 from daskumap.kernels.metrics import metric as metrics
 from daskumap.kernels.metrics import spaces
 from daskumap.kernels.neighbors import knn
 from daskumap.planning import costs, memory
-from daskumap.planning.stage import Receipt, Stage, Step
+from daskumap.planning.stage import Stage, Step
 from daskumap.runtime.context import Context
+from daskumap.stages.shared.checks import find_lost, refuse_lost
 from daskumap.stages.shared.distinct import distinct_memory, read_distinct
 from daskumap.stages.shared.micro import has_micro_cells
+from daskumap.stages.shared.nearest import nearest_cells
 from daskumap.stages.shared.sample import places_of, probe_rows
 from daskumap.stages.shared.visitors import Share, Visitor, plan_pass
 from daskumap.store import schema
 
 Array = np.ndarray[Any, Any]
-
-# A row is compared with so many lists of neighbours, or with such a share of a usual cell, at least.
-ENOUGH_LISTS, ENOUGH_SHARE = 3, 0.25
-# How many rows an error names.
-NAMED = 5
 
 
 class Block(NamedTuple):
@@ -54,19 +50,8 @@ def read_block(context: Context, number: int) -> Block:
     X, places = read_distinct(context, start, stop)
     shape = (stop - start, context.params.max_overlap)
     nearest, levels = np.full(shape, -1, np.int32), np.zeros(shape, np.uint8)
-    nearest[places], levels[places] = _nearest_cells(context, X)
+    nearest[places], levels[places] = nearest_cells(context, X, context.params.max_overlap)
     return Block(start, stop - start, X, places, nearest, levels)
-
-
-def _nearest_cells(context: Context, X: Array) -> tuple[Array, Array]:
-    """Return the nearest cells of some rows, (r, m) int32, and from which level on they join them, uint8."""
-    metric, m = context.metric, context.params.max_overlap
-    centroids = context.read(schema.CENTROIDS)
-    nearest, distances = knn.assign_cells(X, centroids, m, metric)
-    radii, members = context.read(schema.RADII), context.read(schema.MEMBERS)
-    enough = max(ENOUGH_LISTS * (context.job.neighbors + 1), ENOUGH_SHARE * members.mean())
-    centres = centroids if metric.space else None
-    return nearest, join.rank_margins(nearest, distances, radii, members, enough, centres)
 
 
 def _share_of_nearest(context: Context) -> Share:
@@ -91,28 +76,11 @@ def write_nearest(context: Context, number: int, block: Block) -> dict[str, Any]
     return {}
 
 
-def find_lost(context: Context, number: int, block: Block) -> dict[str, Any]:
-    """Find the rows of a block that the metric measures to no cell at all."""
-    lost = block.places[block.nearest[block.places, 0] < 0]
-    return {"lost": len(lost), "first_lost": (lost[:NAMED] + block.start).tolist()}
-
-
-def refuse_lost(context: Context, receipts: dict[int, Receipt]) -> None:
-    """Raise where a row has no cell.
-
-    Raises
-    ------
-    SourceError
-        Naming the first such rows and their number.
-    """
-    count = Receipt.total(receipts, "lost")
-    if count:
-        first = [row for number in sorted(receipts) for row in receipts[number].found["first_lost"]][:NAMED]
-        raise SourceError(
-            f"The metric {context.metric.name!r} returns NaN or infinity from {count:,} of "
-            f"{context.sizes.rows:,} rows to all cells; the first: {', '.join(map(str, first))}. Mend the "
-            "metric, or these rows."
-        )
+def find_lost_rows(context: Context, number: int, block: Block) -> dict[str, Any]:
+    """Find the rows of a block that the metric measures to no cell at all; twins are not measured."""
+    nearest = np.zeros(block.rows, np.int32)
+    nearest[block.places] = block.nearest[block.places, 0]
+    return find_lost(nearest, block.start)
 
 
 def _share_of_counts(context: Context) -> Share:
@@ -180,7 +148,7 @@ def find_micro(context: Context, number: int, block: Block) -> dict[str, Any]:
     return {}
 
 
-FIND_LOST = Visitor(find_lost, lambda context: Share())
+FIND_LOST = Visitor(find_lost_rows, lambda context: Share())
 WRITE_NEAREST = Visitor(write_nearest, _share_of_nearest)
 COUNT_MEMBERS = Visitor(count_members, _share_of_counts)
 FIND_PROBES = Visitor(find_probes, _share_of_probes)

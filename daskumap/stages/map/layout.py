@@ -24,10 +24,12 @@ import numpy as np
 
 from daskumap.kernels.layout.iterations import (
     Edges,
+    MaskedEdges,
     State,
     adam_iteration,
     firing_edges,
     forces,
+    mask_edges,
     negative_pool,
     sgd_iteration,
 )
@@ -49,16 +51,15 @@ ITERATIONS: dict[str, Callable[..., None]] = {"adam": adam_iteration, "sgd": sgd
 def plan_layout(context: Context) -> Stage:
     """Plan one task a segment of `checkpoint_every` epochs."""
     s, d, k = context.sizes, context.params.n_components, context.params.n_neighbors
-    graph = s.rows * memory.layout_edges(k)
     ranges = segments(context)
     return Stage(
         task=layout_task,
         tasks=len(ranges),
         memory={"edges read": min(_piece_rows(context), s.rows) * memory.edge_read(context.job.neighbors)},
-        shared=memory.positions(s.rows, d) + min(graph, s.edge_bytes),
+        shared=memory.positions(s.rows, d) + min(s.rows * memory.layout_edges(k), s.edge_bytes),
         made=(schema.STATE.name,),
         made_bytes=(1 + KEPT) * len(schema.STATE.parts) * context.output(schema.STATE).nbytes,
-        read_bytes=graph * len(ranges),
+        read_bytes=s.rows * (k - 1) * 2 * 8 * len(ranges),  # tails and weights
         work=costs.iteration_seconds(s.rows, k, d) * context.job.iterations,
         ordered=True,
         rounds=_rounds(context, ranges) if s.layout_partitions > 1 else None,
@@ -127,7 +128,7 @@ class _Round:
                 start,
                 0,
                 stop - start,
-                edges,
+                edges.masked(iteration),
                 state,
                 pool,
                 self.forces,
@@ -223,35 +224,58 @@ def save_state(context: Context, start: int, segment: int, positions: Array, sta
     return context.checkpoint(schema.STATE, segment, writing=True).write(start, parts)
 
 
+class RangeEdges:
+    """The edges of a range of vertices, and the masks that were made of them last."""
+
+    def __init__(self, edges: Edges, first: int, key: int) -> None:
+        self.edges, self.first, self.key = edges, first, key
+        self._masked: MaskedEdges | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the edges and one set of masks."""
+        return sum(array.nbytes for array in self.edges) + len(self.edges.tails)
+
+    def masked(self, iteration: int) -> MaskedEdges:
+        """Return the edges with masks that hold an iteration, made anew if the last ones do not."""
+        masked = self._masked
+        if masked is None or not masked.holds(iteration):
+            self._masked = masked = None  # or the old masks would stay in memory beside the new ones
+            self._masked = masked = mask_edges(self.edges, self.first, self.key, iteration)
+        return masked
+
+
 class KeptEdges:
     """The edges that a process has read, by range of vertices, while they fit."""
 
     def __init__(self, room: int) -> None:
-        self.room, self.edges = room, dict[tuple[int, int], Edges]()
+        self.room, self.ranges = room, dict[tuple[int, int], RangeEdges]()
         self._lock = threading.Lock()
 
-    def keep(self, place: tuple[int, int], edges: Edges) -> Edges:
+    def keep(self, place: tuple[int, int], edges: RangeEdges) -> RangeEdges:
         """Keep the edges of a range if there is room; return them."""
         with self._lock:
-            size = sum(array.nbytes for array in edges)
-            if size > self.room:
+            if edges.nbytes > self.room:
                 return edges
-            self.room -= size
+            self.room -= edges.nbytes
             # Copied, or the memory of the edges that never fire would be kept as well.
-            kept = self.edges[place] = Edges(*map(np.copy, edges))
+            copied = Edges(*map(np.copy, edges.edges))
+            kept = self.ranges[place] = RangeEdges(copied, edges.first, edges.key)
             return kept
 
 
-def edges_of(context: Context, start: int, stop: int) -> Edges:
+def edges_of(context: Context, start: int, stop: int) -> RangeEdges:
     """Return the edges of a range of vertices, from this process while they fit, else from the store."""
     kept = context.held("edges", lambda: KeptEdges(context.sizes.edge_bytes))
-    return kept.edges.get((start, stop)) or kept.keep((start, stop), load_edges(context, start, stop))
+    place = (start, stop)
+    return kept.ranges.get(place) or kept.keep(place, load_edges(context, start, stop))
 
 
-def load_edges(context: Context, start: int, stop: int) -> Edges:
+def load_edges(context: Context, start: int, stop: int) -> RangeEdges:
     """Read the edges of a range of vertices, without those that would never fire."""
     largest = float(context.fact(schema.GRAPH_FACTS)["largest_weight"] or 1.0)
-    return firing_edges(*context.edges(start, stop), largest, context.job.iterations)
+    edges = firing_edges(*context.edges(start, stop), largest, context.job.iterations)
+    return RangeEdges(edges, start, context.key("negatives"))
 
 
 LAYOUT = Step(

@@ -18,6 +18,7 @@ from daskumap.kernels.metrics.names import DEGREES, TRANSLATED
 from daskumap.planning.stage import Receipt, Stage, Step
 from daskumap.runtime.context import Context
 from daskumap.sources.move import Move
+from daskumap.stages.shared.checks import count_missing, refuse_missing
 from daskumap.store import schema
 
 Array = np.ndarray[Any, Any]
@@ -66,7 +67,7 @@ def look_rows(context: Context) -> Array:
 
 def look_task(context: Context, number: int) -> Receipt:
     """Choose the move, and try the cast and the metric on the rows that can take part."""
-    missing = _count_missing(context)
+    missing = count_missing(context)
     rows = look_rows(context)
     block = np.concatenate(
         [context.rows.source.read_stored(int(part[0]), int(part[-1]) + 1) for part in rows]
@@ -81,12 +82,6 @@ def look_task(context: Context, number: int) -> Receipt:
     found |= {"sample_rows": len(rows), "missing_chunks": missing}
     found["unmeasured"] = rows[_unmeasured(move.apply(block), context.metric)][:NAMED].tolist()
     return Receipt(len(rows), {**move.as_dict(), **found})
-
-
-def _count_missing(context: Context) -> int | None:
-    """Count the chunks that the user's array lacks; a copy of ours leaves out what is all fill value."""
-    copied = context.store.has(schema.SOURCE.name)
-    return 0 if copied else context.source.count_missing()
 
 
 def choose_move(block: Array, metric: metrics.Metric, k: int) -> tuple[Move, dict[str, Any]]:
@@ -162,8 +157,7 @@ def keep_look(context: Context, receipts: dict[int, Receipt]) -> None:
         Naming some of the rows, and what to do.
     """
     found, name = receipts[0].found, context.metric.name
-    if context.params.missing == "refuse":
-        _refuse_missing(context, found["missing_chunks"])
+    refuse_missing(context, found["missing_chunks"])
     if found.get("unmeasured"):
         raise SourceError(
             f"The metric {name!r} returns NaN, infinity or a negative number for sampled pairs, such as "
@@ -179,19 +173,6 @@ def keep_look(context: Context, receipts: dict[int, Receipt]) -> None:
             f"{_listed(found['rows'])}. {_advice(name)}"
         )
     context.save_fact(schema.CAST, found)
-
-
-def _refuse_missing(context: Context, count: int | None) -> None:
-    if count is None:
-        raise SourceError(
-            f"The store of {context.source.name} cannot list its chunks, so that nobody can say whether one "
-            "is missing. Fit with missing='fill', or copy the array to a store that lists."
-        )
-    if count:
-        raise SourceError(
-            f"{context.source.name} lacks {count:,} chunks, which would be read as its fill value. Write "
-            "them, or fit with missing='fill' if they are empty on purpose."
-        )
 
 
 def _listed(rows: list[int]) -> str:

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import zlib
 from typing import Any
 
 import numpy as np
 
-from daskumap.errors import SourceError
-from daskumap.kernels.metrics import metric as metrics
-from daskumap.kernels.metrics.names import DISTRIBUTIONS
 from daskumap.kernels.neighbors.equal import first_of_equal, hash_rows
-from daskumap.planning import costs
-from daskumap.planning.stage import Receipt, Stage, Step
+from daskumap.planning.stage import Stage, Step
 from daskumap.runtime.context import Context
+from daskumap.stages.shared.checks import CHECK, DIGEST, refuse_bad_rows
 from daskumap.stages.shared.sample import sample_rows
 from daskumap.stages.shared.visitors import Share, Visitor, plan_pass, read_rows
 from daskumap.store import schema
 
 Array = np.ndarray[Any, Any]
 
-# How many rows an error names.
-NAMED = 5
 HASH_BYTES = 24  # Two words and the row id.
 
 
@@ -33,33 +27,6 @@ def plan_scan(context: Context) -> Stage:
 def plan_reread(context: Context) -> Stage:
     """Plan the digests of all row blocks once more, to compare them with those of the scan."""
     return plan_pass(context, (DIGEST,), read_rows)
-
-
-def digest_block(context: Context, number: int, X: Array) -> dict[str, Any]:
-    """Return what a row block is known by: a crc32 of the values as the metric sees them.
-
-    It takes 0.6 ns a value (7.1 GB/s): an eighth of a scan of quickly decoded rows, 1,000,000 x 64
-    from the page cache on one thread (0.31 s for 0.27, measured).
-    """
-    return {"crc32": zlib.crc32(np.ascontiguousarray(X).reshape(-1).view(np.uint8).data)}
-
-
-def _share_of_check(context: Context) -> Share:
-    s = context.sizes
-    moved = context.metric.space in ("scaled", "linear")
-    memory = {"transformed rows": s.row_block * s.columns * 4} if moved else {}
-    return Share(memory=memory, work=costs.SCAN_VALUE * s.rows * s.columns)
-
-
-def check_rows(context: Context, number: int, X: Array) -> dict[str, Any]:
-    """Find the rows of a block that cannot take part."""
-    start, _ = context.sizes.block(number)
-    broken = not_finite(X)
-    undefined = metrics.invalid_rows(X, context.metric) & ~broken
-    far = metrics.far_rows(X, context.metric) & ~broken
-    misplaced = metrics.misplaced_rows(X, context.metric) & ~broken
-    masks = {"broken": broken, "undefined": undefined, "far": far, "misplaced": misplaced}
-    return {key: value for what, mask in masks.items() for key, value in _named(what, mask, start).items()}
 
 
 def _share_of_sample(context: Context) -> Share:
@@ -107,71 +74,6 @@ def write_hashes(context: Context, number: int, X: Array) -> dict[str, Any]:
     return {}
 
 
-def not_finite(X: Array) -> Array:
-    """Return (r,) bool: rows with NaN or inf. One sum clears a good block without a temporary of its size."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        if X.dtype.kind != "f" or np.isfinite(X.sum(dtype=np.float64)):
-            return np.zeros(len(X), bool)
-    return np.asarray(~np.isfinite(X).all(axis=1))
-
-
-def refuse_bad_rows(context: Context, receipts: dict[int, Receipt]) -> None:
-    """Raise where a row cannot take part.
-
-    Raises
-    ------
-    SourceError
-        Naming the first such rows and their number.
-    """
-    count, first = _total(receipts, "broken")
-    if count:
-        raise SourceError(
-            f"{count:,} of {context.sizes.rows:,} rows hold NaN or infinity (or values beyond float32, "
-            f"or missing ones); the first: {first}. Remove or impute these rows and fit again."
-        )
-    count, first = _total(receipts, "far")
-    if count:
-        raise SourceError(
-            f"{count:,} of {context.sizes.rows:,} rows are so large that squared distances to them pass "
-            f"float32, 3.4e38; the first: {first}. Divide all rows by a number, or mend these, and fit again."
-        )
-    count, first = _total(receipts, "misplaced")
-    if count:
-        raise SourceError(
-            f"{count:,} of {context.sizes.rows:,} rows are no latitude (-pi/2 to pi/2) and longitude (-2 pi "
-            f"to 2 pi) in radians, as the metric 'haversine' takes them, latitude first; the first: {first}. "
-            "Pass numpy.radians(data) where they are degrees, with data[:, ::-1] where longitude is first."
-        )
-    count, first = _total(receipts, "undefined")
-    if count:
-        name = context.metric.name
-        raise SourceError(
-            f"The metric {name!r} is not defined on {count:,} of {context.sizes.rows:,} rows; "
-            f"the first: {first}. It needs {_needs(name)}. Remove these rows, or use another metric "
-            "such as 'euclidean'."
-        )
-
-
-def _needs(name: str) -> str:
-    if name in ("correlation", "spearmanr"):
-        return "rows that are not constant"
-    if name in DISTRIBUTIONS:
-        return "rows without negative values and with a positive sum"
-    return "rows that are not all zero"
-
-
-def _named(what: str, mask: Array, start: int) -> dict[str, Any]:
-    return {what: int(mask.sum()), f"first_{what}": (np.flatnonzero(mask)[:NAMED] + start).tolist()}
-
-
-def _total(receipts: dict[int, Receipt], what: str) -> tuple[int, str]:
-    first = [row for number in sorted(receipts) for row in receipts[number].found[f"first_{what}"]][:NAMED]
-    names = ("row " if len(first) == 1 else "rows ") + ", ".join(map(str, first))
-    return Receipt.total(receipts, what), names
-
-
-CHECK = Visitor(check_rows, _share_of_check)
-DIGEST = Visitor(digest_block, lambda context: Share())
 TAKE_SAMPLE = Visitor(take_sample, _share_of_sample)
 HASH = Visitor(write_hashes, _share_of_hash, when=lambda context: context.params.unique)
 

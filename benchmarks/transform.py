@@ -1,0 +1,112 @@
+"""New rows on the map of others, beside umap-learn: accuracy, wall time and CPU.
+
+    python benchmarks/transform.py [--data fashion_mnist|digits] [--seeds 2] [--repeats 3] [--json FILE]
+
+Each tool fits the first rows and places the last ones, each into its own map; times are of models that placed
+rows once before, in turn. The exit code is 1 if a promise is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from compare import Promise, render
+from measure import at_least, at_most
+from sklearn.neighbors import KNeighborsClassifier
+
+import daskumap
+from daskumap.testing import datasets
+
+# Rows that are placed; the others are fitted.
+NEW = {"fashion_mnist": 10_000, "digits": 450}
+# Of umap-learn's time; and by how much its accuracy may be above ours, two standard errors of so many rows.
+RATIO, SLACK = 0.35, 2 * 0.0043
+
+
+def main() -> int:
+    """Measure and tell."""
+    options = parse()
+    warnings.filterwarnings("ignore")
+    data = getattr(datasets, options.data)()
+    rows, labels, cut = data.rows(), data.labels(), data.shape[0] - NEW[options.data]
+    found = [
+        compare(rows[:cut], labels[:cut], rows[cut:], labels[cut:], seed, options.repeats)
+        for seed in range(options.seeds)
+    ]
+    mean = {
+        tool: {key: np.mean([one[tool][key] for one in found]) for key in found[0][tool]} for tool in found[0]
+    }
+    table = [
+        ["", *mean["daskumap"]],
+        *([tool, *(f"{x:.3f}" for x in each.values())] for tool, each in mean.items()),
+    ]
+    ours, theirs = mean["daskumap"], mean["umap-learn"]
+    promises = [
+        at_least("accuracy beside umap-learn's", ours["accuracy"] - theirs["accuracy"], -SLACK),
+        at_most("wall time, of umap-learn's", ours["wall"] / theirs["wall"], RATIO),
+    ]
+    sys.stdout.write(f"{render(table, True)}\n\n{render([promise.cells() for promise in promises], True)}\n")
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=1))
+    return int(missed(promises))
+
+
+def parse() -> argparse.Namespace:
+    """Return the options."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--data", choices=tuple(NEW), default="fashion_mnist")
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--json", type=Path)
+    return parser.parse_args()
+
+
+def compare(X: Any, y: Any, new: Any, wanted: Any, seed: int, repeats: int) -> dict[str, dict[str, float]]:
+    """Return accuracy, wall time and CPU of both tools with one seed; times are medians."""
+    import umap
+
+    run = daskumap.fit(X, random_state=seed, progress=False, report=False)
+    model = umap.UMAP(random_state=seed).fit(X)
+    maps = {"daskumap": run.embedding[:], "umap-learn": model.embedding_}
+    place: dict[str, Callable[[], Any]] = {
+        "daskumap": lambda: run.transform(new, progress=False).embedding[:],
+        "umap-learn": lambda: model.transform(new),
+    }
+    placed = {tool: function() for tool, function in place.items()}
+    times: dict[str, list[tuple[float, float]]] = {tool: [] for tool in place}
+    for _ in range(repeats):
+        for tool, function in place.items():
+            times[tool].append(timed(function))
+    return {
+        tool: {
+            "accuracy": float(KNeighborsClassifier(5).fit(maps[tool], y).score(placed[tool], wanted)),
+            "wall": statistics.median(wall for wall, _ in times[tool]),
+            "cpu": statistics.median(cpu for _, cpu in times[tool]),
+        }
+        for tool in place
+    }
+
+
+def timed(function: Callable[[], Any]) -> tuple[float, float]:
+    """Return the seconds of wall time and CPU that a call takes."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    function()
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def missed(promises: list[Promise]) -> bool:
+    """Return whether a promise is broken."""
+    return any(promise.kept is False for promise in promises)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,312 @@
+"""`UMAP`: umap-learn's estimator over daskumap's fits, in memory and out of core."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils import Tags, check_consistent_length
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from daskumap.api import fit
+from daskumap.estimator.accept import fit_options
+from daskumap.params import Params, explicit
+from daskumap.run import Run
+from daskumap.sources.base import Source
+from daskumap.sources.find import find, is_plain
+
+Array = np.ndarray[Any, Any]
+
+
+class UMAP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """Uniform Manifold Approximation and Projection, with umap-learn's names, order, meanings and defaults.
+
+    `docs/compatibility.md` goes through them one by one. In this version those about supervision, densMAP,
+    given neighbours, the metric of the map and `transform` are refused with another value than the default.
+
+    Parameters
+    ----------
+    n_neighbors
+        Neighbours a row is joined to, itself counted. Lowered, with a warning, to one less than there are
+        rows.
+    n_components
+        Columns of the map.
+    metric, metric_kwds
+        A name, or a function of two rows that numba can compile; and its keywords, by name.
+    n_epochs
+        Epochs of the layout; None: 500 up to 10,000 rows and 200 above.
+    learning_rate
+        Scales the steps of the layout.
+    init
+        "spectral", "pca", "random" or an array (n, n_components).
+    min_dist, spread, a, b
+        How close points may lie, and the scale of the map; or the curve 1 / (1 + a r^2b) itself.
+    set_op_mix_ratio, local_connectivity
+        1 is the fuzzy union of both directions of an edge, 0 the intersection; and the neighbours that count
+        as fully connected.
+    repulsion_strength, negative_sample_rate
+        Factor of the repulsion; and random rows that push, for each edge that pulls.
+    random_state
+        The seed, a NumPy generator, or None for NumPy's own one. The same seed gives the same bits whatever
+        `n_jobs` is.
+    n_jobs
+        Threads of this process; -1: as many as suit the data, or the workers of the active Dask client.
+    verbose
+        Show on standard error how far the fit is.
+    unique
+        Exact copies of a row cost no neighbours and get the place of the first one.
+    disconnection_distance
+        From this distance on two rows are not joined.
+    low_memory, angular_rp_forest, force_approximation_algorithm, tqdm_kwds
+        Accepted with a warning: without effect.
+    output_metric, output_metric_kwds, transform_queue_size, transform_seed, transform_mode, \
+target_n_neighbors, target_metric, target_metric_kwds, target_weight, densmap, dens_lambda, dens_frac, \
+dens_var_shift, output_dens, precomputed_knn
+        Not in this version.
+    run
+        Path or URL of the run store that a fit makes or goes on with; None: in memory, or in a temporary
+        folder that goes with the estimator. See `daskumap.fit`.
+    client
+        Address or file of a Dask scheduler; "threads" or "sequential"; None: the active client, or this
+        process.
+    memory
+        Bytes a worker process may use, such as "4GB".
+    optimizer, reconcile_every, target_recall, max_overlap, max_cell_rows, checkpoint_every, report, keep, \
+missing
+        As of `daskumap.fit`.
+
+    Attributes
+    ----------
+    embedding_
+        The map, (n, n_components) float32 in the rows' order: in memory, or a `zarr.Array` where the rows
+        were not. Rows without any neighbour are NaN.
+    graph_
+        The memberships of edges, `scipy.sparse.csr_matrix`, read from the run at each access.
+    n_features_in_, feature_names_in_
+        As of all estimators.
+    """
+
+    @explicit
+    def __init__(
+        self,
+        n_neighbors: int = 15,
+        n_components: int = 2,
+        metric: Any = "euclidean",
+        metric_kwds: dict[str, Any] | None = None,
+        output_metric: Any = "euclidean",
+        output_metric_kwds: dict[str, Any] | None = None,
+        n_epochs: int | None = None,
+        learning_rate: float = 1.0,
+        init: str | Array = "spectral",
+        min_dist: float = 0.1,
+        spread: float = 1.0,
+        low_memory: bool = True,
+        n_jobs: int = -1,
+        set_op_mix_ratio: float = 1.0,
+        local_connectivity: float = 1.0,
+        repulsion_strength: float = 1.0,
+        negative_sample_rate: int = 5,
+        transform_queue_size: float = 4.0,
+        a: float | None = None,
+        b: float | None = None,
+        random_state: Any = None,
+        angular_rp_forest: bool = False,
+        target_n_neighbors: int = -1,
+        target_metric: Any = "categorical",
+        target_metric_kwds: dict[str, Any] | None = None,
+        target_weight: float = 0.5,
+        transform_seed: int = 42,
+        transform_mode: str = "embedding",
+        force_approximation_algorithm: bool = False,
+        verbose: bool = False,
+        tqdm_kwds: dict[str, Any] | None = None,
+        unique: bool = False,
+        densmap: bool = False,
+        dens_lambda: float = 2.0,
+        dens_frac: float = 0.3,
+        dens_var_shift: float = 0.1,
+        output_dens: bool = False,
+        disconnection_distance: float | None = None,
+        precomputed_knn: Any = (None, None, None),
+        *,
+        run: Any = None,
+        client: Any = None,
+        memory: str | int | None = None,
+        optimizer: str = "adam",
+        reconcile_every: int = 1,
+        target_recall: float = 0.95,
+        max_overlap: int = 6,
+        max_cell_rows: int | None = None,
+        checkpoint_every: int = 50,
+        report: bool = False,
+        keep: str = "model",
+        missing: str = "fill",
+    ) -> None:
+        self.n_neighbors = n_neighbors
+        self.n_components = n_components
+        self.metric = metric
+        self.metric_kwds = metric_kwds
+        self.output_metric = output_metric
+        self.output_metric_kwds = output_metric_kwds
+        self.n_epochs = n_epochs
+        self.learning_rate = learning_rate
+        self.init = init
+        self.min_dist = min_dist
+        self.spread = spread
+        self.low_memory = low_memory
+        self.n_jobs = n_jobs
+        self.set_op_mix_ratio = set_op_mix_ratio
+        self.local_connectivity = local_connectivity
+        self.repulsion_strength = repulsion_strength
+        self.negative_sample_rate = negative_sample_rate
+        self.transform_queue_size = transform_queue_size
+        self.a = a
+        self.b = b
+        self.random_state = random_state
+        self.angular_rp_forest = angular_rp_forest
+        self.target_n_neighbors = target_n_neighbors
+        self.target_metric = target_metric
+        self.target_metric_kwds = target_metric_kwds
+        self.target_weight = target_weight
+        self.transform_seed = transform_seed
+        self.transform_mode = transform_mode
+        self.force_approximation_algorithm = force_approximation_algorithm
+        self.verbose = verbose
+        self.tqdm_kwds = tqdm_kwds
+        self.unique = unique
+        self.densmap = densmap
+        self.dens_lambda = dens_lambda
+        self.dens_frac = dens_frac
+        self.dens_var_shift = dens_var_shift
+        self.output_dens = output_dens
+        self.disconnection_distance = disconnection_distance
+        self.precomputed_knn = precomputed_knn
+        self.run = run
+        self.client = client
+        self.memory = memory
+        self.optimizer = optimizer
+        self.reconcile_every = reconcile_every
+        self.target_recall = target_recall
+        self.max_overlap = max_overlap
+        self.max_cell_rows = max_cell_rows
+        self.checkpoint_every = checkpoint_every
+        self.report = report
+        self.keep = keep
+        self.missing = missing
+
+    def fit(self, X: Any, y: Any = None, ensure_all_finite: bool = True) -> UMAP:
+        """Find the map of the rows.
+
+        Parameters
+        ----------
+        X
+            (n, D): an array, a DataFrame or nested lists; or, larger than memory, what `daskumap.fit` takes:
+            the path or URL of a Zarr array, a `zarr.Array`, a dask array.
+        y
+            Accepted, as scikit-learn's pipelines pass it, with a warning: the map does not depend on it.
+        ensure_all_finite
+            True; other values are not in this version.
+
+        Raises
+        ------
+        DaskumapError
+            As of `daskumap.fit`; also for a parameter with a value that is not in this version.
+        """
+        options = fit_options({**self.get_params(deep=False), "ensure_all_finite": ensure_all_finite})
+        source, plain = self._source(X)
+        rows = source.shape[0]
+        if y is not None:
+            _warn_of_labels(y, rows)
+        if rows == 1 and plain:  # as umap-learn: a map of one row is its origin
+            self._run, self.embedding_ = None, np.zeros((1, self.n_components), np.float32)
+            return self
+        options["n_neighbors"] = self._n_neighbors = _truncated(self.n_neighbors, rows)
+        self._run = fit(source, **options)
+        self._a, self._b = Params(a=self.a, b=self.b, min_dist=self.min_dist, spread=self.spread).curve()
+        self.embedding_ = self._run.embedding[:] if plain else self._run.embedding
+        return self
+
+    def fit_transform(self, X: Any, y: Any = None, ensure_all_finite: bool = True) -> Any:
+        """Find the map of the rows and return it: `embedding_`. Arguments as in `fit`."""
+        return self.fit(X, y, ensure_all_finite).embedding_
+
+    def transform(self, X: Any, ensure_all_finite: bool = True) -> Any:
+        """Place new rows into the map: see `daskumap.transform`. Arguments as in `fit`."""
+        check_is_fitted(self)
+        options = fit_options({**self.get_params(deep=False), "ensure_all_finite": ensure_all_finite})
+        source, plain = self._source(X, reset=False)
+        where = {name: options[name] for name in ("client", "memory", "threads", "progress")}
+        placed = self._fitted().transform(source, **where)
+        return placed.embedding[:] if plain else placed.embedding
+
+    @property
+    def graph_(self) -> Any:
+        """The memberships of edges: see `daskumap.Run.graph`."""
+        return self._fitted().graph()
+
+    @property
+    def _rhos(self) -> Array:
+        return self._fitted().calibration()[0]
+
+    @property
+    def _sigmas(self) -> Array:
+        return self._fitted().calibration()[1]
+
+    @property
+    def _unique_inverse_(self) -> Array:
+        return self._fitted().inverse()
+
+    @property
+    def _n_features_out(self) -> int:
+        return int(self.embedding_.shape[1])
+
+    def _source(self, X: Any, reset: bool = True) -> tuple[Source, bool]:
+        """Return the rows, and whether they are a plain array in memory; keep the columns' number and names.
+
+        Whether all values are finite is found out by the fit, in the pass that it makes anyway.
+        """
+        plain = is_plain(X)
+        if np.ma.isMaskedArray(X):
+            find(X)  # It refuses what scikit-learn would take without its mask.
+        if plain:
+            return find(validate_data(self, X, dtype="numeric", ensure_all_finite=False, reset=reset)), True
+        source = find(X)
+        validate_data(self, source, skip_check_array=True, reset=reset)
+        return source, False
+
+    def _fitted(self) -> Run:
+        check_is_fitted(self)
+        run: Run | None = self._run
+        if run is None:
+            raise AttributeError("A map of one row has no graph. Fit 3 rows or more.")
+        return run
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float32"]
+        return tags
+
+
+def _warn_of_labels(y: Any, rows: int) -> None:
+    check_consistent_length(range(rows), y)
+    warnings.warn(
+        "y has no effect: supervision is not in this version of daskumap, and the map is that of X alone. "
+        "Leave y out, or use umap-learn for a supervised map.",
+        UserWarning,
+        stacklevel=3,
+    )
+
+
+def _truncated(n_neighbors: Any, rows: int) -> Any:
+    """Return the neighbours that so many rows can have, with umap-learn's warning where these are fewer."""
+    if isinstance(n_neighbors, int | np.integer) and rows <= n_neighbors:
+        warnings.warn(
+            f"n_neighbors is larger than the dataset size ({n_neighbors} of {rows} rows); truncating to "
+            f"X.shape[0] - 1.",
+            UserWarning,
+            stacklevel=3,
+        )
+        return max(2, rows - 1)
+    return n_neighbors

@@ -1,0 +1,1 @@
+"""Transform: new rows on the map of a finished run, the model."""

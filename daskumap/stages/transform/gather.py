@@ -1,0 +1,96 @@
+"""Gather: the training rows of the cells that any new row reaches, brought together cell by cell.
+
+The model has its rows where the fit read them, in the order of their source. What is written is the row
+itself, or its id where the one worker holds all rows.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from daskumap.errors import RunMismatchError
+from daskumap.planning import costs
+from daskumap.planning.stage import Receipt, Stage, Step
+from daskumap.runtime.context import Context
+from daskumap.stages.shared.checks import digest_block
+from daskumap.stages.shared.pieces import gathered_column, gathered_rows, pieces_of
+from daskumap.store import schema
+
+Array = np.ndarray[Any, Any]
+
+
+def plan_gather(context: Context) -> Stage:
+    """Plan one task a row block of the model."""
+    model, s = context.model, context.model.sizes
+    rows, row_bytes = gathered_rows(context), (8 if model.rows.held else model.row_bytes) + 8
+    return Stage(
+        task=gather_task,
+        tasks=s.row_blocks,
+        memory={
+            "input block": model.input_bytes(s.row_block),
+            "gathered rows": s.row_block * (row_bytes + 40),
+            "pieces": (len(pieces_of(context)) + model.cells) * 24,
+        },
+        read_bytes=s.rows * (s.columns * model.source.dtype.itemsize + 8),
+        made=(schema.GATHERED.name,),
+        made_bytes=rows * row_bytes + s.row_blocks * len(pieces_of(context)) * 8,
+        work=s.rows * (costs.SHUFFLE_ROW + costs.SHUFFLE_VALUE * s.columns * rows / s.rows),
+    )
+
+
+def gather_task(context: Context, number: int) -> Receipt:
+    """Send the rows of one block to the pieces of their cells."""
+    model = context.model
+    start, stop = model.sizes.block(number)
+    vertices = model.read(schema.VERTEX, start, stop)
+    cells = np.searchsorted(model.read(schema.CELL_STARTS), vertices, side="right") - 1
+    wanted = context.held("wanted cells", lambda: _wanted_cells(context))
+    rows = np.flatnonzero(wanted[cells])
+    rows = rows[np.argsort(vertices[rows])]
+    offsets = np.searchsorted(vertices[rows], context.held("pieces", lambda: pieces_of(context)))
+    column = gathered_column(context)
+    X = _read_block(context, number) if len(rows) else np.empty((0, model.sizes.columns), model.metric.dtype)
+    sent = {"vertices": vertices[rows], column: start + rows if column == "ids" else X[rows]}
+    context.send(schema.GATHERED, number, offsets, **sent)
+    return Receipt(len(rows))
+
+
+def _wanted_cells(context: Context) -> Array:
+    """Return (c + 1,) bool: cells that any new row reaches; twins, which come after the last, are in none."""
+    blocks = range(context.sizes.row_blocks)
+    wanted = np.zeros(context.model.cells + 1, bool)
+    for block in blocks:
+        wanted[:-1] |= context.read(schema.REACHED_BY, block, block + 1)[0] > 0
+    return wanted
+
+
+def _read_block(context: Context, number: int) -> Array:
+    """Return the rows of a block of the model.
+
+    Raises
+    ------
+    RunMismatchError
+        If they are not those that were fitted.
+    """
+    model = context.model
+    start, stop = model.sizes.block(number)
+    X = model.rows.read(start, stop)
+    known = model.store.ledger.receipt("scan", number)
+    if known is not None and known.found["crc32"] != digest_block(model, number, X)["crc32"]:
+        raise RunMismatchError(
+            f"Rows {start} to {stop - 1} of {model.source.name} are not those that the run in {model.url} "
+            "was fitted to: values differ, and new rows would be placed by other ones. Restore them, or fit "
+            "again."
+        )
+    return X
+
+
+GATHER = Step(
+    "transform.gather",
+    plan_gather,
+    reads=(schema.REACHED_BY,),
+    writes=(schema.GATHERED,),
+    model=(schema.SOURCE, schema.VERTEX, schema.CELL_STARTS),
+)
