@@ -127,7 +127,7 @@ def test_a_path_to_nothing(fit, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"n_neighbours": 5}, r"Unknown parameter 'n_neighbours'\. Allowed are .*n_neighbors"),
+        ({"n_neighbours": 5}, r"Unknown parameter 'n_neighbours'\. Did you mean 'n_neighbors'\? Allowed"),
         ({"n_neighbors": 1}, "n_neighbors is 1; it must be an integer from 2 to"),
         ({"n_neighbors": 5.0}, "n_neighbors is 5.0; it must be an integer"),
         ({"n_components": 0}, "n_components is 0"),
