@@ -59,11 +59,12 @@ class UMAP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  #
         Exact copies of a row cost no neighbours and get the place of the first one.
     disconnection_distance
         From this distance on two rows are not joined.
-    low_memory, angular_rp_forest, force_approximation_algorithm, tqdm_kwds
+    low_memory, angular_rp_forest, force_approximation_algorithm, tqdm_kwds, transform_queue_size, \
+transform_seed
         Accepted with a warning: without effect.
-    output_metric, output_metric_kwds, transform_queue_size, transform_seed, transform_mode, \
-target_n_neighbors, target_metric, target_metric_kwds, target_weight, densmap, dens_lambda, dens_frac, \
-dens_var_shift, output_dens, precomputed_knn
+    output_metric, output_metric_kwds, transform_mode, target_n_neighbors, target_metric, \
+target_metric_kwds, target_weight, densmap, dens_lambda, dens_frac, dens_var_shift, output_dens, \
+precomputed_knn
         Not in this version.
     run
         Path or URL of the run store that a fit makes or goes on with; None: in memory, or in a temporary

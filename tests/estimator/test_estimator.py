@@ -338,8 +338,6 @@ def test_a_typo(small):
 OTHER = {
     "output_metric": "haversine",
     "output_metric_kwds": {"a": 1},
-    "transform_queue_size": 8.0,
-    "transform_seed": 1,
     "transform_mode": "graph",
     "target_n_neighbors": 5,
     "target_metric": len,
