@@ -126,6 +126,7 @@ def test_rows_of_integers(small):
     np.testing.assert_array_equal(run.transform(rows[:50], **QUIET).embedding[:], run.embedding[:50])
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(
     ("change", "message"),
     [

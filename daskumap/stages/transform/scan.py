@@ -53,7 +53,8 @@ def _share_of_cells(context: Context) -> Share:
 def find_cells(context: Context, number: int, X: Array) -> dict[str, Any]:
     """Write the cells that each row of a block reaches, and those that any of them does."""
     start, _ = context.sizes.block(number)
-    nearest, levels = nearest_cells(context.model, X, context.extent("reach"))
+    with np.errstate(invalid="ignore"):  # of rows that are refused when the pass is over
+        nearest, levels = nearest_cells(context.model, X, context.extent("reach"))
     reached = join.joined(nearest, levels, context.fact(schema.REACH)["level"])
     by = np.zeros((1, context.model.cells), np.uint8)
     by[0, reached[reached >= 0]] = 1
