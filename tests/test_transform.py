@@ -132,6 +132,7 @@ def test_rows_of_integers(small):
     [
         (lambda X: X[:, :5], r"The new rows have 5 columns, and the run in .* was fitted to rows of 8\."),
         (lambda X: np.where(np.arange(50)[:, None] == 7, np.nan, X), r"1 of 50 rows hold NaN .* row 7\."),
+        (lambda X: np.where(np.arange(50)[:, None] == 7, np.inf, X), r"1 of 50 rows hold NaN .* row 7\."),
         (lambda X: X[0], "2 are needed"),
     ],
 )
