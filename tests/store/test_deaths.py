@@ -250,7 +250,7 @@ def test_restart_with_an_array_in_memory(source, every):
             assert sha(daskumap.fit(other, left, **OPTIONS).embedding) == new
         except RunMismatchError:
             assert daskumap.open(left).finished  # the old one, whole
-    assert refused >= 20 // every
+    assert refused > 3 // every
 
 
 @pytest.mark.parametrize("every", EVERY)
