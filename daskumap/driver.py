@@ -74,20 +74,22 @@ def survey(context: Context, steps: Steps, read: bool) -> Survey:
     Chunks of finished steps are counted, and the map and the last checkpoint are read against their
     checksums; with `read` all is. What was freed is no damage.
     """
-    found = Survey({}, {}, context.store.ledger.freed())
+    ledger = context.store.ledger
+    found, finished = Survey({}, {}, ledger.freed()), ledger.finished() is not None
     for step in steps:
-        wrong, kept = _survey_step(context, step, found.freed, read)
+        wrong, kept = _survey_step(context, step, found.freed, finished, read)
         if wrong:
             found.damage[step.name] = wrong
         found.kept[step.name] = kept
     return found
 
 
-def _survey_step(context: Context, step: Step, freed: set[str], read: bool) -> tuple[list[str], list[int]]:
+def _survey_step(
+    context: Context, step: Step, freed: set[str], finished: bool, read: bool
+) -> tuple[list[str], list[int]]:
     """Return what is wrong with the products and the records of a step, and which of its records hold."""
     ledger, stage = context.store.ledger, step.planned(context)
     receipts = ledger.records(step.name)
-    finished = ledger.finished() is not None
     expected = range(stage.tasks) if finished else ledger.tasks(step.name)
     wrong = [f"the record of task {task} is missing or damaged" for task in expected if task not in receipts]
     if not receipts:

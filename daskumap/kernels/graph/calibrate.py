@@ -67,6 +67,17 @@ def bandwidth(row: np.ndarray[Any, Any], rho: float, target: float) -> float:
 
 
 @kernel
+def found_neighbors(row: np.ndarray[Any, Any]) -> tuple[int, float]:
+    """Return how many neighbours of a row are there, and the sum of their distances."""
+    found, total = 0, 0.0
+    for distance in row:
+        if distance < np.inf:
+            found += 1
+            total += distance
+    return found, total
+
+
+@kernel
 def calibrate(
     distances: np.ndarray[Any, Any], n_neighbors: int, local_connectivity: float, mean_distance: float
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
@@ -99,11 +110,7 @@ def calibrate(
     rho = np.zeros(rows, np.float32)
     sigma = np.zeros(rows, np.float32)
     for i in range(rows):
-        found, total = 0, 0.0
-        for j in range(distances.shape[1]):
-            if distances[i, j] < np.inf:
-                found += 1
-                total += distances[i, j]
+        found, total = found_neighbors(distances[i])
         if found == 0:
             continue
         # As memberships have it: between two distances rho is not a float32 by itself.
@@ -158,11 +165,7 @@ def calibrate_new(
     rho = np.zeros(rows, np.float32)
     sigma = np.zeros(rows, np.float32)
     for i in range(rows):
-        found, total = 0, 0.0
-        for j in range(distances.shape[1]):
-            if distances[i, j] < np.inf:
-                found += 1
-                total += distances[i, j]
+        found, total = found_neighbors(distances[i])
         if found == 0:
             continue
         near = nearest_distance(distances[i], max(0.0, local_connectivity - 1.0))
