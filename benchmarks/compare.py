@@ -1,7 +1,11 @@
 """daskumap beside umap-learn: one run, the same cores, the same data, the same measures.
 
-    python benchmarks/compare.py [--data fashion_mnist|digits|hub_heavy|uneven] [--rows N] [--seeds 3]
-                                 [--repeats 2] [--set optimizer=sgd] [--json FILE] [--markdown]
+    python benchmarks/compare.py [fit] [small] [transform] [--data fashion_mnist|digits|hub_heavy|uneven]
+                                 [--rows N] [--seeds 3] [--repeats 2] [--set optimizer=sgd] [--json FILE]
+                                 [--markdown]
+
+`fit`, which is meant if none is named, is one data set; `small` small arrays in memory, `transform` new rows
+on a map: benchmarks of their own, with their own data.
 
 Each tool runs in fresh processes, in turn with the other. A speed process fits twice: cold (import,
 compilation, fit), then warm. The fastest of the repeats counts: noise on shared cores only adds, and the
@@ -318,11 +322,19 @@ def setting(text: str) -> tuple[str, Any]:
         return name, value
 
 
+def comparison(text: str) -> str:
+    """Check the name of a comparison."""
+    if text not in RUNS:
+        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(RUNS)}")
+    return text
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the comparison and return the exit code."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("what", nargs="*", type=comparison, default=["fit"], metavar="|".join(RUNS))
     parser.add_argument(
         "--data", default="fashion_mnist", choices=["fashion_mnist", "digits", "hub_heavy", "uneven"]
     )
@@ -342,17 +354,48 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     # Runs from a checkout as well, where daskumap need not be installed.
     sys.path.append(str(ROOT))
+    kept, figures = True, {}
+    for name in arguments.what:
+        outcome = RUNS[name](arguments)
+        print(outcome.text(arguments.markdown), flush=True)
+        kept, figures[name] = kept and outcome.kept, outcome.figures
+    if arguments.json:
+        arguments.json.write_text(json.dumps(figures, indent=1))
+    return 0 if kept else 1
+
+
+def run_fit(arguments: argparse.Namespace) -> Any:
+    """Compare fits of one data set."""
+    from measure import Outcome
+
     data = load(arguments.data, arguments.rows)
     with tempfile.TemporaryDirectory(prefix="compare-") as folder:
         figures = compare(data, arguments, Path(folder))
     verdict = promises(figures, speed_counts=data.name == "fashion_mnist" and data.shape[0] == 70_000)
     title = f"{data.name}, {data.shape[0]:,} x {data.shape[1]:,}, {os.cpu_count()} cores"
-    promised = [["promise", "target", "measured", "met"], *(row.cells() for row in verdict)]
-    print(title, *(render(rows, arguments.markdown) for rows in (table(figures), promised)), sep="\n\n")
-    if arguments.json:
-        figures |= {"data": title, "promises": [vars(row) for row in verdict], "set": dict(arguments.set)}
-        arguments.json.write_text(json.dumps(figures, indent=1))
-    return 1 if any(row.kept is False for row in verdict) else 0
+    figures |= {"data": title, "promises": [vars(row) for row in verdict], "set": dict(arguments.set)}
+    return Outcome(title, [table(figures)], verdict, figures=figures)
+
+
+def run_small(arguments: argparse.Namespace) -> Any:
+    """Compare fits of small arrays in memory."""
+    import small
+
+    return small.run(small.REPEATS)
+
+
+def run_transform(arguments: argparse.Namespace) -> Any:
+    """Compare what becomes of new rows."""
+    import transform
+
+    return transform.run(arguments.data if arguments.data in transform.NEW else "digits", *transform.TIMES)
+
+
+RUNS: dict[str, Callable[[argparse.Namespace], Any]] = {
+    "fit": run_fit,
+    "small": run_small,
+    "transform": run_transform,
+}
 
 
 if __name__ == "__main__":

@@ -43,9 +43,13 @@ class Outcome:
         return all(promise.kept is not False for promise in self.promises)
 
     def __str__(self) -> str:
+        return self.text(markdown=True)
+
+    def text(self, markdown: bool) -> str:
+        """Return all of it, with tables in Markdown or aligned."""
         promised = [["promise", "target", "measured", "met"], *(row.cells() for row in self.promises)]
-        tables = [render(table, True) for table in self.tables]
-        return "\n\n".join([self.title, *tables, *self.notes, render(promised, True)])
+        tables = [render(table, markdown) for table in self.tables]
+        return "\n\n".join([self.title, *tables, *self.notes, render(promised, markdown)])
 
 
 def at_most(name: str, value: float, limit: float) -> Promise:
