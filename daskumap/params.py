@@ -44,6 +44,8 @@ class Params:
     n_components: int = 2
     metric: str | Callable[..., float] = "euclidean"
     metric_kwds: dict[str, Any] | None = None
+    output_metric: str | Callable[..., tuple[float, Any]] = "euclidean"
+    output_metric_kwds: dict[str, Any] | None = None
     n_epochs: int | None = None
     learning_rate: float = 1.0
     init: str | np.ndarray[Any, Any] = "pca"
@@ -218,18 +220,22 @@ def _check_rest(params: Params) -> None:
         raise ParameterError(
             f"init is a {type(params.init).__name__}; allowed are {', '.join(INITS)} or a NumPy array."
         )
-    if not isinstance(params.metric, str) and not _is_function(params.metric):
-        raise ParameterError(
-            f"metric is a {type(params.metric).__name__}; it must be a name, or a function of two rows that "
-            "numba can compile. Pass def metric(x, y, p): ..., and metric_kwds={'p': ...} for what is bound."
-        )
+    for name in ("metric", "output_metric"):
+        _check_metric(name, getattr(params, name), getattr(params, f"{name}_kwds"))
     for name in ("unique", "report"):
         if not isinstance(getattr(params, name), bool):
             raise ParameterError(f"{name} is {getattr(params, name)!r}; it must be True or False.")
-    words = params.metric_kwds
+
+
+def _check_metric(name: str, metric: Any, words: Any) -> None:
+    if not isinstance(metric, str) and not _is_function(metric):
+        raise ParameterError(
+            f"{name} is a {type(metric).__name__}; it must be a name, or a function of two rows that numba can "
+            f"compile. Pass def metric(x, y, p): ..., and {name}_kwds={{'p': ...}} for what is bound."
+        )
     if words is not None and not (isinstance(words, dict) and all(isinstance(word, str) for word in words)):
         raise ParameterError(
-            f"metric_kwds is a {type(words).__name__}; it must be a dict of keyword arguments by their names."
+            f"{name}_kwds is a {type(words).__name__}; it must be a dict of keyword arguments by their names."
         )
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from daskumap.errors import StoreError
 from daskumap.kernels.cells.join import LEVELS
+from daskumap.kernels.layout import output_metrics
 from daskumap.kernels.metrics import metric as metrics
 from daskumap.kernels.neighbors.join import SEEDS
 from daskumap.kernels.random import stream_key
@@ -68,13 +69,17 @@ class Context:
     ----------
     rows
         The input's rows as the metric works on them: new ones moved as those of the model were.
+    output_metric
+        The metric of the map; None for the Euclidean one.
     """
 
     def __init__(
         self, job: Job, source: Source, store: RunStore | None = None, model: Context | None = None
     ) -> None:
         self.job, self.source, self._store, self._model = job, source, store, model
-        self.metric = metrics.resolve(job.params.metric, job.params.metric_kwds)
+        p = job.params
+        self.metric = metrics.resolve(p.metric, p.metric_kwds)
+        self.output_metric = output_metrics.resolve(p.output_metric, p.output_metric_kwds, p.n_components)
         find_move = (model or self)._find_move
         self._rows = Rows(source, job.sizes, str(np.dtype(self.metric.dtype)), find_move)
         self._lock = threading.RLock()

@@ -136,6 +136,7 @@ class _Round:
                 iteration,
                 self.context.job.iterations,
                 float(p.learning_rate),
+                self.context.output_metric,
             )
             if len(self.iterations) > 1:
                 seen[start:stop] = out

@@ -100,6 +100,7 @@ def place_task(context: Context, number: int) -> Receipt:
         context.key("transform"),
         epochs(context),
         float(p.learning_rate),
+        context.output_metric,
     )
     context.write(schema.EMBEDDING, start, places)
     context.write(schema.FIT_DISTANCE, start, fit_distance)
