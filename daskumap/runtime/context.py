@@ -44,7 +44,7 @@ Held = TypeVar("Held")
 
 STILL = Move().as_dict()
 # Along these dimensions a chunk holds one; along those that are not named here or in `chunk_of`, all.
-SINGLE = ("block", "bundle")
+SINGLE = ("block", "bundle", "listed")
 
 
 class UndeclaredError(AssertionError):
@@ -210,10 +210,15 @@ class Context:
         self._check(item, writing=False)
         return self._open(item)
 
-    def write(self, item: schema.Array, start: int, values: Array) -> None:
-        """Write values from place `start` on; a task writes whole chunks that it alone owns."""
+    def write(self, item: schema.Array, start: int | tuple[int, ...], values: Array) -> None:
+        """Write values from place `start` on, or from places along the first dimensions on.
+
+        A task writes whole chunks that it alone owns.
+        """
         self._check(item, writing=True)
-        self._open(item)[start : start + len(values)] = values
+        starts = start if isinstance(start, tuple) else (start,)
+        places = zip(starts, values.shape, strict=False)
+        self._open(item)[tuple(slice(at, at + size) for at, size in places)] = values
 
     def put(self, item: schema.Array, values: Array) -> None:
         """Write a whole array that only this task knows the size of."""
@@ -350,6 +355,7 @@ class Context:
             "partition": s.partitions,
             "column": s.columns,
             "component": p.n_components,
+            "listed": len(p.listed_epochs),
             "neighbor": self.job.neighbors,
             "overlap": p.max_overlap,
             "level": LEVELS,

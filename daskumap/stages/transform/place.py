@@ -124,7 +124,7 @@ def keep_placed(context: Context, receipts: dict[int, Receipt]) -> None:
 
 def epochs(context: Context) -> int:
     """Return the epochs of the short layout."""
-    given = context.params.n_epochs
+    given = context.params.given_epochs
     return EPOCHS if given is None else given // SHARE_OF_EPOCHS
 
 
