@@ -60,11 +60,18 @@ def plan_layout(context: Context) -> Stage:
         made=(schema.STATE.name,),
         made_bytes=(1 + KEPT + len(lasting)) * len(schema.STATE.parts) * context.output(schema.STATE).nbytes,
         read_bytes=s.rows * (k - 1) * 2 * 8 * len(ranges),  # tails and weights
-        work=costs.iteration_seconds(s.rows, k, d) * context.job.iterations,
+        work=_iteration_seconds(context) * context.job.iterations,
         ordered=True,
         lasting=lasting,
         rounds=_rounds(context, ranges) if s.layout_partitions > 1 else None,
     )
+
+
+def _iteration_seconds(context: Context) -> float:
+    rows, p = context.sizes.rows, context.params
+    if context.output_metric is None:
+        return costs.iteration_seconds(rows, p.n_neighbors, p.n_components)
+    return costs.measured_seconds(rows, p.negative_sample_rate)
 
 
 def _rounds(context: Context, ranges: list[tuple[int, int]]) -> Rounds:
