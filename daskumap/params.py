@@ -197,7 +197,7 @@ _RANGES: tuple[tuple[str, type, float, float], ...] = (
 
 
 def _listed(epochs: Any) -> Any:
-    """Return a list of epochs as a tuple, ascending and each once, as umap-learn keeps them; all else as it is.
+    """Return a list of epochs as a tuple, ascending and each once, as umap-learn keeps them; or what it is.
 
     Raises
     ------
@@ -240,8 +240,8 @@ def _check_rest(params: Params) -> None:
     split = [epochs for epochs in params.listed_epochs[:-1] if epochs * each % params.reconcile_every]
     if split:
         raise ParameterError(
-            f"n_epochs lists {split[0]}, and with reconcile_every={params.reconcile_every} partitions agree on "
-            f"a map only every {params.reconcile_every / each:g} epochs. List multiples of it, or leave "
+            f"n_epochs lists {split[0]}, and with reconcile_every={params.reconcile_every} partitions agree "
+            f"on a map only every {params.reconcile_every / each:g} epochs. List multiples of it, or leave "
             "reconcile_every at 1."
         )
     if (params.a is None) != (params.b is None):
@@ -270,8 +270,8 @@ def _check_rest(params: Params) -> None:
 def _check_metric(name: str, metric: Any, words: Any) -> None:
     if not isinstance(metric, str) and not _is_function(metric):
         raise ParameterError(
-            f"{name} is a {type(metric).__name__}; it must be a name, or a function of two rows that numba can "
-            f"compile. Pass def metric(x, y, p): ..., and {name}_kwds={{'p': ...}} for what is bound."
+            f"{name} is a {type(metric).__name__}; it must be a name, or a function of two rows that numba "
+            f"can compile. Pass def metric(x, y, p): ..., and {name}_kwds={{'p': ...}} for what is bound."
         )
     if words is not None and not (isinstance(words, dict) and all(isinstance(word, str) for word in words)):
         raise ParameterError(

@@ -161,7 +161,8 @@ class Run(View):
         self.embedding  # noqa: B018, raises where there is none yet
         if not isinstance(self.params["n_epochs"], list):
             raise StoreError(
-                f"The run in {self.path} kept its last map alone. List the epochs to keep: n_epochs=[50, 200]."
+                f"The run in {self.path} kept its last map alone. List the epochs to keep: "
+                "n_epochs=[50, 200]."
             )
         return self.store.array(schema.EMBEDDING_LIST.name)
 

@@ -105,7 +105,7 @@ missing
         metric_kwds: dict[str, Any] | None = None,
         output_metric: Any = "euclidean",
         output_metric_kwds: dict[str, Any] | None = None,
-        n_epochs: int | list[int] | None = None,
+        n_epochs: Any = None,
         learning_rate: float = 1.0,
         init: str | Array = "spectral",
         min_dist: float = 0.1,
@@ -225,7 +225,8 @@ missing
         options = fit_options({**self.get_params(deep=False), "ensure_all_finite": ensure_all_finite})
         source, plain = self._source(X)
         rows = source.shape[0]
-        self.n_epochs_list = list(self.n_epochs) if np.ndim(self.n_epochs) else None
+        listed = isinstance(self.n_epochs, list | tuple | np.ndarray)
+        self.n_epochs_list = list(self.n_epochs) if listed else None
         if y is not None:
             _warn_of_labels(y, rows)
         if rows == 1 and plain:  # as umap-learn: a map of one row is its origin

@@ -81,7 +81,7 @@ class DiagonalGaussian(NamedTuple):
 
 
 class Gaussian(NamedTuple):
-    """Energy of two Gaussians of the plane: centre, the variances along their axes, and the angle of these."""
+    """Energy of two Gaussians of the plane: centre, the variances along two axes, and the angle of these."""
 
 
 @part

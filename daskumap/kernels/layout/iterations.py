@@ -37,7 +37,7 @@ from daskumap.kernels.layout.firing import (
 )
 from daskumap.kernels.layout.forces import Forces, forces, layout_loss, pull, push
 from daskumap.kernels.layout.measured import positions_on
-from daskumap.kernels.layout.optimizers import BETA1, BETA2, EPSILON, Adam, Sgd, adam_rate
+from daskumap.kernels.layout.optimizers import BETA1, BETA2, EPSILON, MEASURED_SHARE, Adam, Sgd, adam_rate
 from daskumap.kernels.layout.sampling import (
     DRAW,
     Array,
@@ -122,7 +122,8 @@ def adam_iteration(
     ----------
     Kingma, Ba (2015), end of section 2; Melville, uwot, `optimize.h` (batch mode).
     """
-    alpha = learning_rate * adam_rate(iteration, n_iterations)
+    share = 1.0 if metric is None else MEASURED_SHARE
+    alpha = share * learning_rate * adam_rate(iteration, n_iterations)
     unbias = (1 - BETA2 ** (iteration + 1)) ** 0.5
     step = (np.float32(alpha * unbias / (1 - BETA1 ** (iteration + 1))), np.float32(EPSILON * unbias))
     _run(snapshot, out, first, start, stop, edges, pool, forces, Adam(*state, *step), key, iteration, metric)

@@ -41,11 +41,11 @@ class MeasuredComponents(NamedTuple):
 
 
 def positions_on(metric: Any, dims: int) -> Any:
-    """Return the class of positions of so many components, with room; a metric of None is the Euclidean one."""
+    """Return the class of positions of so many components, with room; None is the Euclidean metric."""
     if metric is None:
         return components_of(dims)
-    arrays = (np.empty(dims, np.float32) for _ in range(4))
-    return MeasuredComponents(metric, *arrays, np.empty(dims))
+    position, gradient, x, y = (np.empty(dims, np.float32) for _ in range(4))
+    return MeasuredComponents(metric, position, gradient, x, y, np.empty(dims))
 
 
 @copy_of.version(MeasuredComponents)

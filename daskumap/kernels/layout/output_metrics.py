@@ -1,7 +1,6 @@
 """Metrics of the map by umap-learn's names, and functions of the user's that return distance and gradient."""
 
 import difflib
-import hashlib
 import inspect
 import threading
 from collections import namedtuple
@@ -82,7 +81,7 @@ def resolve(metric: Any, kwds: dict[str, Any] | None, components: int) -> Any:
         return _resolve_function(metric, given, components)
     if metric in NOT_NEGATIVE:
         raise ValueError(
-            f"output_metric {metric!r} needs coordinates that are not negative, which a layout does not keep. "
+            f"output_metric {metric!r} needs coordinates that are not negative, and a layout keeps none so. "
             "Use 'softmax_hellinger', which takes all numbers."
         )
     if metric not in CLASSES and metric not in EUCLIDEAN:
@@ -106,14 +105,12 @@ def _check_components(metric: str, components: int) -> None:
     wanted, least = COMPONENTS.get(metric, components), LEAST_COMPONENTS.get(metric, 1)
     if components != wanted or components < least:
         allowed = f"{wanted}" if components != wanted else f"at least {least}"
-        raise ValueError(
-            f"n_components is {components}; with output_metric={metric!r} it must be {allowed}."
-        )
+        raise ValueError(f"n_components is {components}; with output_metric={metric!r} it must be {allowed}.")
 
 
 def _with_keywords(metric: str, given: dict[str, Any], components: int) -> Any:
     known = KEYWORDS.get(metric, {})
-    defaults = {
+    defaults: dict[str, Any] = {
         "p": 2.0,
         "w": np.ones(components),
         "sigma": np.ones(components),
@@ -140,16 +137,20 @@ def _checked(metric: str, name: str, value: Any, shape: tuple[int, ...]) -> Arra
             f"output_metric {metric!r}: {name} is a {type(value).__name__}, it must be numbers."
         ) from error
     least = 1.0 if name == "p" else 0.0
-    good = array.shape == shape and np.isfinite(array).all()
-    if name == "vinv":
-        good = good and np.allclose(array, array.T) and bool((np.linalg.eigvalsh(array) > 0).all())
-    else:
-        good = good and bool((array > 0).all() and (array >= least).all())
+    good = array.shape == shape and bool(np.isfinite(array).all())
+    if good and name == "vinv":
+        good = np.allclose(array, array.T) and bool((np.linalg.eigvalsh(array) > 0).all())
+    elif good:
+        good = bool((array > 0).all() and (array >= least).all())
     if not good:
-        wanted = "symmetric and positive definite" if name == "vinv" else f"{'at least 1' if least else 'positive'}"
+        wanted = (
+            "symmetric and positive definite"
+            if name == "vinv"
+            else f"{'at least 1' if least else 'positive'}"
+        )
         raise ValueError(
-            f"output_metric {metric!r}: {name} is {value!r}; it must have the shape {shape}, and be finite and "
-            f"{wanted}."
+            f"output_metric {metric!r}: {name} is {value!r}; it must have the shape {shape}, and be finite "
+            f"and {wanted}."
         )
     return array
 
@@ -161,7 +162,7 @@ _lock = threading.RLock()
 def _resolve_function(metric: Callable[..., Any], given: dict[str, Any], components: int) -> Any:
     source: Any = getattr(metric, "py_func", metric)
     name = f"{source.__module__}.{source.__qualname__}"
-    arguments = _arguments(name, source, given)
+    arguments = _in_order(name, source, given)
     key = (metric, components, tuple((np.shape(one), np.asarray(one).tobytes()) for one in arguments))
     with _lock:
         if key not in _classes:
@@ -171,7 +172,7 @@ def _resolve_function(metric: Callable[..., Any], given: dict[str, Any], compone
         return _classes[key]()
 
 
-def _arguments(name: str, source: Any, given: dict[str, Any]) -> tuple[Any, ...]:
+def _in_order(name: str, source: Any, given: dict[str, Any]) -> tuple[Any, ...]:
     """Return the keywords in the order in which a function takes them: numba binds arguments by position."""
     words = list(inspect.signature(source).parameters)[2:]
     unknown = [word for word in given if word not in words]
@@ -190,8 +191,8 @@ def _arguments(name: str, source: Any, given: dict[str, Any]) -> tuple[Any, ...]
 def _try(name: str, function: Any, arguments: tuple[Any, ...], components: int) -> None:
     """Compile a function, and refuse one that does not return a distance and its gradient."""
     wanted = (
-        "Pass a function of two 1-D float32 arrays that numba compiles and that returns (distance, gradient): a "
-        f"number, and an array of {components} numbers, the derivatives by the first one's coordinates."
+        "Pass a function of two 1-D float32 arrays that numba compiles and that returns (distance, "
+        f"gradient): a number, and an array of {components} numbers, the derivatives by the first one's coordinates."
     )
 
     def measured(x, y):  # type: ignore[no-untyped-def]
@@ -223,15 +224,19 @@ def _class_of(function: Any, arguments: tuple[Any, ...]) -> Any:
 
     Its module is not ours, so what is built for it is not kept on disk.
     """
-    digest = hashlib.sha256(repr(id(function)).encode()).hexdigest()[:8]
-    class_ = namedtuple(f"Own_{digest}", (), module="output_metric")  # type: ignore[misc]  # noqa: PYI024
-    names_ = {"function": function, "arguments": arguments, "np": np, "range": range, "__name__": "output_metric"}
-    measure.version(class_)(FunctionType(_measure_own.__code__, names_, "measure_own"))
+    class_ = namedtuple("Own", (), module="output_metric")  # type: ignore[name-match]
+    given = {"_function": function, "_arguments": arguments, "np": np, "__name__": "output_metric"}
+    measure.version(class_)(FunctionType(_measure_own.__code__, given, "measure_own"))
     return class_
 
 
+# What `_class_of` gives to each copy of the next function.
+_function: Any = None
+_arguments: tuple[Any, ...] = ()
+
+
 def _measure_own(metric, x, y, gradient):  # type: ignore[no-untyped-def]
-    distance, slopes = function(x, y, *arguments)  # type: ignore[name-defined]  # noqa: F821
+    distance, slopes = _function(x, y, *_arguments)
     for c in range(gradient.size):
         gradient[c] = slopes[c]
     return np.float64(distance)

@@ -127,7 +127,7 @@ def empty_lists(queries: int, k: int) -> tuple[Ids, NDArray[np.float64]]:
 
 
 def _offer_measured(block, first_row, queries, query_rows, metric, x, y, gradient, ids, best):  # type: ignore[no-untyped-def]
-    """Offer the rows of one block, (rows, d) float32, to the lists of all queries, by the metric of the map."""
+    """Offer the rows of one block, (rows, d) float32, to the lists of all queries, by a metric."""
     distances = np.empty(TILE_ROWS)
     for tile in range(0, len(block), TILE_ROWS):
         count = min(TILE_ROWS, len(block) - tile)

@@ -57,14 +57,15 @@ def loss_task(context: Context, number: int) -> Receipt:
     return Receipt(stop - start, found)
 
 
-def _loss(context: Context, start: int, *edges: Array) -> tuple[float, float]:
+def _loss(context: Context, start: int, indptr: Array, tails: Array, weights: Array) -> tuple[float, float]:
     """Return the sums over the vertices of one partition."""
     positions = context.held(
         "positions", lambda: np.nan_to_num(final_positions(context), copy=False)[: context.distinct]
     )
     key = context.key("report")
     pool = negative_pool(positions, key, 0, POOL_SIZE)
-    return layout_loss(positions, start, *edges, pool, *context.params.curve(), PAIRS, key)
+    a, b = context.params.curve()
+    return layout_loss(positions, start, indptr, tails, weights, pool, a, b, PAIRS, key)
 
 
 def cut_edges(context: Context, first: int, indptr: Array, tails: Array) -> int:

@@ -30,7 +30,9 @@ def plan_map_neighbors(context: Context) -> Stage:
         memory={"row blocks": (1 << 20) * d * 8 + s.probe_rows * context.job.neighbors * 32, **twins},
         outputs=(context.output(schema.MAP_IDS),),
         read_bytes=s.rows * d * 4,
-        work=(costs.MAP_PAIR if context.output_metric is None else costs.MEASURED_PAIR) * s.rows * s.probe_rows,
+        work=(costs.MAP_PAIR if context.output_metric is None else costs.MEASURED_PAIR)
+        * s.rows
+        * s.probe_rows,
     )
 
 

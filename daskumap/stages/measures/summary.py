@@ -85,7 +85,9 @@ def _shape_measures(context: Context) -> dict[str, Any]:
     if context.output_metric is None:
         return {"flyaway_ratio": figures.flyaway_ratio(map_of(context))}
     metric = context.params.output_metric
-    return {"output_metric": metric if isinstance(metric, str) else getattr(metric, "py_func", metric).__name__}
+    return {
+        "output_metric": metric if isinstance(metric, str) else getattr(metric, "py_func", metric).__name__
+    }
 
 
 def _input_measures(context: Context) -> dict[str, Any]:
