@@ -95,7 +95,7 @@ def _survey_step(
     if not receipts:
         return wrong, []
     if stage.ordered:
-        damage, kept = _survey_checkpoints(context, step, freed, unbroken(receipts))
+        damage, kept = _survey_checkpoints(context, step, stage.lasting, freed, unbroken(receipts))
         return wrong or damage, kept
     whole = len(receipts) == stage.tasks
     # What a step that is half done has not written is no damage.
@@ -113,14 +113,18 @@ def _survey_step(
 
 
 def _survey_checkpoints(
-    context: Context, step: Step, freed: set[str], receipts: dict[int, Receipt]
+    context: Context, step: Step, lasting: frozenset[int], freed: set[str], receipts: dict[int, Receipt]
 ) -> tuple[list[str], list[int]]:
-    """Return what is wrong with the last checkpoint, and the tasks up to the last one that is whole."""
+    """Return what is wrong with the last checkpoint, and the tasks up to the last one that is whole.
+
+    With it those before it have to be whole that later steps need.
+    """
     if schema.STATE not in step.writes or schema.STATE.name in freed:
         return [], list(receipts)
     wrong: list[str] = []
     for task in reversed(receipts):
-        damage = context.checkpoint(schema.STATE, task).damage()
+        needed = (*(one for one in sorted(lasting) if one < task), task)
+        damage = [text for one in needed for text in context.checkpoint(schema.STATE, one).damage()]
         if not damage:
             return wrong, list(range(task + 1))
         wrong = wrong or damage
@@ -261,7 +265,7 @@ def run_stage(stage: Stage, context: Context, engine: Engine, progress: Progress
 def _delete_superfluous(stage: Stage, context: Context, task: int) -> None:
     """Delete the checkpoints that a task's own makes superfluous."""
     if schema.STATE.name in stage.writes:
-        delete_before(context.store, schema.STATE, task)
+        delete_before(context.store, schema.STATE, task, stage.lasting)
 
 
 def _run_all(

@@ -23,6 +23,7 @@ R = TypeVar("R")
 INITS = ("pca", "spectral", "random")
 # Optimizers, and their iterations an epoch: with one, 50 epochs of Adam fall below umap-learn's (record 17).
 OPTIMIZERS = {"adam": 2, "sgd": 1}
+MOST_EPOCHS = 1_000_000
 MISSING = ("fill", "refuse")
 KEEP = ("all", "model", "embedding")
 # As in umap-learn: at these distances two rows share nothing, and no edge joins them.
@@ -44,7 +45,9 @@ class Params:
     n_components: int = 2
     metric: str | Callable[..., float] = "euclidean"
     metric_kwds: dict[str, Any] | None = None
-    n_epochs: int | None = None
+    output_metric: str | Callable[..., tuple[float, Any]] = "euclidean"
+    output_metric_kwds: dict[str, Any] | None = None
+    n_epochs: int | tuple[int, ...] | None = None
     learning_rate: float = 1.0
     init: str | np.ndarray[Any, Any] = "pca"
     min_dist: float = 0.1
@@ -68,10 +71,20 @@ class Params:
     keep: str = "model"
     missing: str = "fill"
 
+    @property
+    def listed_epochs(self) -> tuple[int, ...]:
+        """The epochs after which the map is kept, ascending, each once; none unless `n_epochs` lists some."""
+        return self.n_epochs if isinstance(self.n_epochs, tuple) else ()
+
+    @property
+    def given_epochs(self) -> int | None:
+        """The number of epochs as given; of a list the largest."""
+        return max(self.n_epochs) if isinstance(self.n_epochs, tuple) else self.n_epochs
+
     def epochs(self, rows: int) -> int:
         """Return the number of epochs: as given, else 500 up to 10,000 rows and 200 above."""
-        if self.n_epochs is not None:
-            return self.n_epochs
+        if self.given_epochs is not None:
+            return self.given_epochs
         return 500 if rows <= 10_000 else 200
 
     def iterations(self, rows: int) -> int:
@@ -108,7 +121,10 @@ def make_params(values: dict[str, Any]) -> Params:
     refuse_unknown(values, {f.name for f in dataclasses.fields(Params)})
     values = {name: _from_numpy(value) for name, value in values.items()}
     values["random_state"] = _seed(values.get("random_state"))
+    values["n_epochs"] = _listed(values.get("n_epochs"))
     params = Params(**values)
+    for epochs in params.listed_epochs or (params.n_epochs,):
+        _check("n_epochs", epochs, int, 0, MOST_EPOCHS)
     for name, kind, low, high in _RANGES:
         _check(name, getattr(params, name), kind, low, high)
     _check_rest(params)
@@ -162,7 +178,6 @@ def explicit(function: Callable[P, R]) -> Callable[P, R]:
 _RANGES: tuple[tuple[str, type, float, float], ...] = (
     ("n_neighbors", int, 2, 10_000),
     ("n_components", int, 1, 1_000),
-    ("n_epochs", int, 1, 1_000_000),
     ("learning_rate", float, 1e-12, 1e6),
     ("min_dist", float, 0.0, 1e6),
     ("spread", float, 1e-6, 1e6),
@@ -179,6 +194,25 @@ _RANGES: tuple[tuple[str, type, float, float], ...] = (
     ("max_cell_rows", int, 64, 10_000_000),
     ("checkpoint_every", int, 1, 1_000_000),
 )
+
+
+def _listed(epochs: Any) -> Any:
+    """Return a list of epochs as a tuple, ascending and each once, as umap-learn keeps them; or what it is.
+
+    Raises
+    ------
+    ParameterError
+        For an empty list, and for what is in it and is no integer.
+    """
+    if not isinstance(epochs, list | tuple | np.ndarray):
+        return epochs
+    numbers = [_from_numpy(epoch) for epoch in epochs]
+    if not numbers or any(isinstance(one, bool) or not isinstance(one, int) for one in numbers):
+        raise ParameterError(
+            f"n_epochs is {epochs!r}; a list of epochs must have one at least, and integers from 0 to "
+            f"{MOST_EPOCHS:g} alone."
+        )
+    return tuple(sorted(set(numbers)))
 
 
 def _from_numpy(value: Any) -> Any:
@@ -202,6 +236,14 @@ def _check_rest(params: Params) -> None:
             f"min_dist is {params.min_dist:g}, above spread, which is {params.spread:g}. "
             "Lower min_dist or raise spread."
         )
+    each = OPTIMIZERS.get(params.optimizer, 1) if isinstance(params.optimizer, str) else 1
+    split = [epochs for epochs in params.listed_epochs[:-1] if epochs * each % params.reconcile_every]
+    if split:
+        raise ParameterError(
+            f"n_epochs lists {split[0]}, and with reconcile_every={params.reconcile_every} partitions agree "
+            f"on a map only every {params.reconcile_every / each:g} epochs. List multiples of it, or leave "
+            "reconcile_every at 1."
+        )
     if (params.a is None) != (params.b is None):
         raise ParameterError(
             "a and b go together: give both, or neither and let min_dist and spread set them."
@@ -218,18 +260,22 @@ def _check_rest(params: Params) -> None:
         raise ParameterError(
             f"init is a {type(params.init).__name__}; allowed are {', '.join(INITS)} or a NumPy array."
         )
-    if not isinstance(params.metric, str) and not _is_function(params.metric):
-        raise ParameterError(
-            f"metric is a {type(params.metric).__name__}; it must be a name, or a function of two rows that "
-            "numba can compile. Pass def metric(x, y, p): ..., and metric_kwds={'p': ...} for what is bound."
-        )
+    for name in ("metric", "output_metric"):
+        _check_metric(name, getattr(params, name), getattr(params, f"{name}_kwds"))
     for name in ("unique", "report"):
         if not isinstance(getattr(params, name), bool):
             raise ParameterError(f"{name} is {getattr(params, name)!r}; it must be True or False.")
-    words = params.metric_kwds
+
+
+def _check_metric(name: str, metric: Any, words: Any) -> None:
+    if not isinstance(metric, str) and not _is_function(metric):
+        raise ParameterError(
+            f"{name} is a {type(metric).__name__}; it must be a name, or a function of two rows that numba "
+            f"can compile. Pass def metric(x, y, p): ..., and {name}_kwds={{'p': ...}} for what is bound."
+        )
     if words is not None and not (isinstance(words, dict) and all(isinstance(word, str) for word in words)):
         raise ParameterError(
-            f"metric_kwds is a {type(words).__name__}; it must be a dict of keyword arguments by their names."
+            f"{name}_kwds is a {type(words).__name__}; it must be a dict of keyword arguments by their names."
         )
 
 
@@ -254,6 +300,8 @@ def _seed(state: Any) -> int:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return list(value)
     if isinstance(value, np.ndarray):
         digest = hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()[:16]
         return f"array{value.shape}:{digest}"

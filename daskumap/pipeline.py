@@ -18,7 +18,7 @@ from daskumap.stages.graph.search import NEIGHBORS
 from daskumap.stages.graph.symmetrize import SYMMETRIZE
 from daskumap.stages.map.initialize import INITIALIZE
 from daskumap.stages.map.layout import LAYOUT
-from daskumap.stages.map.publish import PUBLISH
+from daskumap.stages.map.publish import PUBLISH, PUBLISH_LIST
 from daskumap.stages.measures.loss import LOSS
 from daskumap.stages.measures.neighbors import MAP_NEIGHBORS, MAP_ROWS
 from daskumap.stages.measures.pieces import PIECES
@@ -46,6 +46,11 @@ def unique(params: Params) -> bool:
     return params.unique
 
 
+def listed(params: Params) -> bool:
+    """Tell whether the map is kept after several numbers of epochs."""
+    return isinstance(params.n_epochs, list | tuple)
+
+
 def report(params: Params) -> bool:
     """Tell whether a run has a report."""
     return params.report
@@ -68,6 +73,7 @@ FIT: Pipeline = (
     (SYMMETRIZE, always),  # fuzzy union with the transpose            graph/: one CSR block row per partition
     (INITIALIZE, always),  # pca | spectral (coarse) | random | array  initial
     (LAYOUT, always),  # synchronous iterations                          layout/ checkpoints
+    (PUBLISH_LIST, listed),  # the map after each listed epoch         embedding_list (m, n, d)
     (PUBLISH, always),  # back to the user's row order                 embedding (n, d)
     (MAP_NEIGHBORS, report),  # what the map is worth                  report/
     (MAP_ROWS, report),

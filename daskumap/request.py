@@ -10,6 +10,7 @@ import numpy as np
 
 from daskumap.driver import make_plan
 from daskumap.errors import ParameterError, SourceError
+from daskumap.kernels.layout import output_metrics
 from daskumap.kernels.metrics import metric as metrics
 from daskumap.params import Params, make_params
 from daskumap.pipeline import kind_of, steps_of
@@ -108,6 +109,7 @@ def check_params(params: Params, source: Source) -> None:
         )
     try:
         metrics.check_shape(metrics.resolve(params.metric, params.metric_kwds), columns)
+        output_metrics.resolve(params.output_metric, params.output_metric_kwds, params.n_components)
     except ValueError as error:
         raise ParameterError(str(error)) from error
     if isinstance(params.init, np.ndarray):

@@ -147,6 +147,25 @@ class Run(View):
         finally:
             engine.close()
 
+    @property
+    def embedding_list(self) -> Any:
+        """The map after each epoch that `n_epochs` lists: a `zarr.Array` (m, n, n_components) float32.
+
+        In ascending order of the epochs, each once; the last one is `embedding`.
+
+        Raises
+        ------
+        StoreError
+            While the run is unfinished, or if `n_epochs` is no list.
+        """
+        self.embedding  # noqa: B018, raises where there is none yet
+        if not isinstance(self.params["n_epochs"], list):
+            raise StoreError(
+                f"The run in {self.path} kept its last map alone. List the epochs to keep: "
+                "n_epochs=[50, 200]."
+            )
+        return self.store.array(schema.EMBEDDING_LIST.name)
+
     def request(self, data: Any, fitted: Any = None) -> Request:
         """Return what a transform of new rows asks for, checked against the rows that were fitted."""
         return make_transform_request(data, open_model(self.store, self._params, self._source, fitted))

@@ -234,7 +234,7 @@ def open_fit(store: RunStore, request: Request, ingested: bool, resources: Resou
             store.documents.save(INPUT_DIGEST, ingest(source, store.arrays, schema.SOURCE.name))
         source = find(store.array(schema.SOURCE.name))
     if not store.place.shared:  # A run store that dies with this process needs no checkpoints.
-        params = dataclasses.replace(params, checkpoint_every=params.epochs(source.shape[0]))
+        params = dataclasses.replace(params, checkpoint_every=max(1, params.epochs(source.shape[0])))
     return context_of(store, source, params, resources, request.model)
 
 
@@ -421,7 +421,10 @@ def forget_copy(store: RunStore) -> None:
 def known_params(store: RunStore) -> Params:
     """Return the parameters that a run store recorded, which must be plain values or in the store."""
     values = dict(store.about["params"])
-    lost = str(values["metric"]).startswith("callable:") or "array(" in str(values["metric_kwds"])
+    lost = any(
+        str(values.get(name)).startswith("callable:") or "array(" in str(values.get(f"{name}_kwds"))
+        for name in ("metric", "output_metric")
+    )
     given = str(values["init"]).startswith("array(")
     if lost or (given and not (store.ledger.has_begun() and store.has(schema.INIT.name))):
         raise StoreError(

@@ -24,7 +24,7 @@ class UMAP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  #
     """Uniform Manifold Approximation and Projection, with umap-learn's names, order, meanings and defaults.
 
     `docs/compatibility.md` goes through them one by one. In this version those about supervision, densMAP,
-    given neighbours, the metric of the map and `transform` are refused with another value than the default.
+    given neighbours and `transform` are refused with another value than the default.
 
     Parameters
     ----------
@@ -36,7 +36,11 @@ class UMAP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  #
     metric, metric_kwds
         A name, or a function of two rows that numba can compile; and its keywords, by name.
     n_epochs
-        Epochs of the layout; None: 500 up to 10,000 rows and 200 above.
+        Epochs of the layout; None: 500 up to 10,000 rows and 200 above. 0: the start is the map. A list: the
+        map after each of these epochs is kept.
+    output_metric, output_metric_kwds
+        Metric of the map: a name, or a function of two rows that returns distance and gradient; and its
+        keywords. See `daskumap.fit`.
     learning_rate
         Scales the steps of the layout.
     init
@@ -62,7 +66,7 @@ class UMAP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  #
     low_memory, angular_rp_forest, force_approximation_algorithm, tqdm_kwds, transform_queue_size, \
 transform_seed
         Accepted with a warning: without effect.
-    output_metric, output_metric_kwds, transform_mode, target_n_neighbors, target_metric, \
+    transform_mode, target_n_neighbors, target_metric, \
 target_metric_kwds, target_weight, densmap, dens_lambda, dens_frac, dens_var_shift, output_dens, \
 precomputed_knn
         Not in this version.
@@ -83,6 +87,9 @@ missing
     embedding_
         The map, (n, n_components) float32 in the rows' order: in memory, or a `zarr.Array` where the rows
         were not. Rows without any neighbour are NaN.
+    embedding_list_
+        Where `n_epochs` is a list, the map after each of these epochs, ascending; (m, n, n_components) as a
+        `zarr.Array` where the rows were not in memory.
     graph_
         The memberships of edges, `scipy.sparse.csr_matrix`, read from the run at each access.
     n_features_in_, feature_names_in_
@@ -98,7 +105,7 @@ missing
         metric_kwds: dict[str, Any] | None = None,
         output_metric: Any = "euclidean",
         output_metric_kwds: dict[str, Any] | None = None,
-        n_epochs: int | None = None,
+        n_epochs: Any = None,
         learning_rate: float = 1.0,
         init: str | Array = "spectral",
         min_dist: float = 0.1,
@@ -218,6 +225,8 @@ missing
         options = fit_options({**self.get_params(deep=False), "ensure_all_finite": ensure_all_finite})
         source, plain = self._source(X)
         rows = source.shape[0]
+        listed = isinstance(self.n_epochs, list | tuple | np.ndarray)
+        self.n_epochs_list = list(self.n_epochs) if listed else None
         if y is not None:
             _warn_of_labels(y, rows)
         if rows == 1 and plain:  # as umap-learn: a map of one row is its origin
@@ -227,6 +236,9 @@ missing
         self._run = fit(source, **options)
         self._a, self._b = Params(a=self.a, b=self.b, min_dist=self.min_dist, spread=self.spread).curve()
         self.embedding_ = self._run.embedding[:] if plain else self._run.embedding
+        if self.n_epochs_list is not None:
+            kept = self._run.embedding_list
+            self.embedding_list_ = list(kept[:]) if plain else kept
         return self
 
     def fit_transform(self, X: Any, y: Any = None, ensure_all_finite: bool = True) -> Any:

@@ -35,6 +35,9 @@ MERGE_NEIGHBOR, CALIBRATE_NEIGHBOR, SYMMETRIZE_NEIGHBOR = 0.06e-6, 0.23e-6, 0.28
 INITIALIZE_VERTEX, PUBLISH_ROW = 0.12e-6, 0.3e-6
 # A vertex in an iteration of the layout, in two dimensions with 14 neighbours (benchmarks/scale_kernels.py).
 ITERATION_VERTEX = 132e-9
+# A pair of points on a map with a metric of its own (11 ns for Manhattan, 60 on a torus, 130 on the sphere),
+# and the edges of a vertex that fire in an iteration.
+MEASURED_PAIR, FIRED = 100e-9, 7
 # A value of a pair of rows that is evaluated in float64, as stored (60,000 x 64, 12,000 x 784).
 STORED_VALUE = 0.4e-9
 # The report: a pair of points on the map, a pair of rows beside its product, a neighbour in the loss, and
@@ -61,6 +64,11 @@ def distance_ns(columns: int) -> float:
 def join_ns(columns: int) -> float:
     """Return what a row costs in the joins of a wide cell, in ns."""
     return JOIN_NS[0] + JOIN_NS[1] * columns
+
+
+def measured_seconds(rows: int, negatives: int) -> float:
+    """Return what an iteration of the layout takes one core where the map has a metric of its own."""
+    return MEASURED_PAIR * rows * FIRED * (1 + negatives)
 
 
 def iteration_seconds(rows: int, n_neighbors: int, n_components: int) -> float:

@@ -122,6 +122,8 @@ class Stage:
         checks what only the whole tells.
     ordered
         Whether each task needs the one before it. An ordered task uses all threads of its worker.
+    lasting
+        Of an ordered stage, the tasks whose state stays beside the last one's, for later steps.
     rounds
         How the tasks, which are segments then, run where several workers share each.
     name, reads, writes
@@ -142,6 +144,7 @@ class Stage:
     products: bool = False
     conclude: Callable[[Any, dict[int, Receipt]], None] | None = None
     ordered: bool = False
+    lasting: frozenset[int] = frozenset()
     rounds: Rounds | None = field(default=None, compare=False)
     name: str = ""
     reads: frozenset[str] = frozenset()

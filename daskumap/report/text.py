@@ -82,6 +82,12 @@ LINES = (
         "{edges:,}",
         ("largest degree {largest_degree:,}", "{cut_edge_share:.1%} between cells"),
     ),
+    Line(
+        "output metric",
+        "",
+        "{output_metric}",
+        ("fly-away ratio, islands and loss are those of a plane: left out",),
+    ),
     Line("kNN preservation", "knn_preservation", "{knn_preservation:.4f}"),
     Line("trustworthiness", "trustworthiness", "{trustworthiness:.4f}"),
     Line("fly-away ratio", "flyaway_ratio", "{flyaway_ratio:.2f}"),

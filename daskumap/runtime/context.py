@@ -17,6 +17,7 @@ import numpy as np
 
 from daskumap.errors import StoreError
 from daskumap.kernels.cells.join import LEVELS
+from daskumap.kernels.layout import output_metrics
 from daskumap.kernels.metrics import metric as metrics
 from daskumap.kernels.neighbors.join import SEEDS
 from daskumap.kernels.random import stream_key
@@ -43,7 +44,7 @@ Held = TypeVar("Held")
 
 STILL = Move().as_dict()
 # Along these dimensions a chunk holds one; along those that are not named here or in `chunk_of`, all.
-SINGLE = ("block", "bundle")
+SINGLE = ("block", "bundle", "listed")
 
 
 class UndeclaredError(AssertionError):
@@ -68,13 +69,17 @@ class Context:
     ----------
     rows
         The input's rows as the metric works on them: new ones moved as those of the model were.
+    output_metric
+        The metric of the map; None for the Euclidean one.
     """
 
     def __init__(
         self, job: Job, source: Source, store: RunStore | None = None, model: Context | None = None
     ) -> None:
         self.job, self.source, self._store, self._model = job, source, store, model
-        self.metric = metrics.resolve(job.params.metric, job.params.metric_kwds)
+        p = job.params
+        self.metric = metrics.resolve(p.metric, p.metric_kwds)
+        self.output_metric = output_metrics.resolve(p.output_metric, p.output_metric_kwds, p.n_components)
         find_move = (model or self)._find_move
         self._rows = Rows(source, job.sizes, str(np.dtype(self.metric.dtype)), find_move)
         self._lock = threading.RLock()
@@ -205,10 +210,15 @@ class Context:
         self._check(item, writing=False)
         return self._open(item)
 
-    def write(self, item: schema.Array, start: int, values: Array) -> None:
-        """Write values from place `start` on; a task writes whole chunks that it alone owns."""
+    def write(self, item: schema.Array, start: int | tuple[int, ...], values: Array) -> None:
+        """Write values from place `start` on, or from places along the first dimensions on.
+
+        A task writes whole chunks that it alone owns.
+        """
         self._check(item, writing=True)
-        self._open(item)[start : start + len(values)] = values
+        starts = start if isinstance(start, tuple) else (start,)
+        places = zip(starts, values.shape, strict=False)
+        self._open(item)[tuple(slice(at, at + size) for at, size in places)] = values
 
     def put(self, item: schema.Array, values: Array) -> None:
         """Write a whole array that only this task knows the size of."""
@@ -345,6 +355,7 @@ class Context:
             "partition": s.partitions,
             "column": s.columns,
             "component": p.n_components,
+            "listed": len(p.listed_epochs),
             "neighbor": self.job.neighbors,
             "overlap": p.max_overlap,
             "level": LEVELS,

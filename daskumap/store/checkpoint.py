@@ -98,10 +98,10 @@ class Checkpoint:
         )
 
 
-def delete_before(store: RunStore, item: Checkpoints, task: int) -> None:
-    """Delete the checkpoints that a task's own makes superfluous."""
+def delete_before(store: RunStore, item: Checkpoints, task: int, lasting: frozenset[int]) -> None:
+    """Delete the checkpoints that a task's own makes superfluous, but for those that later steps need."""
     for name in store.documents.members(item.name):
-        if name.isdigit() and int(name) <= task - KEPT:
+        if name.isdigit() and int(name) <= task - KEPT and int(name) not in lasting:
             store.documents.delete_folder(f"{item.name}/{name}")
 
 

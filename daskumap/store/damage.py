@@ -78,11 +78,15 @@ def _array_damage(store: RunStore, name: str, read: bool, receipts: Mapping[int,
 
 def _read_through(array: zarr.Array[Any], sums: Mapping[int, int]) -> list[str]:
     """Read all chunks of an array, and compare those whose sums are known."""
-    found, step = [], array.chunks[0]
-    for number, start in enumerate(range(0, array.shape[0], step)):
-        where = f"{array.path}, rows {start} to {min(start + step, array.shape[0]) - 1}"
+    found = []
+    for number, chunk in enumerate(np.ndindex(array.cdata_shape)):
+        starts = [place * size for place, size in zip(chunk, array.chunks, strict=True)]
+        within = tuple(slice(at, at + size) for at, size in zip(starts, array.chunks, strict=True))
+        ends = [min(part.stop, size) - 1 for part, size in zip(within, array.shape, strict=True)]
+        maps = f"map {starts[0]}, " if array.path.endswith(schema.EMBEDDING_LIST.name) else ""
+        where = f"{array.path}, {maps}rows {starts[bool(maps)]} to {ends[bool(maps)]}"
         try:
-            values = np.asarray(array[start : start + step])
+            values = np.asarray(array[within])
         except StoreError:
             continue  # a chunk that is missing, and was counted
         except Exception as error:  # A codec raises whatever it likes on bytes that are not its own.

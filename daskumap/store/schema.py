@@ -11,6 +11,7 @@ bundle      consecutive row blocks that one task counts                  one
 partition   vertex range that one task owns                              one
 column      of the input                                                 all
 component   column of the embedding                                      all
+listed      epoch after which the map is kept                            one
 neighbor    of a row, itself not counted                                 all
 overlap     cells that a row joins, at most                              all
 level       from which a row joins a cell                                all
@@ -224,6 +225,8 @@ GRAPH_FACTS = Fact("facts/graph", MODEL)  # largest_weight, edges, largest_degre
 INITIAL = Array("initial", SCRATCH, "float32", ("vertex", "component"))
 STATE = Checkpoints("layout", SCRATCH, "float32", ("moving", "component"), ("positions", "mean", "variance"))
 EMBEDDING = Array("embedding", RESULT, "float32", ("row", "component"))
+# The map after each epoch that `n_epochs` lists.
+EMBEDDING_LIST = Array("embedding_list", RESULT, "float32", ("listed", "row", "component"))
 
 # Measures: the report.
 MAP_IDS = Array("report/map_ids", SCRATCH, "int64", ("probe", "neighbor"))
@@ -260,4 +263,8 @@ FIT_DISTANCE = Array("fit_distance", RESULT, "float32", ("row",))
 PLACED = Fact("facts/placed", RESULT)  # rows, epochs, known, alone, unlike
 
 # What other tools read, by name: what the records of the tasks that write it call its crc32.
-PUBLIC = {EMBEDDING.name: "crc32", FIT_DISTANCE.name: "fit_distance_crc32"}
+PUBLIC = {
+    EMBEDDING.name: "crc32",
+    EMBEDDING_LIST.name: "crc32",
+    FIT_DISTANCE.name: "fit_distance_crc32",
+}

@@ -4,10 +4,11 @@ A row's draws are hashes of (key, epoch, digest of the row), and it meets nothin
 comes to lie depends neither on its number nor on the rows beside it.
 """
 
+from typing import Any
+
 import numpy as np
 
 from daskumap.kernels.layout.components import (
-    components_of,
     copy_of,
     distance_to,
     moved,
@@ -15,6 +16,7 @@ from daskumap.kernels.layout.components import (
 )
 from daskumap.kernels.layout.firing import edge_rates
 from daskumap.kernels.layout.forces import Forces, pull, push
+from daskumap.kernels.layout.measured import positions_on
 from daskumap.kernels.layout.sampling import (
     DRAW,
     GOLDEN,
@@ -43,6 +45,7 @@ def place_rows(
     key: int,
     n_epochs: int,
     learning_rate: float,
+    metric: Any = None,
 ) -> Array:
     """Place new rows on a fixed map.
 
@@ -63,12 +66,15 @@ def place_rows(
         `forces` of the model, and 64-bit key.
     n_epochs, learning_rate
         0 epochs leave rows where they start. The fit's rate; a quarter of it counts, falling to 0.
+    metric
+        Of the map, as of `iterations.adam_iteration`.
 
     Returns
     -------
     :
         (r, d) float32. A row at distance 0 from its nearest has that one's place, to the bit; the others
-        start from the mean of their neighbours' places, weighted; those without neighbours are NaN.
+        start from the mean of their neighbours' places, weighted, and where the map has a metric of its own
+        from the nearest one's; those without neighbours are NaN.
 
     References
     ----------
@@ -79,13 +85,16 @@ def place_rows(
     alphas = np.array([SHARE_OF_RATE * learning_rate * (1 - t / n_epochs) for t in epochs], np.float32)
     seeds = np.array([stream_seed(key, DRAW, epoch) for epoch in epochs], np.uint32)
     rates = edge_rates(weights.ravel(), 1.0, max(1, n_epochs)).reshape(weights.shape)
-    components = components_of(places.shape[1])
-    kernel = build(_place, type(components), type(forces))
+    components = positions_on(metric, places.shape[1])
+    classes = (type(components), type(forces), *(() if metric is None else (type(metric),)))
+    # A mean of coordinates means nothing on a sphere or a torus.
+    shares = weights if metric is None else np.eye(1, weights.shape[1], dtype=np.float32).repeat(len(ids), 0)
+    kernel = build(_place, *classes)
     kernel(
         readonly(places, np.float32),
         readonly(ids, np.int64),
         readonly(distances, np.float32),
-        readonly(weights, np.float32),
+        readonly(shares, np.float32),
         readonly(rates, np.uint32),
         readonly(digests, np.uint64),
         readonly(pool, np.float32),
@@ -100,13 +109,13 @@ def place_rows(
 
 
 def _place(  # type: ignore[no-untyped-def]
-    places, ids, distances, weights, rates, digests, pool, forces, phases, seeds, alphas, components, out
+    places, ids, distances, shares, rates, digests, pool, forces, phases, seeds, alphas, components, out
 ):
     near = np.empty((places.shape[1], ids.shape[1]), np.float32)
     for row in range(ids.shape[0]):
         count, total = 0, 0.0
         while count < ids.shape[1] and ids[row, count] >= 0:
-            total += weights[row, count]
+            total += shares[row, count]
             count += 1
         if count == 0:
             continue
@@ -118,7 +127,7 @@ def _place(  # type: ignore[no-untyped-def]
             mean = 0.0
             for e in range(count):
                 near[c, e] = places[ids[row, e], c]
-                mean += np.float64(weights[row, e]) * np.float64(near[c, e])
+                mean += np.float64(shares[row, e]) * np.float64(near[c, e])
             out[row, c] = np.float32(mean / total)
         position = copy_of(components, out, row)
         phase = vertex_hash(phases, digests[row])

@@ -17,7 +17,6 @@ from daskumap.kernels.layout.components import (
     LANES,
     TWO,
     attract,
-    components_of,
     copy_of,
     displace,
     distance_to,
@@ -37,7 +36,8 @@ from daskumap.kernels.layout.firing import (
     mask_edges,
 )
 from daskumap.kernels.layout.forces import Forces, forces, layout_loss, pull, push
-from daskumap.kernels.layout.optimizers import BETA1, BETA2, EPSILON, Adam, Sgd, adam_rate
+from daskumap.kernels.layout.measured import positions_on
+from daskumap.kernels.layout.optimizers import BETA1, BETA2, EPSILON, MEASURED_SHARE, Adam, Sgd, adam_rate
 from daskumap.kernels.layout.sampling import (
     DRAW,
     Array,
@@ -94,6 +94,7 @@ def adam_iteration(
     iteration: int,
     n_iterations: int,
     learning_rate: float,
+    metric: Any = None,
 ) -> None:
     """Move the rows [start, stop) of a block by one Adam step along their summed, clipped gradients.
 
@@ -114,15 +115,18 @@ def adam_iteration(
         64-bit key of the run; iteration in [0, n_iterations).
     learning_rate
         Factor of all steps.
+    metric
+        Of the map: an instance of a class of `layout.distances`; None for the Euclidean one.
 
     References
     ----------
     Kingma, Ba (2015), end of section 2; Melville, uwot, `optimize.h` (batch mode).
     """
-    alpha = learning_rate * adam_rate(iteration, n_iterations)
+    share = 1.0 if metric is None else MEASURED_SHARE
+    alpha = share * learning_rate * adam_rate(iteration, n_iterations)
     unbias = (1 - BETA2 ** (iteration + 1)) ** 0.5
     step = (np.float32(alpha * unbias / (1 - BETA1 ** (iteration + 1))), np.float32(EPSILON * unbias))
-    _run(snapshot, out, first, start, stop, edges, pool, forces, Adam(*state, *step), key, iteration)
+    _run(snapshot, out, first, start, stop, edges, pool, forces, Adam(*state, *step), key, iteration, metric)
 
 
 def sgd_iteration(
@@ -139,6 +143,7 @@ def sgd_iteration(
     iteration: int,
     n_iterations: int,
     learning_rate: float,
+    metric: Any = None,
 ) -> None:
     """Walk the rows [start, stop) of a block along their fired edges, each step from where the last ended.
 
@@ -150,7 +155,7 @@ def sgd_iteration(
     McInnes, Healy, Melville (2018), algorithm 5.
     """
     alpha = np.float32(learning_rate * (1 - iteration / n_iterations))
-    _run(snapshot, out, first, start, stop, edges, pool, forces, Sgd(alpha), key, iteration)
+    _run(snapshot, out, first, start, stop, edges, pool, forces, Sgd(alpha), key, iteration, metric)
 
 
 def _run(
@@ -165,6 +170,7 @@ def _run(
     optimizer: Any,
     key: int,
     iteration: int,
+    metric: Any,
 ) -> None:
     if pool.shape[1] < LANES:  # compiled code would read beyond it
         has = f"The pool has {pool.shape[1]} columns, runs of negatives take {LANES}"
@@ -175,8 +181,9 @@ def _run(
     clock = Clock(stream_seed(key, DRAW, iteration), np.uint8(iteration - edges.since))
     tables = forces._replace(attraction=readonly(forces.attraction), repulsion=readonly(forces.repulsion))
     snapshot, pool = readonly(snapshot, np.float32), readonly(pool, np.float32)
-    components = components_of(snapshot.shape[1])
-    kernel = build(WALKS[type(optimizer)], type(optimizer), type(components), type(forces))
+    components = positions_on(metric, snapshot.shape[1])
+    classes = (type(optimizer), type(components), type(forces), *(() if metric is None else (type(metric),)))
+    kernel = build(WALKS[type(optimizer)], *classes)
     kernel(snapshot, pool, tables, edges, out, first, start, stop, components, optimizer, clock)
 
 

@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daskumap.kernels.jit import kernel
+from daskumap.kernels.layout.distances import measure
+from daskumap.kernels.parts import build
 
 # Rows that are read at once: 2 MB of a 2-D embedding, a fraction of any chunk of a Zarr array.
 READ_ROWS = 262_144
@@ -124,7 +126,24 @@ def empty_lists(queries: int, k: int) -> tuple[Ids, NDArray[np.float64]]:
     return np.full((queries, k), -1, dtype=np.int64), np.full((queries, k), np.inf)
 
 
-def embedding_neighbors(embedding: Any, query_rows: Ids, k: int) -> tuple[Ids, NDArray[np.float64]]:
+def _offer_measured(block, first_row, queries, query_rows, metric, x, y, gradient, ids, best):  # type: ignore[no-untyped-def]
+    """Offer the rows of one block, (rows, d) float32, to the lists of all queries, by a metric."""
+    distances = np.empty(TILE_ROWS)
+    for tile in range(0, len(block), TILE_ROWS):
+        count = min(TILE_ROWS, len(block) - tile)
+        for q in range(len(queries)):
+            for i in range(count):
+                whole = True
+                for c in range(x.size):
+                    x[c], y[c] = queries[q, c], block[tile + i, c]
+                    whole = whole and not np.isnan(y[c])
+                distances[i] = measure(metric, x, y, gradient) if whole else np.inf
+            offer(distances, count, first_row + tile, query_rows[q], ids[q], best[q])
+
+
+def embedding_neighbors(
+    embedding: Any, query_rows: Ids, k: int, metric: Any = None
+) -> tuple[Ids, NDArray[np.float64]]:
     """Return the exact k nearest rows of each query row in the embedding, without the row itself.
 
     2 s for 2,000 queries and 10^6 rows on one core; memory does not grow with the rows.
@@ -135,6 +154,8 @@ def embedding_neighbors(embedding: Any, query_rows: Ids, k: int) -> tuple[Ids, N
         (n, d) floating point, anything that slices. A row with NaN is nobody's neighbour.
     query_rows
         (q,) int64.
+    metric
+        Of the map: an instance of a class of `layout.distances`; None for the Euclidean one.
 
     Returns
     -------
@@ -144,6 +165,13 @@ def embedding_neighbors(embedding: Any, query_rows: Ids, k: int) -> tuple[Ids, N
     query_rows = np.ascontiguousarray(query_rows, dtype=np.int64)
     queries = _gather(embedding, query_rows).astype(np.float32).astype(np.float64)
     ids, best = empty_lists(len(query_rows), k)
+    if metric is not None:
+        offer_measured, d = build(_offer_measured, type(metric)), embedding.shape[1]
+        room = np.empty(d, np.float32), np.empty(d, np.float32), np.empty(d)
+        for start, block in blocks(embedding, READ_ROWS):
+            rows = np.ascontiguousarray(block, dtype=np.float32)
+            offer_measured(rows, start, queries, query_rows, metric, *room, ids, best)
+        return ids, best
     for start, block in blocks(embedding, READ_ROWS):
         columns = np.ascontiguousarray(block.T, dtype=np.float32)
         _offer_block(columns, start, queries, query_rows, ids, best)

@@ -37,7 +37,7 @@ from daskumap.planning import costs, memory
 from daskumap.planning.stage import Receipt, Rounds, Stage, Step
 from daskumap.runtime.context import Context
 from daskumap.runtime.listen import tell
-from daskumap.stages.shared.positions import segments
+from daskumap.stages.shared.positions import listed_segments, segments
 from daskumap.store import schema
 from daskumap.store.checkpoint import KEPT, Digests
 
@@ -51,19 +51,27 @@ ITERATIONS: dict[str, Callable[..., None]] = {"adam": adam_iteration, "sgd": sgd
 def plan_layout(context: Context) -> Stage:
     """Plan one task a segment of `checkpoint_every` epochs."""
     s, d, k = context.sizes, context.params.n_components, context.params.n_neighbors
-    ranges = segments(context)
+    ranges, lasting = segments(context), frozenset(listed_segments(context))
     return Stage(
         task=layout_task,
         tasks=len(ranges),
         memory={"edges read": min(_piece_rows(context), s.rows) * memory.edge_read(context.job.neighbors)},
         shared=memory.positions(s.rows, d) + min(s.rows * memory.layout_edges(k), s.edge_bytes),
         made=(schema.STATE.name,),
-        made_bytes=(1 + KEPT) * len(schema.STATE.parts) * context.output(schema.STATE).nbytes,
+        made_bytes=(1 + KEPT + len(lasting)) * len(schema.STATE.parts) * context.output(schema.STATE).nbytes,
         read_bytes=s.rows * (k - 1) * 2 * 8 * len(ranges),  # tails and weights
-        work=costs.iteration_seconds(s.rows, k, d) * context.job.iterations,
+        work=_iteration_seconds(context) * context.job.iterations,
         ordered=True,
+        lasting=lasting,
         rounds=_rounds(context, ranges) if s.layout_partitions > 1 else None,
     )
+
+
+def _iteration_seconds(context: Context) -> float:
+    rows, p = context.sizes.rows, context.params
+    if context.output_metric is None:
+        return costs.iteration_seconds(rows, p.n_neighbors, p.n_components)
+    return costs.measured_seconds(rows, p.negative_sample_rate)
 
 
 def _rounds(context: Context, ranges: list[tuple[int, int]]) -> Rounds:
@@ -136,6 +144,7 @@ class _Round:
                 iteration,
                 self.context.job.iterations,
                 float(p.learning_rate),
+                self.context.output_metric,
             )
             if len(self.iterations) > 1:
                 seen[start:stop] = out

@@ -41,26 +41,31 @@ def plan_loss(context: Context) -> Stage:
 
 
 def loss_task(context: Context, number: int) -> Receipt:
-    """Sum the loss over one partition's vertices, and count its edges that leave the vertex' own cell."""
+    """Sum the loss over one partition's vertices, and count its edges that leave the vertex' own cell.
+
+    The loss is that of a plane: with another metric of the map there is none.
+    """
     start, stop = context.sizes.partition(number)
+    found = {"attractive": 0.0, "repulsive": 0.0, "cut_edges": 0, "edges": 0}
     distinct = context.distinct  # The rest are twins, which are no vertices of the graph.
     if start >= distinct:
-        return Receipt(stop - start, {"attractive": 0.0, "repulsive": 0.0, "cut_edges": 0, "edges": 0})
-    positions = context.held(
-        "positions", lambda: np.nan_to_num(final_positions(context), copy=False)[:distinct]
-    )
+        return Receipt(stop - start, found)
     indptr, tails, weights = context.edges(start, min(stop, distinct))
+    found |= {"cut_edges": cut_edges(context, start, indptr, tails), "edges": len(tails)}
+    if context.output_metric is None:
+        found["attractive"], found["repulsive"] = _loss(context, start, indptr, tails, weights)
+    return Receipt(stop - start, found)
+
+
+def _loss(context: Context, start: int, indptr: Array, tails: Array, weights: Array) -> tuple[float, float]:
+    """Return the sums over the vertices of one partition."""
+    positions = context.held(
+        "positions", lambda: np.nan_to_num(final_positions(context), copy=False)[: context.distinct]
+    )
     key = context.key("report")
     pool = negative_pool(positions, key, 0, POOL_SIZE)
     a, b = context.params.curve()
-    attractive, repulsive = layout_loss(positions, start, indptr, tails, weights, pool, a, b, PAIRS, key)
-    found = {
-        "attractive": attractive,
-        "repulsive": repulsive,
-        "cut_edges": cut_edges(context, start, indptr, tails),
-        "edges": len(tails),
-    }
-    return Receipt(stop - start, found)
+    return layout_loss(positions, start, indptr, tails, weights, pool, a, b, PAIRS, key)
 
 
 def cut_edges(context: Context, first: int, indptr: Array, tails: Array) -> int:

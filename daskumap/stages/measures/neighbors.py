@@ -30,13 +30,17 @@ def plan_map_neighbors(context: Context) -> Stage:
         memory={"row blocks": (1 << 20) * d * 8 + s.probe_rows * context.job.neighbors * 32, **twins},
         outputs=(context.output(schema.MAP_IDS),),
         read_bytes=s.rows * d * 4,
-        work=costs.MAP_PAIR * s.rows * s.probe_rows,
+        work=(costs.MAP_PAIR if context.output_metric is None else costs.MEASURED_PAIR)
+        * s.rows
+        * s.probe_rows,
     )
 
 
 def map_neighbors_task(context: Context, number: int) -> Receipt:
     """Find the probes' nearest rows on the map."""
-    ids, _ = neighbors.embedding_neighbors(map_of(context), probe_rows(context), context.job.neighbors)
+    ids, _ = neighbors.embedding_neighbors(
+        map_of(context), probe_rows(context), context.job.neighbors, context.output_metric
+    )
     context.write(schema.MAP_IDS, 0, ids)
     return Receipt(len(ids))
 

@@ -45,7 +45,10 @@ def plan_pieces(context: Context) -> Stage:
 
 
 def pieces_task(context: Context, number: int) -> Receipt:
-    """Count components, islands and their rows, and find the longest island; twins are in none of these."""
+    """Count components, islands and their rows, and find the longest island; twins are in none of these.
+
+    Islands are those of a plane: with another metric of the map there are none.
+    """
     s, distinct = context.sizes, context.distinct
     positions = context.held("positions", lambda: final_positions(context))
     components, near = np.arange(distinct), np.arange(distinct)
@@ -54,10 +57,13 @@ def pieces_task(context: Context, number: int) -> Receipt:
     for start, stop in map(s.partition, range(s.partitions)):
         indptr, tails, _ = context.edges(start, stop)
         union.unite(components, start, indptr, tails)
-        unite_near(near, positions, start, indptr, tails, reach)
+        if context.output_metric is None:
+            unite_near(near, positions, start, indptr, tails, reach)
     count, largest = union.count_components(components)
     found = {"components": count, "largest_component": largest}
-    return Receipt(s.rows, found | _shapes(near, positions[:distinct]))
+    if context.output_metric is None:
+        found |= _shapes(near, positions[:distinct])
+    return Receipt(s.rows, found)
 
 
 def _shapes(near: Array, positions: Array) -> dict[str, Any]:

@@ -76,7 +76,17 @@ def _map_measures(context: Context) -> dict[str, Any]:
         "cast_recall": figures.recall(context.read(schema.PROBE_IDS), exact),
         "trustworthiness": _trustworthiness(ranks, distinct, k),
         "knn_preservation": figures.preservation(exact, map_ids),
-        "flyaway_ratio": figures.flyaway_ratio(map_of(context)),
+        **_shape_measures(context),
+    }
+
+
+def _shape_measures(context: Context) -> dict[str, Any]:
+    """Return how far out the outermost row is; or that the map is no plane, where this means nothing."""
+    if context.output_metric is None:
+        return {"flyaway_ratio": figures.flyaway_ratio(map_of(context))}
+    metric = context.params.output_metric
+    return {
+        "output_metric": metric if isinstance(metric, str) else getattr(metric, "py_func", metric).__name__
     }
 
 
@@ -89,11 +99,10 @@ def _input_measures(context: Context) -> dict[str, Any]:
 
 def _loss_measures(context: Context) -> dict[str, Any]:
     loss = context.fact(schema.LOSS)
-    return {
-        "cut_edge_share": loss["cut_edges"] / max(1, loss["edges"]),
-        "attractive_loss": loss["attractive"],
-        "repulsive_loss": loss["repulsive"],
-    }
+    cut = {"cut_edge_share": loss["cut_edges"] / max(1, loss["edges"])}
+    if context.output_metric is not None:
+        return cut
+    return {**cut, "attractive_loss": loss["attractive"], "repulsive_loss": loss["repulsive"]}
 
 
 def _trustworthiness(ranks: Array, rows: int, k: int) -> float | None:

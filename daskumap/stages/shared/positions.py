@@ -14,20 +14,41 @@ Array = np.ndarray[Any, Any]
 
 
 def segments(context: Context) -> list[tuple[int, int]]:
-    """Return the iterations [first, last) of each segment; segments end between two reconciliations."""
+    """Return the iterations [first, last) of each segment; segments end between two reconciliations.
+
+    One also ends after each epoch whose map is kept. A map of 0 epochs is a segment without iterations.
+    """
     p, iterations = context.params, context.job.iterations
     checkpoint = p.checkpoint_every * OPTIMIZERS[p.optimizer]
     every = -(-checkpoint // p.reconcile_every) * p.reconcile_every
-    return [(first, min(first + every, iterations)) for first in range(0, iterations, every)]
+    ends = {*range(every, iterations, every), *_listed(context), iterations}
+    ordered = sorted(ends)
+    return list(zip([0, *ordered[:-1]], ordered, strict=True))
 
 
-def final_positions(context: Context) -> Array:
+def listed_segments(context: Context) -> tuple[int, ...]:
+    """Return the segments after which the map is kept, since `n_epochs` lists where they end."""
+    ends = [last for _, last in segments(context)]
+    return tuple(ends.index(iteration) for iteration in _listed(context))
+
+
+def _listed(context: Context) -> list[int]:
+    p = context.params
+    return [epochs * OPTIMIZERS[p.optimizer] for epochs in p.listed_epochs]
+
+
+def final_positions(context: Context, segment: int = -1) -> Array:
     """Return the finished positions, (n, d) in vertex order, NaN for vertices without edges.
 
     A row that nothing joins to the others has no place on the map; umap-learn gives NaN too.
+
+    Parameters
+    ----------
+    segment
+        After which they are asked for; the last one unless another is named.
     """
-    last = len(segments(context)) - 1
-    positions = context.checkpoint(schema.STATE, last).read("positions", 0, context.sizes.rows)
+    segment = segment % len(segments(context))
+    positions = context.checkpoint(schema.STATE, segment).read("positions", 0, context.sizes.rows)
     positions[context.read(schema.DEGREES) == 0] = np.nan
     return positions
 

@@ -100,6 +100,7 @@ def place_task(context: Context, number: int) -> Receipt:
         context.key("transform"),
         epochs(context),
         float(p.learning_rate),
+        context.output_metric,
     )
     context.write(schema.EMBEDDING, start, places)
     context.write(schema.FIT_DISTANCE, start, fit_distance)
@@ -123,7 +124,7 @@ def keep_placed(context: Context, receipts: dict[int, Receipt]) -> None:
 
 def epochs(context: Context) -> int:
     """Return the epochs of the short layout."""
-    given = context.params.n_epochs
+    given = context.params.given_epochs
     return EPOCHS if given is None else given // SHARE_OF_EPOCHS
 
 
