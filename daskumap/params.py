@@ -24,7 +24,7 @@ INITS = ("pca", "spectral", "random")
 # Optimizers, and their iterations an epoch: with one, 50 epochs of Adam fall below umap-learn's (record 17).
 OPTIMIZERS = {"adam": 2, "sgd": 1}
 MISSING = ("fill", "refuse")
-KEEP = ("all", "model", "embedding")
+KEEP = ("all", "graph", "model", "embedding")
 # As in umap-learn: at these distances two rows share nothing, and no edge joins them.
 DISCONNECTION_DISTANCES = {
     "correlation": 2.0,
@@ -65,7 +65,7 @@ class Params:
     checkpoint_every: int = 50
     unique: bool = False
     report: bool = True
-    keep: str = "model"
+    keep: str = "graph"
     missing: str = "fill"
 
     def epochs(self, rows: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,11 +20,12 @@ from daskumap.planning.sizes import Sizes
 from daskumap.report.progress import Progress, choose_progress
 from daskumap.report.text import assemble, render
 from daskumap.request import Request, make_transform_request
+from daskumap.saving import save_model
 from daskumap.session import fit_request, open_model
 from daskumap.sources.base import Source
 from daskumap.store import schema
 from daskumap.store.graph import read_edges
-from daskumap.store.places import Place
+from daskumap.store.places import Place, find_place
 from daskumap.store.run import RunStore
 
 Array = np.ndarray[Any, Any]
@@ -151,6 +153,35 @@ class Run(View):
         """Return what a transform of new rows asks for, checked against the rows that were fitted."""
         return make_transform_request(data, open_model(self.store, self._params, self._source, fitted))
 
+    def save(self, path: Any, rows: bool = False, *, fitted: Any = None) -> Run:
+        """Write what `transform` needs to a place of its own, without the neighbours and their graph.
+
+        Parameters
+        ----------
+        path
+            Path or URL of the copy, or a Zarr store. A copy that was cut short there is written anew.
+        rows
+            Whether the rows that were fitted go with it. Else the copy names where they are, as the run does;
+            rows that came from memory are in the copy in any case.
+        fitted
+            Path or URL of the rows, where they are no longer where the run found them.
+
+        Returns
+        -------
+        Run
+            The copy, which any process opens with `daskumap.open(path)`. It was read again before it was
+            declared whole.
+
+        Raises
+        ------
+        StoreError
+            If the run is unfinished, damaged, or kept its embedding alone; or if anything is at `path`.
+        """
+        if not isinstance(rows, bool):
+            raise ParameterError(f"rows is {rows!r}; it must be True or False.")
+        params = self._params and dataclasses.replace(self._params, keep="model")
+        return Run(save_model(self.store, find_place(path), self._params, self._source, rows, fitted), params)
+
     def knn(self) -> tuple[Array, Array]:
         """Return the neighbours of all rows in the user's row order, in memory.
 
@@ -259,8 +290,8 @@ class Run(View):
         """Refuse to read what the run did not keep."""
         if item.name in self.store.ledger.freed():
             raise StoreError(
-                f"The run in {self.path} kept its embedding alone. Fit with keep='model' for the neighbours "
-                "and their graph."
+                f"The run in {self.path} has no {item.name}, since it was fitted with "
+                f"keep={self.params['keep']!r} or saved. Fit with keep='graph' for the neighbours and their graph."
             )
 
     def save_picture(self, path: str | Path) -> None:

@@ -142,7 +142,7 @@ missing
         max_cell_rows: int | None = None,
         checkpoint_every: int = 50,
         report: bool = False,
-        keep: str = "model",
+        keep: str = "graph",
         missing: str = "fill",
     ) -> None:
         self.n_neighbors = n_neighbors
