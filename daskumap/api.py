@@ -84,7 +84,8 @@ def fit(
         umap-learn's `n_neighbors`, `n_components`, `metric`, `metric_kwds`, `n_epochs`, `learning_rate`,
         `init` ("pca", "spectral", "random" or an array), `min_dist`, `spread`, `a`, `b`, `set_op_mix_ratio`,
         `local_connectivity`, `repulsion_strength`, `negative_sample_rate`, `disconnection_distance`,
-        `random_state`; and `optimizer` ("adam", "sgd"), `reconcile_every`, `target_recall`, `max_overlap`,
+        `random_state`; and `optimizer` ("adam", "sgd", or "none" for the map that `init` is, so that
+        `transform` places rows into any map), `reconcile_every`, `target_recall`, `max_overlap`,
         `max_cell_rows`, `checkpoint_every`. Adam moves all vertices twice an epoch, each time as an
         iteration; with `reconcile_every` iterations above 1 the result depends on `partitions`. And
         umap-learn's `unique`: exact duplicates of a row cost no neighbours; the map is that of the distinct

@@ -22,7 +22,8 @@ R = TypeVar("R")
 
 INITS = ("pca", "spectral", "random")
 # Optimizers, and their iterations an epoch: with one, 50 epochs of Adam fall below umap-learn's (record 17).
-OPTIMIZERS = {"adam": 2, "sgd": 1}
+# None at all leave the map as `init` has it.
+OPTIMIZERS = {"adam": 2, "sgd": 1, "none": 0}
 MISSING = ("fill", "refuse")
 KEEP = ("all", "graph", "model", "embedding")
 # As in umap-learn: at these distances two rows share nothing, and no edge joins them.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from daskumap.engine.clusters import make_engine
 from daskumap.engine.machine import parse_memory
 from daskumap.errors import ParameterError, StoreError
 from daskumap.params import Params
+from daskumap.peer import Fitted, make_umap
 from daskumap.pipeline import Kind, kind_of
 from daskumap.planning.sizes import Sizes
 from daskumap.report.progress import Progress, choose_progress
@@ -259,6 +261,37 @@ class Run(View):
         # Rows that lie elsewhere are found again by what the run store says of them.
         held = self._source is not None and self._source.spec() is None
         return _reopen, (self.store.place, self._params, self._source if held else None)
+
+    def to_umap(self, *, fitted: Any = None) -> Any:
+        """Return a fitted `umap.UMAP` of umap-learn's with this map, its graph, neighbours and rows, in memory.
+
+        Its `transform`, `inverse_transform` and plots work. From 4,096 rows on its search index is built, which
+        takes as long as its own search does.
+
+        Parameters
+        ----------
+        fitted
+            As of `transform`.
+
+        Raises
+        ------
+        DependencyError
+            If umap-learn is missing.
+        StoreError
+            If the run is unfinished, or did not keep its graph.
+        """
+        self._refuse_freed(schema.INDICES)
+        with contextlib.closing(open_model(self.store, self._params, self._source, fitted)) as model:
+            params, rows = model.params, model.source.read(0, model.sizes.rows, np.dtype(model.metric.dtype))
+        start = str(self.params["init"])
+        given = start.startswith("array(")
+        params = dataclasses.replace(params, init=self.store.read(schema.INIT.name) if given else start)
+        inverse, (indices, distances) = self.inverse(), self.knn()
+        firsts = np.unique(inverse, return_index=True)[1]
+        indices = np.where(indices[firsts] >= 0, inverse[indices[firsts]], -1)
+        knn = indices, distances[firsts]
+        found = Fitted(rows, self.embedding[:], self.graph(), knn, self.calibration(), inverse)
+        return make_umap(params, found)
 
     def inverse(self) -> Array:
         """Return the place of each row in `graph`, (n,) int64, in memory: with `unique`, copies share one."""

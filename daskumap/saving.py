@@ -127,7 +127,9 @@ def _refuse_damaged(run: Context, copy: RunStore, brought: bool) -> None:
     source = find(copy.array(schema.SOURCE.name)) if brought else run.source
     params = Params(**{**vars(run.params), **_of_copy(copy)})
     with contextlib.closing(context_of(copy, source, params, run.resources, None)) as context:
-        damage = [text for texts in survey(context, steps_in(context), read=True).damage.values() for text in texts]
+        damage = [
+            text for texts in survey(context, steps_in(context), read=True).damage.values() for text in texts
+        ]
         if damage:
             raise StoreError(
                 f"The run in {run.url} is damaged: {'; '.join(damage)}. Run `daskumap verify --repair`, then "

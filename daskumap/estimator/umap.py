@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from daskumap.api import fit
 from daskumap.estimator.accept import fit_options
+from daskumap.estimator.adopt import map_of, parameters_of
 from daskumap.params import Params, explicit
 from daskumap.run import Run
 from daskumap.sources.base import Source
@@ -223,10 +224,15 @@ missing
         if rows == 1 and plain:  # as umap-learn: a map of one row is its origin
             self._run, self.embedding_ = None, np.zeros((1, self.n_components), np.float32)
             return self
-        options["n_neighbors"] = self._n_neighbors = _truncated(self.n_neighbors, rows)
-        self._run = fit(source, **options)
-        self._a, self._b = Params(a=self.a, b=self.b, min_dist=self.min_dist, spread=self.spread).curve()
-        self.embedding_ = self._run.embedding[:] if plain else self._run.embedding
+        options["n_neighbors"] = _truncated(self.n_neighbors, rows)
+        return self._take(fit(source, **options), options, plain)
+
+    def _take(self, run: Run, options: dict[str, Any], plain: bool) -> UMAP:
+        """Become the estimator of a run."""
+        self._run, self._n_neighbors = run, options["n_neighbors"]
+        curve = {name: options[name] for name in ("a", "b", "min_dist", "spread")}
+        self._a, self._b = Params(**curve).curve()
+        self.embedding_ = run.embedding[:] if plain else run.embedding
         return self
 
     def fit_transform(self, X: Any, y: Any = None, ensure_all_finite: bool = True) -> Any:
@@ -241,6 +247,33 @@ missing
         where = {name: options[name] for name in ("client", "memory", "threads", "progress")}
         placed = self._fitted().transform(source, **where)
         return placed.embedding[:] if plain else placed.embedding
+
+    def to_umap(self) -> Any:
+        """Return a fitted `umap.UMAP` of umap-learn's with this map: see `daskumap.Run.to_umap`."""
+        return self._fitted().to_umap()
+
+    @classmethod
+    def from_umap(cls, fitted: Any, **own: Any) -> UMAP:
+        """Return an estimator with the map of a fitted one of umap-learn's, whose `transform` is ours.
+
+        Cells and neighbours are found from its rows; its map is taken as it is.
+
+        Parameters
+        ----------
+        fitted
+            A fitted `umap.UMAP` of dense rows.
+        **own
+            Keywords of daskumap's own, such as `run`, `client` and `memory`; and parameters to change.
+
+        Raises
+        ------
+        ParameterError
+            If it is not fitted, or to anything else than rows; or for a parameter that is not in this version.
+        """
+        model = cls(**{**parameters_of(fitted, cls), **own})
+        options = fit_options({**model.get_params(deep=False), "ensure_all_finite": True}) | map_of(fitted)
+        source, plain = model._source(fitted._raw_data)
+        return model._take(fit(source, **options), options, plain)
 
     @property
     def graph_(self) -> Any:

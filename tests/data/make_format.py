@@ -24,7 +24,9 @@ def main(target):
     """Fit, transform, and put both into a zip."""
     rows = uneven_clusters(320, 6, 3, seed=1).rows()
     with tempfile.TemporaryDirectory() as folder:
-        run = daskumap.fit(rows[:300], f"{folder}/run.zarr", n_neighbors=6, n_epochs=30, random_state=1, **QUIET)
+        run = daskumap.fit(
+            rows[:300], f"{folder}/run.zarr", n_neighbors=6, n_epochs=30, random_state=1, **QUIET
+        )
         Path(folder, "run.zarr", "embedding.png").unlink()  # half of the bytes otherwise
         run.store.documents.save("generations/00000000", {"id": "", "host": "a host", "pid": 0, "time": 0})
         new = np.concatenate([rows[300:], rows[:10]])

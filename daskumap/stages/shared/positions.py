@@ -14,8 +14,13 @@ Array = np.ndarray[Any, Any]
 
 
 def segments(context: Context) -> list[tuple[int, int]]:
-    """Return the iterations [first, last) of each segment; segments end between two reconciliations."""
+    """Return the iterations [first, last) of each segment; segments end between two reconciliations.
+
+    Without any iteration there is one segment, whose state is the start.
+    """
     p, iterations = context.params, context.job.iterations
+    if not iterations:
+        return [(0, 0)]
     checkpoint = p.checkpoint_every * OPTIMIZERS[p.optimizer]
     every = -(-checkpoint // p.reconcile_every) * p.reconcile_every
     return [(first, min(first + every, iterations)) for first in range(0, iterations, every)]
@@ -24,11 +29,13 @@ def segments(context: Context) -> list[tuple[int, int]]:
 def final_positions(context: Context) -> Array:
     """Return the finished positions, (n, d) in vertex order, NaN for vertices without edges.
 
-    A row that nothing joins to the others has no place on the map; umap-learn gives NaN too.
+    A row that nothing joins to the others has no place on the map; umap-learn gives NaN too. A map that was
+    given as it is to be stays so.
     """
     last = len(segments(context)) - 1
     positions = context.checkpoint(schema.STATE, last).read("positions", 0, context.sizes.rows)
-    positions[context.read(schema.DEGREES) == 0] = np.nan
+    if context.job.iterations:
+        positions[context.read(schema.DEGREES) == 0] = np.nan
     return positions
 
 
