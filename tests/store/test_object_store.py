@@ -274,6 +274,19 @@ def test_a_store_that_is_gone_for_good(fit, source, place, stopped, server, sequ
     assert daskumap.resume(place, client="sequential", progress=False, take_over=True).finished
 
 
+def test_a_model_in_a_bucket(fit, small, bucket, client_1x2):
+    """Saved there with its rows, it places rows that are there too, and writes them there."""
+    run = fit(small[:350], **OPTIONS)
+    expected = run.transform(small[350:], client="sequential", progress=False)
+    zarr.create_array(f"{bucket}/new.zarr", data=small[350:], chunks=(20, 8))
+    run.save(f"{bucket}/model.zarr")
+    model = daskumap.open(f"{bucket}/model.zarr")
+    placed = model.transform(f"{bucket}/new.zarr", f"{bucket}/out.zarr", client=client_1x2, progress=False)
+    assert sha(placed.embedding) == sha(expected.embedding)
+    assert sha(daskumap.open(f"{bucket}/out.zarr").fit_distance) == sha(expected.fit_distance)
+    assert not is_held(f"{bucket}/model.zarr")
+
+
 def test_places_in_a_bucket_that_are_no_run_stores(fit, source, bucket, place):
     with pytest.raises(StoreError, match="There is no run store at"):
         daskumap.open(place)
