@@ -84,14 +84,15 @@ def fit(
         umap-learn's `n_neighbors`, `n_components`, `metric`, `metric_kwds`, `n_epochs`, `learning_rate`,
         `init` ("pca", "spectral", "random" or an array), `min_dist`, `spread`, `a`, `b`, `set_op_mix_ratio`,
         `local_connectivity`, `repulsion_strength`, `negative_sample_rate`, `disconnection_distance`,
-        `random_state`; and `optimizer` ("adam", "sgd"), `reconcile_every`, `target_recall`, `max_overlap`,
+        `random_state`; and `optimizer` ("adam", "sgd", or "none" for the map that `init` is, so that
+        `transform` places rows into any map), `reconcile_every`, `target_recall`, `max_overlap`,
         `max_cell_rows`, `checkpoint_every`. Adam moves all vertices twice an epoch, each time as an
         iteration; with `reconcile_every` iterations above 1 the result depends on `partitions`. And
         umap-learn's `unique`: exact duplicates of a row cost no neighbours; the map is that of the distinct
         rows, and each duplicate gets the position of its first occurrence.
         `report=False` leaves out the measures and the picture. `keep` says what stays in the run store:
-        "model" (default) all but scratch, which goes when its last reader is done; "all"; or "embedding",
-        with the report. `missing="refuse"` refuses a Zarr array that lacks chunks; "fill" (default) reads
+        "graph" (default) all but scratch, which goes when its last reader is done; "model" what `transform`
+        needs, without neighbours and graph; "embedding" the map and the report alone; or "all". `missing="refuse"` refuses a Zarr array that lacks chunks; "fill" (default) reads
         them as its fill value, since Zarr leaves out what is all fill value, and the report counts them.
 
     Returns
@@ -140,7 +141,7 @@ def transform(
     Parameters
     ----------
     run
-        A run, or its path or URL, fitted with keep="model" (the default) or "all". Its input has to be where
+        A run, or its path or URL, fitted with any `keep` but "embedding", or saved. Its input has to be where
         it was, unless it came from memory: then the run has it.
     data
         (m, D): new rows, as of `fit`, with the columns of those that were fitted. They are cast and moved as

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import fsum
@@ -34,10 +34,18 @@ def make_plan(context: Context, steps: Steps) -> Plan:
         context.job,
         tuple(step.planned(context) for step in steps),
         reserved_bytes(context),
-        freed=tuple(
-            frozenset(item.name for item in scratch) for scratch in scratch_after(steps, context.params.keep)
-        ),
+        freed=tuple(map(_names, scratch_after(steps, context.params.keep))),
+        levels=() if context.transforms else tuple((keep, _gone(steps, keep)) for keep in schema.KEEP),
     )
+
+
+def _names(items: Iterable[schema.Item]) -> frozenset[str]:
+    return frozenset(item.name for item in items)
+
+
+def _gone(steps: Steps, keep: str) -> frozenset[str]:
+    """Return the names of all that is gone in the end."""
+    return frozenset[str]().union(*map(_names, scratch_after(steps, keep)))
 
 
 def reserved_bytes(context: Context) -> int:
@@ -218,7 +226,7 @@ def scratch_after(steps: Steps, keep: str) -> list[list[schema.Item]]:
     Parameters
     ----------
     keep
-        "all", "model" or "embedding", as of `daskumap.fit`.
+        "all", "graph", "model" or "embedding", as of `daskumap.fit`.
     """
     last: dict[schema.Item, int] = {}
     for number, step in enumerate(steps):

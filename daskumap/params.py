@@ -22,10 +22,11 @@ R = TypeVar("R")
 
 INITS = ("pca", "spectral", "random")
 # Optimizers, and their iterations an epoch: with one, 50 epochs of Adam fall below umap-learn's (record 17).
-OPTIMIZERS = {"adam": 2, "sgd": 1}
+# None at all leave the map as `init` has it.
+OPTIMIZERS = {"adam": 2, "sgd": 1, "none": 0}
 MOST_EPOCHS = 1_000_000
 MISSING = ("fill", "refuse")
-KEEP = ("all", "model", "embedding")
+KEEP = ("all", "graph", "model", "embedding")
 # As in umap-learn: at these distances two rows share nothing, and no edge joins them.
 DISCONNECTION_DISTANCES = {
     "correlation": 2.0,
@@ -68,7 +69,7 @@ class Params:
     checkpoint_every: int = 50
     unique: bool = False
     report: bool = True
-    keep: str = "model"
+    keep: str = "graph"
     missing: str = "fill"
 
     @property

@@ -16,6 +16,7 @@ from daskumap.stages.graph.calibrate import CALIBRATE
 from daskumap.stages.graph.merge import MERGE
 from daskumap.stages.graph.search import NEIGHBORS
 from daskumap.stages.graph.symmetrize import SYMMETRIZE
+from daskumap.stages.graph.typical import TYPICAL
 from daskumap.stages.map.initialize import INITIALIZE
 from daskumap.stages.map.layout import LAYOUT
 from daskumap.stages.map.publish import PUBLISH, PUBLISH_LIST
@@ -56,6 +57,11 @@ def report(params: Params) -> bool:
     return params.report
 
 
+def model_alone(params: Params) -> bool:
+    """Tell whether a run keeps what places new rows, and no neighbours."""
+    return params.keep == "model"
+
+
 #   source           X (n, D)
 FIT: Pipeline = (
     (LOOK, always),  # how the rows are cast, and whether that and the metric measure them
@@ -70,6 +76,7 @@ FIT: Pipeline = (
     (NEIGHBORS, always),  # one kNN graph per cell
     (MERGE, always),  # merged nearest k per vertex                    knn/indices, knn/distances
     (CALIBRATE, always),  # per-row smooth-kNN                         calibration/rho, sigma
+    (TYPICAL, model_alone),  # which distances are usual               typical
     (SYMMETRIZE, always),  # fuzzy union with the transpose            graph/: one CSR block row per partition
     (INITIALIZE, always),  # pca | spectral (coarse) | random | array  initial
     (LAYOUT, always),  # synchronous iterations                          layout/ checkpoints

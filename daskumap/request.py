@@ -112,16 +112,28 @@ def check_params(params: Params, source: Source) -> None:
         output_metrics.resolve(params.output_metric, params.output_metric_kwds, params.n_components)
     except ValueError as error:
         raise ParameterError(str(error)) from error
+    if params.optimizer == "none" and not isinstance(params.init, np.ndarray):
+        raise ParameterError(
+            "optimizer is 'none', which leaves the map as init has it, and init is no array. Give the map as init, or "
+            "another optimizer."
+        )
     if isinstance(params.init, np.ndarray):
         wanted, init = (rows, params.n_components), params.init
         numbers = init.dtype.kind in "fiu" and not isinstance(init, np.ma.MaskedArray)
         with np.errstate(over="ignore"):
-            good = init.shape == wanted and numbers and np.isfinite(init.astype(np.float32)).all()
+            good = init.shape == wanted and numbers and _are_places(init, params)
         if not good:
             raise ParameterError(
                 f"init is an array of shape {init.shape} and type {init.dtype}; it must be {wanted}, "
                 "numeric, without a mask, and finite in float32."
             )
+
+
+def _are_places(init: np.ndarray[Any, Any], params: Params) -> bool:
+    """Return whether all values are finite in float32; of a map that stays as it is rows may be NaN."""
+    values = init.astype(np.float32)
+    lost = np.isnan(values).all(axis=1) & (params.optimizer == "none")
+    return bool(np.isfinite(values[~lost]).all())
 
 
 def plan_sizes(source: Source, params: Params, resources: Resources, partitions: int | None) -> Sizes:

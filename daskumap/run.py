@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,16 +16,18 @@ from daskumap.engine.clusters import make_engine
 from daskumap.engine.machine import parse_memory
 from daskumap.errors import ParameterError, StoreError
 from daskumap.params import Params
+from daskumap.peer import Fitted, make_umap
 from daskumap.pipeline import Kind, kind_of
 from daskumap.planning.sizes import Sizes
 from daskumap.report.progress import Progress, choose_progress
 from daskumap.report.text import assemble, render
 from daskumap.request import Request, make_transform_request
+from daskumap.saving import save_model
 from daskumap.session import fit_request, open_model
 from daskumap.sources.base import Source
 from daskumap.store import schema
 from daskumap.store.graph import read_edges
-from daskumap.store.places import Place
+from daskumap.store.places import Place, find_place
 from daskumap.store.run import RunStore
 
 Array = np.ndarray[Any, Any]
@@ -170,6 +174,35 @@ class Run(View):
         """Return what a transform of new rows asks for, checked against the rows that were fitted."""
         return make_transform_request(data, open_model(self.store, self._params, self._source, fitted))
 
+    def save(self, path: Any, rows: bool = False, *, fitted: Any = None) -> Run:
+        """Write what `transform` needs to a place of its own, without the neighbours and their graph.
+
+        Parameters
+        ----------
+        path
+            Path or URL of the copy, or a Zarr store. A copy that was cut short there is written anew.
+        rows
+            Whether the rows that were fitted go with it. Else the copy names where they are, as the run does;
+            rows that came from memory are in the copy in any case.
+        fitted
+            Path or URL of the rows, where they are no longer where the run found them.
+
+        Returns
+        -------
+        Run
+            The copy, which any process opens with `daskumap.open(path)`. It was read again before it was
+            declared whole.
+
+        Raises
+        ------
+        StoreError
+            If the run is unfinished, damaged, or kept its embedding alone; or if anything is at `path`.
+        """
+        if not isinstance(rows, bool):
+            raise ParameterError(f"rows is {rows!r}; it must be True or False.")
+        params = self._params and dataclasses.replace(self._params, keep="model")
+        return Run(save_model(self.store, find_place(path), self._params, self._source, rows, fitted), params)
+
     def knn(self) -> tuple[Array, Array]:
         """Return the neighbours of all rows in the user's row order, in memory.
 
@@ -248,6 +281,37 @@ class Run(View):
         held = self._source is not None and self._source.spec() is None
         return _reopen, (self.store.place, self._params, self._source if held else None)
 
+    def to_umap(self, *, fitted: Any = None) -> Any:
+        """Return a fitted `umap.UMAP` of umap-learn's with this map, its graph, neighbours and rows, in memory.
+
+        Its `transform`, `inverse_transform` and plots work. From 4,096 rows on its search index is built, which
+        takes as long as its own search does.
+
+        Parameters
+        ----------
+        fitted
+            As of `transform`.
+
+        Raises
+        ------
+        DependencyError
+            If umap-learn is missing.
+        StoreError
+            If the run is unfinished, or did not keep its graph.
+        """
+        self._refuse_freed(schema.INDICES)
+        with contextlib.closing(open_model(self.store, self._params, self._source, fitted)) as model:
+            params, rows = model.params, model.source.read(0, model.sizes.rows, np.dtype(model.metric.dtype))
+        start = str(self.params["init"])
+        given = start.startswith("array(")
+        params = dataclasses.replace(params, init=self.store.read(schema.INIT.name) if given else start)
+        inverse, (indices, distances) = self.inverse(), self.knn()
+        firsts = np.unique(inverse, return_index=True)[1]
+        indices = np.where(indices[firsts] >= 0, inverse[indices[firsts]], -1)
+        knn = indices, distances[firsts]
+        found = Fitted(rows, self.embedding[:], self.graph(), knn, self.calibration(), inverse)
+        return make_umap(params, found)
+
     def inverse(self) -> Array:
         """Return the place of each row in `graph`, (n,) int64, in memory: with `unique`, copies share one."""
         if not self.params.get("unique"):
@@ -278,8 +342,8 @@ class Run(View):
         """Refuse to read what the run did not keep."""
         if item.name in self.store.ledger.freed():
             raise StoreError(
-                f"The run in {self.path} kept its embedding alone. Fit with keep='model' for the neighbours "
-                "and their graph."
+                f"The run in {self.path} has no {item.name}, since it was fitted with "
+                f"keep={self.params['keep']!r} or saved. Fit with keep='graph' for the neighbours and their graph."
             )
 
     def save_picture(self, path: str | Path) -> None:

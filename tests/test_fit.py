@@ -328,24 +328,26 @@ def test_a_run_store_stays_and_opens(fit, small, tmp_path):
     assert (tmp_path / "run.zarr" / "embedding.png").read_bytes().startswith(b"\x89PNG")
 
 
-# Of each kind, one: scratch, what a model needs, and the result.
-KINDS = {"found": "all", "knn/indices": "model", "embedding": "embedding"}
+# Of each kind, one: scratch, the graph, what a model needs, and the result.
+KINDS = {"found": "all", "knn/indices": "graph", "rows/vertex": "model", "embedding": "embedding"}
 
 
 @pytest.mark.parametrize("report", [False, True])
 @pytest.mark.parametrize(
-    ("keep", "kept"), [("all", 3), ("model", 2), ("embedding", 1)], ids=["all", "model", "embedding"]
+    ("keep", "kept"),
+    [("all", 4), ("graph", 3), ("model", 2), ("embedding", 1)],
+    ids=["all", "graph", "model", "embedding"],
 )
 def test_what_stays_in_a_run_store(fit, small, tmp_path, keep, kept, report):
     run = fit(small, tmp_path / "run.zarr", keep=keep, report=report, **QUICK)
     there = [name for name in KINDS if (tmp_path / "run.zarr" / name).exists()]
-    assert there == list(KINDS)[3 - kept :]
+    assert there == list(KINDS)[4 - kept :]
     assert daskumap.verify(run.path) == {}
     assert daskumap.resume(run.path, client="sequential").finished
     assert (tmp_path / "run.zarr" / "embedding.png").exists() == report
     assert sha(run.embedding) == sha(fit(small, **QUICK).embedding)
-    if keep == "embedding":
-        with pytest.raises(StoreError, match=r"kept its embedding alone\. Fit with keep='model'"):
+    if kept < 3:
+        with pytest.raises(StoreError, match=r"has no knn/indices, since .* Fit with keep='graph'"):
             run.knn()
     else:
         assert run.knn()[0].shape == (400, 14)
@@ -428,7 +430,7 @@ def test_another_run_is_refused(fit, small, tmp_path):
         fit(small[:-1], tmp_path / "run.zarr", **QUICK)
 
 
-RESUMED = {"n_epochs": 30, "checkpoint_every": 10, "max_cell_rows": 512, "report": True, "keep": "model"}
+RESUMED = {"n_epochs": 30, "checkpoint_every": 10, "max_cell_rows": 512, "report": True, "keep": "graph"}
 
 
 @pytest.fixture(scope="module")
@@ -483,7 +485,7 @@ def test_a_task_that_failed_is_done_again(fit, several, uninterrupted, sequentia
     assert engine.counts() == status | {stage: status[stage] + 1 for stage in tasks}
 
 
-@pytest.mark.parametrize("keep", ["all", "model", "embedding"])
+@pytest.mark.parametrize("keep", ["all", "graph", "embedding"])
 def test_records_that_were_lost_are_made_again(fit, several, uninterrupted, sequential, tmp_path, keep):
     """With all that their stages read, where it was freed since."""
     bits, status = uninterrupted

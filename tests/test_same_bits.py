@@ -62,7 +62,7 @@ FACTORS = {
     "partitions": [1, 3, 16],
     "source": list(SOURCES),
     "sizes": list(SIZES),
-    "keep": ["all", "model", "embedding"],
+    "keep": ["all", "graph", "model", "embedding"],
     "report": [False, True],
     "store": ["memory", "disk"],
 }

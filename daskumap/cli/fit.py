@@ -1,4 +1,4 @@
-"""`daskumap fit | transform | plan | resume`: commands that make a run, or say what it would be."""
+"""`daskumap fit | transform | save | plan | resume`: commands that make a run, or say what it would be."""
 
 from __future__ import annotations
 
@@ -36,6 +36,13 @@ def add_commands(commands: Any) -> None:
     shared.add_trust_input(transform)
     transform.set_defaults(command=run_transform)
 
+    save = commands.add_parser("save", help="write what transform needs of a run to a place of its own")
+    shared.add_run(save)
+    save.add_argument("path", help="path or URL of the copy")
+    save.add_argument("--rows", action="store_true", help="with the rows that were fitted")
+    save.add_argument("--fitted", help="path or URL of the rows that were fitted; default: what RUN names")
+    save.set_defaults(command=run_save)
+
     resume = commands.add_parser("resume", help="go on with an unfinished run, from what its run store says")
     shared.add_run(resume)
     resume.add_argument("--source", dest="data", help="path or URL of the input; default: what the run names")
@@ -68,6 +75,12 @@ def run_transform(options: dict[str, Any]) -> None:
     result = daskumap.transform(run, source, out, client=scheduler, progress=not quiet, **options)
     if not quiet:
         _show(result, out)
+
+
+def run_save(options: dict[str, Any]) -> None:
+    """Save a model and say where it is."""
+    run = options.pop("run")
+    say(repr(daskumap.open(run).save(**options)))
 
 
 def run_resume(options: dict[str, Any]) -> None:

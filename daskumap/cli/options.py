@@ -54,9 +54,9 @@ def add_results(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--keep",
-        choices=("all", "model", "embedding"),
-        help="what stays in the run store: every array; all but scratch, which is the default; "
-        "or the map and the report only",
+        choices=("all", "graph", "model", "embedding"),
+        help="what stays in the run store: every array; all but scratch, which is the default; what places "
+        "new rows; or the map and the report only",
     )
 
 

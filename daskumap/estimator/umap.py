@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from daskumap.api import fit
 from daskumap.estimator.accept import fit_options
+from daskumap.estimator.adopt import map_of, parameters_of
 from daskumap.params import Params, explicit
 from daskumap.run import Run
 from daskumap.sources.base import Source
@@ -149,7 +150,7 @@ missing
         max_cell_rows: int | None = None,
         checkpoint_every: int = 50,
         report: bool = False,
-        keep: str = "model",
+        keep: str = "graph",
         missing: str = "fill",
     ) -> None:
         self.n_neighbors = n_neighbors
@@ -225,20 +226,24 @@ missing
         options = fit_options({**self.get_params(deep=False), "ensure_all_finite": ensure_all_finite})
         source, plain = self._source(X)
         rows = source.shape[0]
-        listed = isinstance(self.n_epochs, list | tuple | np.ndarray)
-        self.n_epochs_list = list(self.n_epochs) if listed else None
         if y is not None:
             _warn_of_labels(y, rows)
         if rows == 1 and plain:  # as umap-learn: a map of one row is its origin
             self._run, self.embedding_ = None, np.zeros((1, self.n_components), np.float32)
             return self
-        options["n_neighbors"] = self._n_neighbors = _truncated(self.n_neighbors, rows)
-        self._run = fit(source, **options)
-        self._a, self._b = Params(a=self.a, b=self.b, min_dist=self.min_dist, spread=self.spread).curve()
-        self.embedding_ = self._run.embedding[:] if plain else self._run.embedding
+        options["n_neighbors"] = _truncated(self.n_neighbors, rows)
+        return self._take(fit(source, **options), options, plain)
+
+    def _take(self, run: Run, options: dict[str, Any], plain: bool) -> UMAP:
+        """Become the estimator of a run."""
+        self._run, self._n_neighbors = run, options["n_neighbors"]
+        curve = {name: options[name] for name in ("a", "b", "min_dist", "spread")}
+        self._a, self._b = Params(**curve).curve()
+        self.embedding_ = run.embedding[:] if plain else run.embedding
+        listed = isinstance(self.n_epochs, list | tuple | np.ndarray)
+        self.n_epochs_list = list(self.n_epochs) if listed else None
         if self.n_epochs_list is not None:
-            kept = self._run.embedding_list
-            self.embedding_list_ = list(kept[:]) if plain else kept
+            self.embedding_list_ = list(run.embedding_list[:]) if plain else run.embedding_list
         return self
 
     def fit_transform(self, X: Any, y: Any = None, ensure_all_finite: bool = True) -> Any:
@@ -253,6 +258,33 @@ missing
         where = {name: options[name] for name in ("client", "memory", "threads", "progress")}
         placed = self._fitted().transform(source, **where)
         return placed.embedding[:] if plain else placed.embedding
+
+    def to_umap(self) -> Any:
+        """Return a fitted `umap.UMAP` of umap-learn's with this map: see `daskumap.Run.to_umap`."""
+        return self._fitted().to_umap()
+
+    @classmethod
+    def from_umap(cls, fitted: Any, **own: Any) -> UMAP:
+        """Return an estimator with the map of a fitted one of umap-learn's, whose `transform` is ours.
+
+        Cells and neighbours are found from its rows; its map is taken as it is.
+
+        Parameters
+        ----------
+        fitted
+            A fitted `umap.UMAP` of dense rows.
+        **own
+            Keywords of daskumap's own, such as `run`, `client` and `memory`; and parameters to change.
+
+        Raises
+        ------
+        ParameterError
+            If it is not fitted, or to anything else than rows; or for a parameter that is not in this version.
+        """
+        model = cls(**{**parameters_of(fitted, cls), **own})
+        options = fit_options({**model.get_params(deep=False), "ensure_all_finite": True}) | map_of(fitted)
+        source, plain = model._source(fitted._raw_data)
+        return model._take(fit(source, **options), options, plain)
 
     @property
     def graph_(self) -> Any:

@@ -26,6 +26,8 @@ class Plan:
         (`kernels.speed`). Estimates of time rest on it.
     freed
         Names of what goes after each stage.
+    levels
+        For each value of `keep` the names of what is gone in the end; none for a transform.
     """
 
     job: Job
@@ -33,6 +35,7 @@ class Plan:
     reserved: int
     speed: tuple[float, float] = (1.0, 1.0)
     freed: tuple[frozenset[str], ...] = ()
+    levels: tuple[tuple[str, frozenset[str]], ...] = ()
 
     @property
     def disk_bytes(self) -> int:
@@ -44,15 +47,21 @@ class Plan:
         """Bytes of the finished run store."""
         return self._disk()[-1]
 
+    @property
+    def kept_by_level(self) -> dict[str, int]:
+        """Bytes of the finished run store with each value of `keep`, without a copy of the input."""
+        made = [piece for stage in self.stages for piece in _pieces(stage)]
+        return {keep: _bytes_left(made, gone) for keep, gone in self.levels}
+
     def _disk(self) -> list[int]:
         """Return the bytes of the run store after each stage, before it frees anything, and in the end."""
         made, gone, sizes = list[tuple[frozenset[str], int]](), frozenset[str](), list[int]()
         freed = self.freed or (frozenset[str](),) * len(self.stages)
         for stage, names in zip(self.stages, freed, strict=True):
             made += _pieces(stage)
-            sizes.append(sum(size for piece, size in made if not piece <= gone))
+            sizes.append(_bytes_left(made, gone))
             gone |= names
-        return [*sizes, sum(size for piece, size in made if not piece <= gone)]
+        return [*sizes, _bytes_left(made, gone)]
 
     def peak_bytes(self, stage: Stage) -> int:
         """Return the projected peak of one worker process in a stage."""
@@ -113,6 +122,9 @@ class Plan:
         lines.append(f"{'total':<20}{'':>42}{written / 1e6:>12,.0f}{total:>10,.1f}")
         most, last = self.disk_bytes / 1e6, self.kept_bytes / 1e6
         lines.append(f"the run store takes {most:,.0f} MB at most, {last:,.0f} MB in the end")
+        if self.levels:
+            kept = (f"{size / 1e6:,.0f} MB with {keep!r}" for keep, size in self.kept_by_level.items())
+            lines.append(f"what `keep` leaves: {', '.join(kept)}")
         return "\n".join(lines)
 
     def _parts(self) -> str:
@@ -138,6 +150,11 @@ class Plan:
             fewer = "raise memory" if r.workers == 1 else "use fewer workers with more memory each"
             return f"Every worker holds the positions of all rows: {fewer}."
         return "Raise memory or use fewer threads a worker."
+
+
+def _bytes_left(made: list[tuple[frozenset[str], int]], gone: frozenset[str]) -> int:
+    """Return the bytes of what was written and is not all gone."""
+    return sum(size for names, size in made if not names <= gone)
 
 
 def _pieces(stage: Stage) -> list[tuple[frozenset[str], int]]:

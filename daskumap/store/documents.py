@@ -72,6 +72,11 @@ class Documents:
         found: list[str] = self._sync(_list(self.store, self._key(folder)), folder)
         return found
 
+    def below(self, folder: str) -> list[str]:
+        """Return the names of all files below a folder."""
+        found: list[str] = self._sync(_list_below(self.store, f"{self._key(folder)}/"), folder)
+        return found
+
     def delete(self, name: str) -> None:
         """Delete a file that may be there."""
         self._sync(self.store.delete(self._key(name)), name)
@@ -109,6 +114,10 @@ def sealed(value: Any) -> bytes:
 
 async def _list(store: Store, prefix: str) -> list[str]:
     return [name async for name in store.list_dir(prefix)]
+
+
+async def _list_below(store: Store, prefix: str) -> list[str]:
+    return [name async for name in store.list_prefix(prefix)]
 
 
 async def create_object(store: Store, key: str, value: bytes) -> None:

@@ -13,7 +13,6 @@ import uuid
 import zlib
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -22,10 +21,10 @@ from zarr.core.sync import sync
 from zarr.storage import LocalStore
 
 from daskumap.errors import RunMismatchError, StoreError
-from daskumap.planning.sizes import Sizes
 from daskumap.planning.stage import Output
 from daskumap.store.arrays import GROUP, KEY, ArrayStore, create_array, open_array, read_json
 from daskumap.store.documents import Documents, as_text, create_object
+from daskumap.store.formats import SCHEMA, as_now
 from daskumap.store.ledger import Ledger
 from daskumap.store.places import Place
 from daskumap.store.schema import Fact, Item
@@ -33,20 +32,10 @@ from daskumap.store.trouble import speaking
 
 log = logging.getLogger(__name__)
 
-SCHEMA = 5
-# What a run store has to say of its run, and as what.
-ABOUT = {
-    "id": str,
-    "params": dict,
-    "source": dict,
-    "spec": dict | None,
-    "model": dict | None,
-    "sizes": dict,
-    "versions": dict,
-    "crc32": int,
-}
 # What stays where another run begins: what makes it a run store, and who has it.
 KEPT = ("zarr.json", "generations", "lock")
+# In place of all else where a copy is not whole: what it is a copy of.
+COPY_OF = "copy_of"
 # Bytes of a chunk of an array that a task creates itself.
 PUT_BYTES = 1 << 22
 
@@ -81,17 +70,16 @@ class RunStore:
             If nothing is there, it is not a run store, or another version of daskumap wrote it.
         """
         about = _read_about(place)
+        if _is_cut_short(about):
+            raise StoreError(
+                f"{place.url} is a copy of {about[COPY_OF]} that is not whole: whoever wrote it is at work, or "
+                f"was stopped. Save it again: daskumap save {about[COPY_OF]} {place.url}"
+            )
         if not isinstance(about, dict) or "schema" not in about:
             raise StoreError(
                 f"{place.url} is a Zarr group but not a run store. Name another place for the run."
             )
-        if about["schema"] != SCHEMA:
-            raise StoreError(
-                f"{place.url} is a run store of schema {about['schema']!r}; this daskumap reads schema "
-                f"{SCHEMA}. Read it with the version that wrote it, or fit again into another store."
-            )
-        _check_about(place.url, about)
-        return cls(place, about, read_only=mode == "r")
+        return cls(place, as_now(place.url, about), read_only=mode == "r")
 
     @classmethod
     def open_or_create(cls, place: Place, about: dict[str, Any]) -> RunStore:
@@ -102,6 +90,21 @@ class RunStore:
             with speaking(place.url):
                 sync(create_object(place.store(), "zarr.json", _description(about)))
         return cls.open(place)
+
+    @classmethod
+    def begin_copy(cls, place: Place, about: dict[str, Any], url: str) -> RunStore:
+        """Begin a copy of the run at `url`, which nobody takes for whole until `replace` says so.
+
+        Raises
+        ------
+        StoreError
+            If anything else than a copy that is not whole is there.
+        """
+        if place.is_occupied() and not _is_cut_short(_read_about(place)):
+            raise StoreError(f"{place.url} holds a run already. Name another place for the copy.")
+        store = cls(place, about)
+        store.documents.save_bytes("zarr.json", _group({COPY_OF: url}))
+        return store
 
     @classmethod
     def open_to_replace(cls, place: Place) -> RunStore:
@@ -220,8 +223,15 @@ def read_range(array: zarr.Array[Any], start: int, stop: int | None) -> np.ndarr
 
 def _description(about: dict[str, Any]) -> bytes:
     """Return the document that makes a folder a run store, and says of which run."""
-    attributes = {KEY: {"schema": SCHEMA, **about, "crc32": zlib.crc32(as_text(about))}}
-    return json.dumps({**GROUP, "attributes": attributes}, indent=1).encode()
+    return _group({"schema": SCHEMA, **about, "crc32": zlib.crc32(as_text(about))})
+
+
+def _group(about: dict[str, Any]) -> bytes:
+    return json.dumps({**GROUP, "attributes": {KEY: about}}, indent=1).encode()
+
+
+def _is_cut_short(about: Any) -> bool:
+    return isinstance(about, dict) and COPY_OF in about
 
 
 def check_same(url: str, known: dict[str, Any], now: dict[str, Any]) -> None:
@@ -273,24 +283,3 @@ def _read_about(place: Place) -> Any:
     raise StoreError(
         f"There is no run store at {place.url}. Make one with `daskumap fit SOURCE {place.url}`."
     )
-
-
-def _check_about(url: str, about: dict[str, Any]) -> None:
-    """Refuse a description that is not the one that was written.
-
-    Raises
-    ------
-    StoreError
-        Naming what is wrong with it.
-    """
-    wrong = [name for name, kind in ABOUT.items() if not isinstance(about.get(name), kind)]
-    content = {name: value for name, value in about.items() if name not in ("schema", "crc32")}
-    if not wrong and about["crc32"] != zlib.crc32(as_text(content)):
-        wrong = ["its checksum"]
-    if not wrong and about["sizes"].keys() != {field.name for field in fields(Sizes)}:
-        wrong = ["sizes, as of another version of daskumap"]
-    if wrong:
-        raise StoreError(
-            f"The description in {url}/zarr.json is damaged: wrong are {', '.join(wrong)}. Restore it from a "
-            "copy, read it with the version that wrote it, or fit again with restart."
-        )

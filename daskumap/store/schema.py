@@ -32,10 +32,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-# How long an item stays: until its last reader is done, for a model, or as the result.
-SCRATCH, MODEL, RESULT = 0, 1, 2
+# How long an item stays: until its last reader is done, with the graph, for a model, or as the result.
+SCRATCH, GRAPH_TOO, MODEL, RESULT = 0, 1, 2, 3
 # What `keep` of `daskumap.fit` keeps, by the least of these.
-KEEP = {"all": SCRATCH, "model": MODEL, "embedding": RESULT}
+KEEP = {"all": SCRATCH, "graph": GRAPH_TOO, "model": MODEL, "embedding": RESULT}
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,8 +97,8 @@ class File(Item):
     """Bytes that are no array."""
 
 
-def _cells(name: str, dtype: str, *dims: str) -> Array:
-    return Array(f"cells/{name}", MODEL, dtype, dims)
+def _cells(name: str, dtype: str, *dims: str, stays: int = GRAPH_TOO) -> Array:
+    return Array(f"cells/{name}", stays, dtype, dims)
 
 
 def _order(name: str, dtype: str, *dims: str, stays: int = SCRATCH) -> Array:
@@ -128,14 +128,14 @@ FIRST = Array("rows/first", MODEL, "int64", ("row",))
 DISTINCT_ROWS = Fact("facts/distinct_rows", MODEL)
 
 # Cells: where they are, which rows join them, and the rows brought together.
-CENTROIDS = _cells("centroids", "metric", "cell", "column")
-RADII = _cells("radii", "float32", "cell")
-MEMBERS = _cells("members", "float64", "cell")
+CENTROIDS = _cells("centroids", "metric", "cell", "column", stays=MODEL)
+RADII = _cells("radii", "float32", "cell", stays=MODEL)
+MEMBERS = _cells("members", "float64", "cell", stays=MODEL)
 MICRO = _cells("micro", "metric", "micro-cell", "column")
 MEAN = _cells("mean", "float32", "column")
 AXES = _cells("axes", "float32", "column", "component")
 LIMITS = _cells("limits", "float64", "bound", "component")
-PROBES = _cells("probes", "metric", "probe", "column")
+PROBES = _cells("probes", "metric", "probe", "column", stays=MODEL)
 PROBE_ROWS = _cells("probe_rows", "int64", "probe")
 # Cells, probes. It stays, as ORDER does: the sizes of arrays and the plans of all later steps rest on it.
 CELLS = Fact("facts/cells", RESULT)
@@ -164,7 +164,7 @@ BUNDLE_PROBES = (
 SLICE_STARTS = _order("slice_starts", "int64", "cell bound")
 GROUP_STARTS = _order("group_starts", "int64", "group bound")
 CELL_STARTS = _order("cell_starts", "int64", "cell bound", stays=MODEL)
-WIDE_OF = _order("wide_of", "int32", "cell", stays=MODEL)
+WIDE_OF = _order("wide_of", "int32", "cell", stays=GRAPH_TOO)
 FIRST_VERTICES = _order("first_vertices", "int64", "bundle", "cell and twins")
 PROBE_IDS = _order("probe_ids", "int64", "probe", "neighbor", stays=MODEL)
 # Probes whose neighbours float32 may not tell: 1.
@@ -195,9 +195,11 @@ FOUND = Exchange(
     "vertex chunk",
     {"vertices": ("int64", ""), "ids": ("int64", "neighbor"), "distances": ("float32", "neighbor")},
 )
-INDICES = Array("knn/indices", MODEL, "int64", ("vertex", "neighbor"))
-DISTANCES = Array("knn/distances", MODEL, "float32", ("vertex", "neighbor"))
+INDICES = Array("knn/indices", GRAPH_TOO, "int64", ("vertex", "neighbor"))
+DISTANCES = Array("knn/distances", GRAPH_TOO, "float32", ("vertex", "neighbor"))
 MEAN_DISTANCE = Fact("facts/mean_distance", MODEL)
+# Where the distances themselves do not stay. A transform of any other model makes it anew, as its own.
+TYPICAL = Array("typical", MODEL, "float32", ("quantile",))
 RHO = Array("calibration/rho", MODEL, "float32", ("vertex",))
 SIGMA = Array("calibration/sigma", MODEL, "float32", ("vertex",))
 REVERSE = Exchange(
@@ -210,7 +212,7 @@ REVERSE = Exchange(
 # One CSR block row a partition: the offsets are its indptr.
 GRAPH = Exchange(
     "graph",
-    MODEL,
+    GRAPH_TOO,
     "partition",
     "vertex",
     {"tails": ("vertex", ""), "weights": ("float32", "")},
@@ -218,8 +220,8 @@ GRAPH = Exchange(
     chunk_bytes=4 << 20,
     offsets_a_chunk=1 << 19,
 )
-DEGREES = Array("degrees", MODEL, "int32", ("vertex",))
-GRAPH_FACTS = Fact("facts/graph", MODEL)  # largest_weight, edges, largest_degree, isolated
+DEGREES = Array("degrees", GRAPH_TOO, "int32", ("vertex",))
+GRAPH_FACTS = Fact("facts/graph", GRAPH_TOO)  # largest_weight, edges, largest_degree, isolated
 
 # Map: start, layout, embedding.
 INITIAL = Array("initial", SCRATCH, "float32", ("vertex", "component"))
@@ -248,7 +250,6 @@ PICTURE = File("embedding.png", RESULT)
 
 # Transform: new rows on the map of a finished run, the model. The new rows are SOURCE, their map EMBEDDING.
 REACH = Fact("facts/reach", RESULT)  # level, cells (a probe's, on average), recall (by level)
-TYPICAL = Array("typical", SCRATCH, "float32", ("quantile",))
 REACHED = Array("reached/cells", SCRATCH, "int32", ("row", "reach"))
 REACHED_BY = Array("reached/blocks", SCRATCH, "uint8", ("block", "model cell"))
 # A batch holds "rows", or "ids" where the one worker holds all rows.

@@ -30,8 +30,8 @@ from daskumap.engine.dask import DaskEngine
 from daskumap.engine.sequential import SequentialEngine
 from daskumap.errors import ClusterError, SourceError, StoreError, TaskError
 from daskumap.report.progress import Silent
-from daskumap.request import make_request
-from daskumap.session import fit_request
+from daskumap.request import make_request, make_transform_request
+from daskumap.session import fit_request, open_model
 from daskumap.testing.datasets import uneven_clusters
 from daskumap.testing.faults import FailingEngine, Kill
 
@@ -346,6 +346,31 @@ def test_workers_that_are_killed_in_a_shared_layout(source, whole, place, witnes
     check_clean(place, whole)
     assert engine.runs("layout", 0) >= 2
     assert [engine.runs("layout.save", number) for number in (1, 2)] == [2, 2]
+
+
+def test_workers_that_are_killed_in_a_transform(source, whole, place, witnesses, both):
+    """In each of its steps one: before its task, while it writes, and after."""
+    model = daskumap.open(source.parent / "whole.zarr")
+    rows = zarr.open_array(str(source), mode="r")[:900] + 0.25
+    new = place.with_name("new.zarr")
+    zarr.create_array(str(new), data=rows, chunks=(100, 8))
+    expected = model.transform(rows, client="sequential", progress=False)
+    moments = {
+        ("transform.reach", 0): Kill("after"),
+        ("transform.scan", 1): Kill("between", 1),
+        ("transform.gather", 1): Kill("between", 2),
+        ("transform.place", 1): Kill("before"),
+        ("transform.place", 2): Kill("between", 1),
+    }
+    engine = Patient(DaskEngine(both), witnesses, {task: [death] for task, death in moments.items()})
+    request = make_transform_request(new, open_model(model.store))
+    request = dataclasses.replace(request, adjust=lambda made: dataclasses.replace(made, row_block=300))
+    placed = daskumap.Transformed(fit_request(request, place, engine, Silent(), restart=False))
+    assert sha(placed.embedding) == sha(expected.embedding)
+    assert sha(placed.fit_distance) == sha(expected.fit_distance)
+    assert [engine.runs(step, task) for step, task in moments] == [2] * len(moments)
+    assert daskumap.verify(place) == {}
+    assert not list(place.rglob("*.partial"))
 
 
 def _race(source, places, barrier, outcomes):

@@ -472,7 +472,7 @@ def test_verbose_says_how_far_it_is(small, capsys):
 
 def test_a_run_that_keeps_its_map_alone_has_no_graph(small):
     model = UMAP(keep="embedding", **QUICK).fit(small)
-    with pytest.raises(StoreError, match=r"kept its embedding alone\. Fit with keep='model'"):
+    with pytest.raises(StoreError, match=r"has no graph, since it was fitted .* Fit with keep='graph'"):
         model.graph_  # noqa: B018, a property that raises
 
 

@@ -64,6 +64,20 @@ def test_a_billion_rows_fit_64_workers(shape):
     assert search.memory["offsets"] == blocks * (held + 2) * 8 < 400_000_000
 
 
+def test_a_plan_says_what_each_level_keeps(shape):
+    """A model of a row: its vertex, its place, rho and sigma."""
+    rows = 1_000_000
+    made = plan(shape(rows, 128), memory="8GB", threads=2, **REFERENCE)
+    kept = made.kept_by_level
+    assert list(kept) == ["all", "graph", "model", "embedding"]
+    assert kept["graph"] == made.kept_bytes > 300 * rows
+    assert 24 * rows < kept["model"] < 25 * rows
+    assert kept["embedding"] == 8 * rows
+    assert f"{kept['model'] / 1e6:,.0f} MB with 'model', 8 MB with 'embedding'" in str(made)
+    new = plan(shape(rows, 128), memory="8GB", threads=2, keep="model", **REFERENCE)
+    assert abs(new.kept_bytes - kept["model"]) < 20_000
+
+
 def test_a_plan_of_a_hundred_million_rows(shape):
     made = plan(shape(10**8, 128, 100_000), memory="32GB", workers=16, threads=4, calibrate=False)
     assert max(stage.tasks for stage in made.stages) <= 10_000
@@ -78,8 +92,8 @@ def test_stages_are_the_steps_of_the_pipeline(shape, unique, report):
     assert names == [step.name for step in steps_of(FIT, made.job.params)]
     # Each step is there once, and options add steps without another order of the rest.
     every = [step.name for step, _ in FIT]
-    assert len(set(every)) == len(every) == 23
-    gone = [*(() if unique else ("unique.",)), *(() if report else ("report.",))]
+    assert len(set(every)) == len(every) == 24
+    gone = ["calibrate.typical", *(() if unique else ("unique.",)), *(() if report else ("report.",))]
     assert names == [name for name in every if not name.startswith(tuple(gone))]
     assert len(names) == 14 + 2 * unique + 7 * report
 
@@ -143,7 +157,7 @@ def test_a_plan_starts_nothing(shape, tmp_path, monkeypatch):
     assert sorted(tmp_path.rglob("*")) == before
 
 
-@pytest.mark.parametrize("keep", ["all", "model", "embedding"])
+@pytest.mark.parametrize("keep", ["all", "graph", "model", "embedding"])
 def test_a_plan_is_what_a_run_does(fit, clustered, tmp_path, keep):
     """Tasks as planned, but for the groups of cells, whose sizes only the data tell; and so the disk."""
     options = {"n_epochs": 5, "memory": "4GB", "report": True, "keep": keep}
@@ -158,6 +172,7 @@ def test_a_plan_is_what_a_run_does(fit, clustered, tmp_path, keep):
     copied = 0 if keep == "embedding" else clustered.nbytes
     assert 0.4 * made.kept_bytes < written - copied < 1.6 * made.kept_bytes
     assert made.kept_bytes < made.disk_bytes or keep == "all"
+    assert made.kept_by_level[keep] == made.kept_bytes
 
 
 def test_a_refusal_names_terms_that_add_up(shape):

@@ -132,6 +132,21 @@ def test_another_packing_is_another_input(tmp_path, small, fit):
         fit(tmp_path / "x.zarr", tmp_path / "run.zarr", n_epochs=3)
 
 
+def test_new_rows_in_another_packing(tmp_path, small, fit):
+    """Each array is decoded by its own attributes."""
+    fitted, new = np.rint(small[:350] * 100).astype("i2"), np.rint(small[350:] * 2000).astype("i4")
+    packed(fitted, where=tmp_path / "x.zarr", scale_factor=0.01, add_offset=5.0)
+    packed(new, 2, where=tmp_path / "new.zarr", scale_factor=0.0005, add_offset=4.75)
+    run, quiet = fit(tmp_path / "x.zarr", n_epochs=3), {"client": "sequential", "progress": False}
+    places = run.transform(tmp_path / "new.zarr", **quiet)
+    unpacked = run.transform(new * 0.0005 + 4.75, **quiet)
+    np.testing.assert_array_equal(places.embedding[:], unpacked.embedding[:])
+    np.testing.assert_array_equal(places.fit_distance[:], unpacked.fit_distance[:])
+    assert places.fit_distance[:].mean() < 0.9  # they lie among the fitted ones
+    of_stored_numbers = run.transform(new.astype("f8"), **quiet).fit_distance[:]
+    assert of_stored_numbers.mean() > places.fit_distance[:].mean()
+
+
 def test_bits_that_are_packed(small):
     data = (small > 0).astype("i1")
     np.testing.assert_array_equal(find(packed(data, _FillValue=-1)).read(0, 9, np.uint8), data[:9])

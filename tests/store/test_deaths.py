@@ -195,7 +195,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-@pytest.mark.parametrize("keep", ["all", "model"])
+@pytest.mark.parametrize("keep", ["all", "graph"])
 def test_repair(finished, damage, keep):
     store, bits = finished(keep, twice=True)
     DAMAGE[damage](store)

@@ -21,7 +21,7 @@ from daskumap.testing.faults import FailingEngine, Fault
 OPTIONS = {"n_epochs": 20, "checkpoint_every": 5, "report": True}
 STEPS = [step.name for step in steps_of(FIT, make_params({}))]
 ITEMS = {item.name: item for step, _ in FIT for item in (*step.reads, *step.writes)}
-# A chunk of what a model consists of, and the step that makes it.
+# A chunk of what stays by default, and the step that makes it.
 MODEL = {
     "partition.cells": "cells/centroids/c/0/0",
     "partition.order": "order/cell_starts/c/0",
@@ -87,22 +87,24 @@ def place(tmp_path):
 def test_what_is_kept(kept, whole, keep):
     everything = present(kept["all"])
     assert {"shuffle", "found", "reverse", "layout", "facts/loss"} <= everything
-    assert present(kept[keep]) == {name for name in everything if ITEMS[name].stays >= schema.KEEP[keep]}
+    stays = {name for name in everything if ITEMS[name].stays >= schema.KEEP[keep]}
+    assert present(kept[keep]) == (stays | {"typical"} if keep == "model" else stays)
     run = daskumap.open(kept[keep])
     assert sha(run.embedding) == whole
-    assert run.status() == daskumap.open(kept["all"]).status()
+    more = {"calibrate.typical": 1} if keep == "model" else {}
+    assert run.status() == daskumap.open(kept["all"]).status() | more
     assert run.report["measures"] == daskumap.open(kept["all"]).report["measures"]
-    assert run.store.documents.load(STAGES).keys() == set(STEPS)
+    assert run.store.documents.load(STAGES).keys() == {*STEPS, *more}
     assert daskumap.verify(kept[keep]) == {}
-    if keep == "embedding":
-        with pytest.raises(StoreError, match=r"kept its embedding alone\. Fit with keep='model'"):
+    if keep in ("model", "embedding"):
+        with pytest.raises(StoreError, match=r"has no knn/indices, since .* Fit with keep='graph'"):
             run.knn()
     else:
         assert sha(run.knn()[0]) == sha(daskumap.open(kept["all"]).knn()[0])
 
 
-def test_a_model_is_the_default(kept):
-    assert daskumap.open(kept["model"]).params["keep"] == make_params({}).keep
+def test_the_graph_is_kept_by_default(kept):
+    assert daskumap.open(kept["graph"]).params["keep"] == make_params({}).keep
 
 
 @pytest.mark.parametrize("keep", schema.KEEP)
@@ -126,14 +128,14 @@ def test_the_copy_of_an_array_in_memory(fit, small, whole, place, keep):
     assert daskumap.verify(place) == {}
 
 
-@pytest.mark.parametrize("keep", ["model", "embedding"])
+@pytest.mark.parametrize("keep", ["graph", "embedding"])
 def test_a_start_that_the_user_gave(fit, small, place, keep):
     """It stays: nobody but the user could bring it again."""
     start = np.asarray(small[:, :2], np.float32)
     before = sha(fit(small, place, keep=keep, init=start, **{**OPTIONS, "report": False}).embedding)
     flip(place / "embedding/c/0/0")
     daskumap.verify(place, repair=True)
-    if keep == "model":
+    if keep == "graph":
         resume(place)
     else:
         fit(small, place, keep=keep, init=start, **{**OPTIONS, "report": False})
@@ -144,7 +146,7 @@ def test_a_run_that_stops_before_each_step(fit, source, whole, kept, place, sequ
     for step in STEPS:
         engine = FailingEngine(sequential, tmp_path / "w", stop_at=step)
         with pytest.raises(Fault):
-            fit(source, place, client=engine, keep="model", **OPTIONS)
+            fit(source, place, client=engine, keep="graph", **OPTIONS)
         assert daskumap.verify(place) == {}
     run = resume(place)
     assert sha(run.embedding) == whole
@@ -152,20 +154,20 @@ def test_a_run_that_stops_before_each_step(fit, source, whole, kept, place, sequ
     # Each fit but the one that scanned read the input again from there on.
     assert counts.pop("scan.reread") == run.status()["scan"] * len(STEPS[STEPS.index("scan") + 2 :])
     assert counts == {step: count for step, count in run.status().items() if step != STEPS[-1]}
-    assert present(place) == present(kept["model"])
+    assert present(place) == present(kept["graph"])
 
 
 def test_a_run_that_stops_in_each_step(fit, source, whole, kept, place, sequential, tmp_path):
     for step in STEPS:
         engine = FailingEngine(sequential, tmp_path / step, {(step, 0): [Fault("x")]}, after=True)
         with pytest.raises(daskumap.DaskumapError, match=f"Stage '{step}', task 0 failed"):
-            fit(source, place, client=engine, keep="model", **OPTIONS)
+            fit(source, place, client=engine, keep="graph", **OPTIONS)
         assert daskumap.verify(place) == {}
     assert sha(resume(place).embedding) == whole
-    assert present(place) == present(kept["model"])
+    assert present(place) == present(kept["graph"])
 
 
-@pytest.mark.parametrize(("keep", "step"), [*(("model", step) for step in MODEL), ("embedding", "publish")])
+@pytest.mark.parametrize(("keep", "step"), [*(("graph", step) for step in MODEL), ("embedding", "publish")])
 def test_damage_is_mended_from_what_was_freed(kept, whole, place, caplog, keep, step):
     """Steps whose products were freed and are needed again run again, and theirs are freed again."""
     shutil.copytree(kept[keep], place)
@@ -188,17 +190,17 @@ def test_a_damaged_record_where_inputs_were_freed(fit, source, whole, kept, plac
     """The step runs again, and before it those whose products it needs."""
     engine = FailingEngine(sequential, tmp_path / "w", stop_at="neighbors")
     with pytest.raises(Fault):
-        fit(source, place, client=engine, keep="model", **OPTIONS)
+        fit(source, place, client=engine, keep="graph", **OPTIONS)
     flip(record_path(place, "partition.shuffle", 0))
     assert sha(resume(place).embedding) == whole
-    assert present(place) == present(kept["model"])
+    assert present(place) == present(kept["graph"])
 
 
 def test_a_driver_that_died_while_it_freed(fit, source, whole, kept, place, sequential, tmp_path):
     """The list of what is freed is written, and half of it is there: that half goes."""
     engine = FailingEngine(sequential, tmp_path / "w", stop_at="layout")
     with pytest.raises(Fault):
-        fit(source, place, client=engine, keep="model", **OPTIONS)
+        fit(source, place, client=engine, keep="graph", **OPTIONS)
     freed = daskumap.open(place).store.ledger.freed()
     assert {"shuffle", "found", "reverse", "assign/axes"} <= freed
     for name in freed:
@@ -208,11 +210,11 @@ def test_a_driver_that_died_while_it_freed(fit, source, whole, kept, place, sequ
                 path.unlink()
     assert daskumap.verify(place) == {}
     assert sha(resume(place).embedding) == whole
-    assert present(place) == present(kept["model"])
+    assert present(place) == present(kept["graph"])
 
 
 def test_a_driver_that_died_before_it_said_that_it_is_finished(kept, whole, place):
-    shutil.copytree(kept["model"], place)
+    shutil.copytree(kept["graph"], place)
     forget(place)
     before = {step: daskumap.open(place).store.ledger.records(step) for step in STEPS}
     run = resume(place)
@@ -237,5 +239,5 @@ def test_what_is_freed_is_said_before_it_goes(fit, small):
     """So a driver that dies between the two leaves nothing that looks like damage."""
     memory = Undeletable()
     with pytest.raises(StoreError, match="lightning"):
-        fit(small, memory, keep="model", **OPTIONS)
+        fit(small, memory, keep="graph", **OPTIONS)
     assert "scan/sample" in RunStore.open(find_place(memory)).ledger.freed()

@@ -77,7 +77,7 @@ def whole(small):
 )
 @pytest.mark.parametrize("client", ["sequential", "1x2"])
 def test_a_disk_that_fills_up(fit, source, whole, disk, sequential, tmp_path, request, stage, client):
-    options = {**OPTIONS, "report": stage.startswith("report"), "keep": "model"}
+    options = {**OPTIONS, "report": stage.startswith("report"), "keep": "graph"}
     engine = sequential if client == "sequential" else DaskEngine(request.getfixturevalue(f"client_{client}"))
     filling = Filling(engine, tmp_path / "w", disk, stage, left=0)
     # A task's error says what its stage writes, a driver's what the whole run does.

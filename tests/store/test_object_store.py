@@ -124,9 +124,9 @@ def stopped(fit, source, place, sequential, tmp_path, monkeypatch):
 
 def test_the_same_bits_as_on_disk(fit, small, source, place, sequential, tmp_path, client_1x2):
     """Also of what is kept: scratch goes here as it does there."""
-    local = fit(small, tmp_path / "run.zarr", keep="model", **OPTIONS)
+    local = fit(small, tmp_path / "run.zarr", keep="graph", **OPTIONS)
     assert not Url(place).is_occupied()
-    run = fit(source, place, client=client_1x2, keep="model", **OPTIONS)
+    run = fit(source, place, client=client_1x2, keep="graph", **OPTIONS)
     assert Url(place).is_occupied()
     assert sha(run.embedding) == sha(local.embedding)
     assert daskumap.open(place).status() == local.status()
@@ -136,7 +136,7 @@ def test_the_same_bits_as_on_disk(fit, small, source, place, sequential, tmp_pat
     assert not is_held(place)
     assert sha(zarr.open_array(f"{place}/embedding", mode="r")) == sha(local.embedding)
     reading = FailingEngine(sequential, tmp_path / "w")
-    assert fit(source, place, client=reading, keep="model", **OPTIONS).finished
+    assert fit(source, place, client=reading, keep="graph", **OPTIONS).finished
     assert reading.counts() == {"scan.reread": local.status()["scan"]}
     with pytest.raises(daskumap.DaskumapError, match="min_dist was"):
         fit(source, place, min_dist=0.3, **OPTIONS)
@@ -238,7 +238,7 @@ def test_a_store_that_fails_now_and_then(fit, small, source, place, stopped, ser
     stopped("partition.shuffle")
     before = RunStore.open(Url(place))
     server.reset(every, status)
-    run = fit(source, place, restart=True, min_dist=0.3, keep="model", **OPTIONS)
+    run = fit(source, place, restart=True, min_dist=0.3, keep="graph", **OPTIONS)
     assert server.refused > 5
     server.reset()
     assert run.params["min_dist"] == 0.3
@@ -251,8 +251,8 @@ def test_a_store_that_fails_now_and_then(fit, small, source, place, stopped, ser
 
 def test_a_store_that_is_gone_for_good(fit, source, place, stopped, server, sequential, tmp_path):
     """A clear error, and a run that goes on when the store is back."""
-    options = {"keep": "model", **OPTIONS}
-    stopped("publish", keep="model")
+    options = {"keep": "graph", **OPTIONS}
+    stopped("publish", keep="graph")
 
     class Gone(FailingEngine):
         def run(self, stage, *args):
@@ -272,6 +272,19 @@ def test_a_store_that_is_gone_for_good(fit, source, place, stopped, server, sequ
     ):  # it could not be given back; this process lives
         daskumap.resume(place, client="sequential", progress=False)
     assert daskumap.resume(place, client="sequential", progress=False, take_over=True).finished
+
+
+def test_a_model_in_a_bucket(fit, small, bucket, client_1x2):
+    """Saved there with its rows, it places rows that are there too, and writes them there."""
+    run = fit(small[:350], **OPTIONS)
+    expected = run.transform(small[350:], client="sequential", progress=False)
+    zarr.create_array(f"{bucket}/new.zarr", data=small[350:], chunks=(20, 8))
+    run.save(f"{bucket}/model.zarr")
+    model = daskumap.open(f"{bucket}/model.zarr")
+    placed = model.transform(f"{bucket}/new.zarr", f"{bucket}/out.zarr", client=client_1x2, progress=False)
+    assert sha(placed.embedding) == sha(expected.embedding)
+    assert sha(daskumap.open(f"{bucket}/out.zarr").fit_distance) == sha(expected.fit_distance)
+    assert not is_held(f"{bucket}/model.zarr")
 
 
 def test_places_in_a_bucket_that_are_no_run_stores(fit, source, bucket, place):

@@ -1,4 +1,4 @@
-"""Initialize: where every vertex starts, each column scaled to 0..10, with noise of 1e-4.
+"""Initialize: where every vertex starts, each column scaled to 0..10, with noise of 1e-4; or the given map.
 
 The one task holds positions of all vertices twice; for the spectral start also a dense graph of micro-cells.
 """
@@ -51,9 +51,10 @@ def initialize_task(context: Context, number: int) -> Receipt:
     """Write the start of all vertices."""
     positions = START[context.job.start](context)
     distinct = context.distinct
-    rescale(positions[:distinct])
+    if context.params.optimizer != "none":
+        rescale(positions[:distinct])
+        add_noise(context, positions, NOISE)
     positions[distinct:] = 0  # Nothing reads the places of twins.
-    add_noise(context, positions, NOISE)
     context.write(schema.INITIAL, 0, positions)
     return Receipt(len(positions))
 

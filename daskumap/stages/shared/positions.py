@@ -16,10 +16,11 @@ Array = np.ndarray[Any, Any]
 def segments(context: Context) -> list[tuple[int, int]]:
     """Return the iterations [first, last) of each segment; segments end between two reconciliations.
 
-    One also ends after each epoch whose map is kept. A map of 0 epochs is a segment without iterations.
+    One also ends after each epoch whose map is kept. Without any iteration there is one segment, whose state
+    is the start.
     """
     p, iterations = context.params, context.job.iterations
-    checkpoint = p.checkpoint_every * OPTIMIZERS[p.optimizer]
+    checkpoint = p.checkpoint_every * max(1, OPTIMIZERS[p.optimizer])
     every = -(-checkpoint // p.reconcile_every) * p.reconcile_every
     ends = {*range(every, iterations, every), *_listed(context), iterations}
     ordered = sorted(ends)
@@ -40,7 +41,8 @@ def _listed(context: Context) -> list[int]:
 def final_positions(context: Context, segment: int = -1) -> Array:
     """Return the finished positions, (n, d) in vertex order, NaN for vertices without edges.
 
-    A row that nothing joins to the others has no place on the map; umap-learn gives NaN too.
+    A row that nothing joins to the others has no place on the map; umap-learn gives NaN too. A map that was
+    given as it is to be stays so.
 
     Parameters
     ----------
@@ -49,7 +51,8 @@ def final_positions(context: Context, segment: int = -1) -> Array:
     """
     segment = segment % len(segments(context))
     positions = context.checkpoint(schema.STATE, segment).read("positions", 0, context.sizes.rows)
-    positions[context.read(schema.DEGREES) == 0] = np.nan
+    if context.params.optimizer != "none":
+        positions[context.read(schema.DEGREES) == 0] = np.nan
     return positions
 
 
