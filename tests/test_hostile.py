@@ -158,7 +158,7 @@ def small_memory(small):
 LIMITS = {
     "n_neighbors": (2, 399),
     "n_components": (1, 40),
-    "n_epochs": (1,),
+    "n_epochs": (0,),
     "learning_rate": (1e-12, 1e6),
     "min_dist": (0.0,),
     "spread": (1e-6, 1e6),

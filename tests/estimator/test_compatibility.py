@@ -76,7 +76,7 @@ def test_statuses_are_true(small):
         "ensure_all_finite"
     }
     assert {name for name, status in said.items() if status == "no effect"} == set(NO_EFFECT)
-    model = UMAP(n_epochs=1).fit(small)
+    model = UMAP(n_epochs=[1]).fit(small)
     model.feature_names_in_ = np.array([])  # of a DataFrame alone
     for row in found["Methods"] + found["Attributes"]:
         for name in row[0]:

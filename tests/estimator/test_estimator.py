@@ -336,8 +336,6 @@ def test_a_typo(small):
 
 
 OTHER = {
-    "output_metric": "haversine",
-    "output_metric_kwds": {"a": 1},
     "transform_mode": "graph",
     "target_n_neighbors": 5,
     "target_metric": len,
@@ -369,8 +367,10 @@ def test_missing_values_are_not_there_yet(small):
     ("name", "value"),
     [
         ("init", "tswspectral"),
-        ("n_epochs", [1, 2]),
-        ("n_epochs", 0),
+        ("n_epochs", [1, -2]),
+        ("n_epochs", 2.0),
+        ("output_metric", "hellinger"),
+        ("output_metric_kwds", {"p": 3}),
         ("metric", "precomputed"),
         ("n_jobs", 0),
         ("n_jobs", -2),

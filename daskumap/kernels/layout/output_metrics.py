@@ -192,7 +192,8 @@ def _try(name: str, function: Any, arguments: tuple[Any, ...], components: int) 
     """Compile a function, and refuse one that does not return a distance and its gradient."""
     wanted = (
         "Pass a function of two 1-D float32 arrays that numba compiles and that returns (distance, "
-        f"gradient): a number, and an array of {components} numbers, the derivatives by the first one's coordinates."
+        "gradient): a number, and an array "
+        f"of {components} numbers, the derivatives by the first one's coordinates."
     )
 
     def measured(x, y):  # type: ignore[no-untyped-def]
