@@ -1,9 +1,11 @@
 """New rows on the map of others, beside umap-learn: accuracy, wall time and CPU.
 
     python benchmarks/transform.py [--data fashion_mnist|digits] [--seeds 2] [--repeats 3] [--json FILE]
+    python benchmarks/transform.py --large [--rows 1000000] [--folder DIR] [--json FILE]
 
 Each tool fits the first rows and places the last ones, each into its own map; times are of models that placed
-rows once before, in turn. The exit code is 1 if a promise is missed.
+rows once before, in turn. `--large` places more rows than fit into memory, see `transform_large.py`. The
+exit code is 1 if a promise is missed.
 """
 
 from __future__ import annotations
@@ -20,8 +22,9 @@ from typing import Any
 
 import numpy as np
 from compare import Promise, render
-from measure import at_least, at_most
+from measure import Outcome, at_least, at_most
 from sklearn.neighbors import KNeighborsClassifier
+from transform_large import add_arguments, run_large
 
 import daskumap
 from daskumap.testing import datasets
@@ -35,6 +38,8 @@ RATIO, SLACK = 0.35, 2 * 0.0043
 def main() -> int:
     """Measure and tell."""
     options = parse()
+    if options.large:
+        return tell(run_large(options), options.json)
     warnings.filterwarnings("ignore")
     data = getattr(datasets, options.data)()
     rows, labels, cut = data.rows(), data.labels(), data.shape[0] - NEW[options.data]
@@ -60,6 +65,14 @@ def main() -> int:
     return int(missed(promises))
 
 
+def tell(outcome: Outcome, file: Path | None) -> int:
+    """Write what was found; return the exit code."""
+    sys.stdout.write(f"{outcome}\n")
+    if file:
+        file.write_text(json.dumps(outcome.figures, indent=1))
+    return int(not outcome.kept)
+
+
 def parse() -> argparse.Namespace:
     """Return the options."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -67,6 +80,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", type=Path)
+    add_arguments(parser)
     return parser.parse_args()
 
 
