@@ -1,9 +1,11 @@
 """New rows on the map of others, beside umap-learn: accuracy, wall time and CPU.
 
     python benchmarks/transform.py [--data fashion_mnist|digits] [--seeds 2] [--repeats 3] [--json FILE]
+    python benchmarks/transform.py --large [--rows 1000000] [--folder DIR] [--json FILE]
 
 Each tool fits the first rows and places the last ones, each into its own map; times are of models that placed
-rows once before, in turn. The exit code is 1 if a promise is broken.
+rows once before, in turn. `--large` places more rows than fit into memory, see `transform_large.py`. The
+exit code is 1 if a promise is broken.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from typing import Any
 import numpy as np
 from measure import Outcome, at_least, at_most
 from sklearn.neighbors import KNeighborsClassifier
+from transform_large import add_arguments, run_large
 
 import daskumap
 from daskumap.testing import datasets
@@ -36,7 +39,7 @@ TIMES = (2, 3)
 def main() -> int:
     """Measure and tell."""
     options = parse()
-    found = run(options.data, options.seeds, options.repeats)
+    found = run_large(options) if options.large else run(options.data, options.seeds, options.repeats)
     print(found)
     if options.json:
         options.json.write_text(json.dumps(found.figures, indent=1))
@@ -75,6 +78,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=TIMES[0])
     parser.add_argument("--repeats", type=int, default=TIMES[1])
     parser.add_argument("--json", type=Path)
+    add_arguments(parser)
     return parser.parse_args()
 
 

@@ -97,8 +97,9 @@ def fit(
         rows, and each duplicate gets the position of its first occurrence.
         `report=False` leaves out the measures and the picture. `keep` says what stays in the run store:
         "graph" (default) all but scratch, which goes when its last reader is done; "model" what `transform`
-        needs, without neighbours and graph; "embedding" the map and the report alone; or "all". `missing="refuse"` refuses a Zarr array that lacks chunks; "fill" (default) reads
-        them as its fill value, since Zarr leaves out what is all fill value, and the report counts them.
+        needs, without neighbours and graph; "embedding" the map and the report alone; or "all".
+        `missing="refuse"` refuses a Zarr array that lacks chunks; "fill" (default) reads them as its fill
+        value, since Zarr leaves out what is all fill value, and the report counts them.
 
     Returns
     -------

@@ -114,8 +114,8 @@ def check_params(params: Params, source: Source) -> None:
         raise ParameterError(str(error)) from error
     if params.optimizer == "none" and not isinstance(params.init, np.ndarray):
         raise ParameterError(
-            "optimizer is 'none', which leaves the map as init has it, and init is no array. Give the map as init, or "
-            "another optimizer."
+            "optimizer is 'none', which leaves the map as init has it, and init is no array. Give the map as "
+            "init, or another optimizer."
         )
     if isinstance(params.init, np.ndarray):
         wanted, init = (rows, params.n_components), params.init

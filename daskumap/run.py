@@ -282,10 +282,10 @@ class Run(View):
         return _reopen, (self.store.place, self._params, self._source if held else None)
 
     def to_umap(self, *, fitted: Any = None) -> Any:
-        """Return a fitted `umap.UMAP` of umap-learn's with this map, its graph, neighbours and rows, in memory.
+        """Return a fitted `umap.UMAP` of umap-learn's with this map, its graph, neighbours and rows.
 
-        Its `transform`, `inverse_transform` and plots work. From 4,096 rows on its search index is built, which
-        takes as long as its own search does.
+        Its `transform`, `inverse_transform` and plots work. From 4,096 rows on its search index is built,
+        which takes as long as its own search does.
 
         Parameters
         ----------
@@ -343,7 +343,8 @@ class Run(View):
         if item.name in self.store.ledger.freed():
             raise StoreError(
                 f"The run in {self.path} has no {item.name}, since it was fitted with "
-                f"keep={self.params['keep']!r} or saved. Fit with keep='graph' for the neighbours and their graph."
+                f"keep={self.params['keep']!r} or saved. Fit with keep='graph' for the neighbours and their "
+                "graph."
             )
 
     def save_picture(self, path: str | Path) -> None:

@@ -48,8 +48,8 @@ def save_model(
 ) -> RunStore:
     """Write what a run needs to place new rows to another place; see `daskumap.Run.save`.
 
-    The copy has the id of its run, so that chunks are copied as they are. It is no run store until all of it was
-    written and read again.
+    The copy has the id of its run, so that chunks are copied as they are. It is no run store until all of it
+    was written and read again.
     """
     with contextlib.closing(open_model(store, params, source, fitted)) as run:
         refuse_inside(place, run.source, restart=False)
@@ -153,5 +153,5 @@ def _counting_space(place: Place) -> Iterator[None]:
             raise
         raise StoreError(
             error.errno,
-            f"There is no space left for {place.url}, and what is there is no whole copy. Free some and save again.",
+            f"There is no space left for {place.url}, where no whole copy is. Free some, and save again.",
         ) from error

@@ -32,8 +32,8 @@ def refuse_unfitted(fitted: Any) -> None:
     """
     if not (hasattr(fitted, "embedding_") and hasattr(fitted, "_raw_data")):
         raise ParameterError(
-            f"from_umap takes a fitted estimator of umap-learn's that has a map, not {type(fitted).__name__}. "
-            "Call its fit first."
+            f"from_umap takes a fitted estimator of umap-learn's that has a map, not this "
+            f"{type(fitted).__name__}. Call its fit first."
         )
     if issparse(fitted._raw_data) or fitted.metric == "precomputed":
         raise ParameterError(

@@ -229,7 +229,8 @@ missing
         if y is not None:
             _warn_of_labels(y, rows)
         if rows == 1 and plain:  # as umap-learn: a map of one row is its origin
-            self._run, self.embedding_ = None, np.zeros((1, self.n_components), np.float32)
+            self._run: Run | None = None
+            self.embedding_ = np.zeros((1, self.n_components), np.float32)
             return self
         options["n_neighbors"] = _truncated(self.n_neighbors, rows)
         return self._take(fit(source, **options), options, plain)
@@ -279,7 +280,7 @@ missing
         Raises
         ------
         ParameterError
-            If it is not fitted, or to anything else than rows; or for a parameter that is not in this version.
+            If it is not fitted, or not to dense rows; or for a parameter that is not in this version.
         """
         model = cls(**{**parameters_of(fitted, cls), **own})
         options = fit_options({**model.get_params(deep=False), "ensure_all_finite": True}) | map_of(fitted)

@@ -1,7 +1,7 @@
 """Formats of a run store: what its description holds, and how those of earlier versions are read.
 
-The format changes where an earlier version would take what it finds for something else. A description that lacks
-parameters is of a version that did not have them: they have their defaults, which change nothing.
+The format changes where an earlier version would take what it finds for something else. A description that
+lacks parameters is of a version that did not have them: they have their defaults, which change nothing.
 """
 
 from __future__ import annotations

@@ -72,8 +72,8 @@ class RunStore:
         about = _read_about(place)
         if _is_cut_short(about):
             raise StoreError(
-                f"{place.url} is a copy of {about[COPY_OF]} that is not whole: whoever wrote it is at work, or "
-                f"was stopped. Save it again: daskumap save {about[COPY_OF]} {place.url}"
+                f"{place.url} is a copy of {about[COPY_OF]} that is not whole: whoever wrote it is at work, "
+                f"or was stopped. Save it again: daskumap save {about[COPY_OF]} {place.url}"
             )
         if not isinstance(about, dict) or "schema" not in about:
             raise StoreError(

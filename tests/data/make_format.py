@@ -2,9 +2,9 @@
 
     python tests/data/make_format.py tests/data/format5.zip
 
-Run it with the last version that writes a format, before the next one does. The zip has the run store of 300 rows,
-which came from memory, so that it has them; what the version says of 20 new ones and 10 fitted ones is in
-`expected.npz` beside it.
+Run it with the last version that writes a format, before the next one does. The zip has the run store of 300
+rows, which came from memory, so that it has them; what the version says of 20 new ones and 10 fitted ones is
+in `expected.npz` beside it.
 """
 
 import shutil

@@ -1,9 +1,9 @@
-"""What umap-learn does with models of ours, in a process without the compiler: its kernels take seconds to compile.
+"""What umap-learn does with models of ours, without the compiler: its kernels take seconds to compile.
 
     NUMBA_DISABLE_JIT=1 python theirs.py FOLDER
 
-The folder has `run.zarr`, a run of ours, and `rows.npz`. What is left there is a fitted estimator of umap-learn's as a
-pickle, and what it, and ours as one of theirs, say of new rows.
+The folder has `run.zarr`, a run of ours, and `rows.npz`. What is left there is a fitted estimator of
+umap-learn's as a pickle, and what it, and ours as one of theirs, say of new rows.
 """
 
 import pickle

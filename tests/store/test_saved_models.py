@@ -1,4 +1,4 @@
-"""A small model: what `transform` needs of a run, at a place of its own, whole or not at all; and older formats."""
+"""A small model: what `transform` needs, at a place of its own, whole or not at all; and older formats."""
 
 import json
 import shutil
@@ -15,9 +15,8 @@ from zarr.storage import MemoryStore
 import daskumap
 from daskumap.cli.main import main
 from daskumap.errors import ParameterError, RunMismatchError, SourceError, StoreError
-from daskumap.store import schema
 from daskumap.store.documents import as_text
-from daskumap.store.places import Memory, find_place
+from daskumap.store.places import find_place
 from daskumap.store.run import RunStore
 
 QUIET = {"client": "sequential", "progress": False}

@@ -1,4 +1,4 @@
-"""Which distances to their neighbours are usual among the training rows of a model: quantiles of their means."""
+"""Which distances to their neighbours are usual among the rows of a model: quantiles of their means."""
 
 from __future__ import annotations
 
