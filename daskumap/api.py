@@ -6,6 +6,8 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from daskumap.driver import survey
 from daskumap.engine.clusters import make_engine
 from daskumap.engine.machine import parse_memory, plan_resources
@@ -14,7 +16,7 @@ from daskumap.kernels.speed import measure_speed
 from daskumap.params import explicit
 from daskumap.planning.plan import Plan
 from daskumap.report.progress import Progress, choose_progress
-from daskumap.request import make_request
+from daskumap.request import Request, make_again_request, make_request
 from daskumap.run import Run, Transformed, view
 from daskumap.session import (
     find_damaged_copy,
@@ -28,7 +30,7 @@ from daskumap.session import (
 from daskumap.store import schema
 from daskumap.store.lock import alone
 from daskumap.store.places import find_place
-from daskumap.store.run import RunStore
+from daskumap.store.run import RunStore, is_run_store
 
 
 @explicit
@@ -52,7 +54,11 @@ def fit(
     ----------
     data
         (n, D): path or URL of a Zarr array (v2 or v3, any chunks), a `zarr.Array`, a NumPy array or a dask
-        array.
+        array. Or a finished `Run`, or its path or URL: then its neighbours are not searched again, and
+        parameters that are not given are those of that run. What is the same is copied, so that either run
+        may be deleted afterwards; the graph is made anew with another `set_op_mix_ratio` or
+        `local_connectivity`, fewer `n_neighbors` or a lower `disconnection_distance`. Parameters of the search
+        cannot be others.
     run
         Path or URL of the run store, or a Zarr store. If it holds an unfinished run of the same input and
         parameters, that run goes on. None: for an array in memory the run store is in memory while it takes
@@ -107,15 +113,19 @@ def fit(
     shown = choose_progress(progress)
     _check_switch("restart", restart)
     _check_switch("trust_input", trust_input)
-    request = make_request(data, params if restart else _with_known_seed(run, params), partitions)
+    request = _request(data, run if not restart else None, params, partitions)
     engine = make_engine(client, parse_memory(memory), threads, request.source.shape[0])
     try:
+        if isinstance(data, Run):
+            data.refuse_out_of_reach(engine)
         store = fit_request(request, run, engine, shown, restart, take_over, trust_input)
     finally:
         engine.close()
     # Rows in memory that are in no run store stay with a run that keeps its model.
     held = request.params.keep != "embedding" and not store.has(schema.SOURCE.name)
-    return Run(store, without_init(request.params), request.source if held else None)
+    given = isinstance(request.params.init, np.ndarray)
+    params_ = without_init(request.params) if given else request.params
+    return Run(store, params_, request.source if held else None)
 
 
 def transform(
@@ -267,7 +277,8 @@ def plan(
     Parameters
     ----------
     run
-        A finished run, to plan the transform of the data into its map.
+        A finished run, to plan the transform of the data into its map. The data may be a run too, as of
+        `fit`.
     workers, threads
         Worker processes, and threads of each.
     calibrate
@@ -280,7 +291,7 @@ def plan(
         If the run cannot fit, with the setting to change.
     """
     if run is None:
-        request = make_request(data, params, partitions)
+        request = _request(data, None, params, partitions)
     elif params or partitions is not None:
         raise ParameterError("A transform has the parameters of its run. Leave out all but data and run.")
     else:
@@ -303,6 +314,22 @@ def open(path: str | Path) -> Any:
 
 def _as_run(run: Run | str | Path) -> Run:
     return run if isinstance(run, Run) else Run(RunStore.open(find_place(run), mode="r"))
+
+
+def _request(data: Any, out: Any, params: dict[str, Any], partitions: int | None) -> Request:
+    """Return what is asked for: a fit of rows, or of the neighbours of a run."""
+    if is_run(data):
+        # A seed that is not given is that run's; None draws one.
+        known = _with_known_seed(out, params) if "random_state" in params else params
+        return make_again_request(_as_run(data).model(), known, partitions)
+    return make_request(data, _with_known_seed(out, params), partitions)
+
+
+def is_run(data: Any) -> bool:
+    """Return whether data are a run, or the path or URL of one."""
+    if isinstance(data, Run):
+        return True
+    return isinstance(data, str | Path) and is_run_store(data)
 
 
 def _with_copy(damage: dict[str, list[str]], copy: list[str]) -> dict[str, list[str]]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 from daskumap.params import Params
 from daskumap.planning.stage import Step
+from daskumap.stages.again import cells, rows
+from daskumap.stages.again import graph as known
+from daskumap.stages.again import start as places
 from daskumap.stages.cells.assign import ASSIGN
 from daskumap.stages.cells.count import COUNT
 from daskumap.stages.cells.find import FIND
@@ -51,6 +54,27 @@ def report(params: Params) -> bool:
     return params.report
 
 
+def by_sample(params: Params) -> bool:
+    """Tell whether rows start where a sample says."""
+    return isinstance(params.init, str) and params.init != "random"
+
+
+MAP: Pipeline = (
+    (INITIALIZE, always),  # pca | spectral (coarse) | random | array  initial
+    (LAYOUT, always),  # synchronous iterations                          layout/ checkpoints
+    (PUBLISH, always),  # back to the user's row order                 embedding (n, d)
+)
+REPORT: Pipeline = (
+    (MAP_NEIGHBORS, report),  # what the map is worth                  report/
+    (MAP_ROWS, report),
+    (MAP_DISTANCES, report),
+    (RANKS, report),
+    (LOSS, report),
+    (PIECES, report),
+    (SUMMARY, report),  # the figures and a picture                    report/measures, embedding.png
+)
+
+
 #   source           X (n, D)
 FIT: Pipeline = (
     (LOOK, always),  # how the rows are cast, and whether that and the metric measure them
@@ -66,16 +90,8 @@ FIT: Pipeline = (
     (MERGE, always),  # merged nearest k per vertex                    knn/indices, knn/distances
     (CALIBRATE, always),  # per-row smooth-kNN                         calibration/rho, sigma
     (SYMMETRIZE, always),  # fuzzy union with the transpose            graph/: one CSR block row per partition
-    (INITIALIZE, always),  # pca | spectral (coarse) | random | array  initial
-    (LAYOUT, always),  # synchronous iterations                          layout/ checkpoints
-    (PUBLISH, always),  # back to the user's row order                 embedding (n, d)
-    (MAP_NEIGHBORS, report),  # what the map is worth                  report/
-    (MAP_ROWS, report),
-    (MAP_DISTANCES, report),
-    (RANKS, report),
-    (LOSS, report),
-    (PIECES, report),
-    (SUMMARY, report),  # the figures and a picture                    report/measures, embedding.png
+    *MAP,
+    *REPORT,
 )
 
 
@@ -86,6 +102,29 @@ TRANSFORM: Pipeline = (
     (GATHER, always),  # the training rows of those cells, cell by cell
     (PLACE, always),  # neighbours, memberships, a short layout       embedding (n, d), fit_distance (n,)
 )
+
+
+def again(anew: Collection[str]) -> Pipeline:
+    """Return the pipeline of a fit of a finished run's neighbours.
+
+    Parameters
+    ----------
+    anew
+        What it does not have from that run: "graph", "start".
+    """
+    graph: Pipeline = ((CALIBRATE, always), (SYMMETRIZE, always))
+    start: Pipeline = ((places.SAMPLE, always), (places.AXES, always), (places.PLACES, always))
+    return (
+        (rows.ROWS, always),  # the digests of the scan                  rows/vertex, rows/first
+        (cells.CELLS, always),  # cells and probes, the cast             cells/, facts/
+        (known.NEIGHBORS, always),  # the nearest k per vertex           knn/indices, knn/distances
+        *(() if "graph" in anew else ((known.GRAPH, always),)),  #       calibration/, graph/
+        *(() if "start" in anew else ((rows.START, by_sample),)),  #     assign/axes, assign/micro
+        *(graph if "graph" in anew else ()),
+        *(start if "start" in anew else ()),
+        *MAP,
+        *REPORT,
+    )
 
 
 class Kind(NamedTuple):
@@ -110,9 +149,24 @@ FITS = Kind(FIT, (SCAN, REREAD), PUBLISH)
 TRANSFORMS = Kind(TRANSFORM, (new.SCAN, new.REREAD), PLACE)
 
 
-def kind_of(transforms: Any) -> Kind:
-    """Return which kind a run is: a transform, if there is anything that it transforms by, or a fit."""
-    return TRANSFORMS if transforms else FITS
+def kind_of(model: Any, anew: Collection[str] | None = None) -> Kind:
+    """Return which kind a run is.
+
+    Parameters
+    ----------
+    model
+        The run that it places rows by, or fits the neighbours of; None for any other fit.
+    anew
+        What a fit of neighbours does not have from that run; None for a transform.
+    """
+    if anew is not None:
+        return Kind(again(anew), (rows.ROWS, REREAD), PUBLISH)
+    return FITS if model is None else TRANSFORMS
+
+
+def kind_in(about: Mapping[str, Any]) -> Kind:
+    """Return which kind a run is, from what its run store says of it."""
+    return kind_of(about["model"], (about["model"] or {}).get("anew"))
 
 
 def steps_of(pipeline: Pipeline, params: Params) -> tuple[Step, ...]:

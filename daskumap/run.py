@@ -10,15 +10,17 @@ from typing import Any, cast
 import numpy as np
 
 from daskumap.driver import STAGES
+from daskumap.engine.base import Engine
 from daskumap.engine.clusters import make_engine
 from daskumap.engine.machine import parse_memory
 from daskumap.errors import ParameterError, StoreError
 from daskumap.params import Params
-from daskumap.pipeline import Kind, kind_of
+from daskumap.pipeline import TRANSFORMS, Kind, kind_in
 from daskumap.planning.sizes import Sizes
 from daskumap.report.progress import Progress, choose_progress
 from daskumap.report.text import assemble, render
 from daskumap.request import Request, make_transform_request
+from daskumap.runtime.context import Context
 from daskumap.session import fit_request, open_model
 from daskumap.sources.base import Source
 from daskumap.store import schema
@@ -70,7 +72,7 @@ class View:
 
     @property
     def _kind(self) -> Kind:
-        return kind_of(self.store.about["model"])
+        return kind_in(self.store.about)
 
     @property
     def report(self) -> dict[str, Any]:
@@ -119,6 +121,24 @@ class Run(View):
         super().__init__(store)
         self._params, self._source = params, source
 
+    def model(self, fitted: Any = None) -> Context:
+        """Return what other runs are made from: new rows on its map, and fits of its neighbours.
+
+        Parameters
+        ----------
+        fitted
+            Path or URL of the rows that were fitted; None for what the run names.
+        """
+        return open_model(self.store, self._params, self._source, fitted)
+
+    def refuse_out_of_reach(self, engine: Engine) -> None:
+        """Refuse a run that only this process has where workers of a cluster have to read it."""
+        if not (engine.local or self.store.place.shared):
+            raise ParameterError(
+                f"The workers of the cluster cannot reach the run in {self.path}. Fit into a path or URL "
+                "that they reach, or work in this process with client='threads'."
+            )
+
     def transform(
         self,
         data: Any,
@@ -138,18 +158,14 @@ class Run(View):
         rows = max(request.source.shape[0], self.store.about["sizes"]["rows"])
         engine = make_engine(client, parse_memory(memory), threads, rows)
         try:
-            if not (engine.local or self.store.place.shared):
-                raise ParameterError(
-                    f"The workers of the cluster cannot reach the run in {self.path}. Fit into a path or URL "
-                    "that they reach, or transform in this process with client='threads'."
-                )
+            self.refuse_out_of_reach(engine)
             return Transformed(fit_request(request, out, engine, shown, restart, take_over, trust_input))
         finally:
             engine.close()
 
     def request(self, data: Any, fitted: Any = None) -> Request:
         """Return what a transform of new rows asks for, checked against the rows that were fitted."""
-        return make_transform_request(data, open_model(self.store, self._params, self._source, fitted))
+        return make_transform_request(data, self.model(fitted))
 
     def knn(self) -> tuple[Array, Array]:
         """Return the neighbours of all rows in the user's row order, in memory.
@@ -297,7 +313,7 @@ class Transformed(View):
 
 def view(store: RunStore) -> Run | Transformed:
     """Return what a user sees of a run store."""
-    return Run(store) if store.about["model"] is None else Transformed(store)
+    return Transformed(store) if kind_in(store.about) is TRANSFORMS else Run(store)
 
 
 def _reopen(place: Place, params: Params | None, source: Source | None) -> Run:

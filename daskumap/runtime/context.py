@@ -62,7 +62,8 @@ class Context:
     store
         The run store; None while the run is planned.
     model
-        The finished run into whose map new rows are placed; None for a fit.
+        The finished run into whose map new rows are placed, or whose neighbours are fitted again; None for
+        any other fit, and where that run is gone and no longer needed.
 
     Attributes
     ----------
@@ -75,7 +76,7 @@ class Context:
     ) -> None:
         self.job, self.source, self._store, self._model = job, source, store, model
         self.metric = metrics.resolve(job.params.metric, job.params.metric_kwds)
-        find_move = (model or self)._find_move
+        find_move = (model if model is not None and job.anew is None else self)._find_move
         self._rows = Rows(source, job.sizes, str(np.dtype(self.metric.dtype)), find_move)
         self._lock = threading.RLock()
         self._stage: Stage | None = None
@@ -113,14 +114,31 @@ class Context:
 
     @property
     def model(self) -> Context:
-        """The finished run into whose map new rows are placed; nothing is written there."""
-        assert self._model is not None, "a fit has no model"
+        """The finished run into whose map new rows are placed, or whose neighbours are fitted again.
+
+        Nothing is written there.
+
+        Raises
+        ------
+        StoreError
+            If it is gone, and what was copied of it is damaged.
+        """
+        if self._model is None:
+            raise StoreError(
+                f"The run that {self.url} has its neighbours from is gone, and is needed to mend what was "
+                "copied. Restore it, or fit the data again."
+            )
         return self._model
+
+    @property
+    def anew(self) -> tuple[str, ...] | None:
+        """What a fit of the model's neighbours does not have from it; None for anything else."""
+        return self.job.anew
 
     @property
     def transforms(self) -> bool:
         """Whether new rows are placed into the map of a model."""
-        return self._model is not None
+        return self._model is not None and self.anew is None
 
     def key(self, stream: str, index: int = 0) -> int:
         """Return the key of a stream of random numbers."""

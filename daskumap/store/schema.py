@@ -148,8 +148,9 @@ BLOCK_PROBES = (
     Array("assign/probe_cells", SCRATCH, "int32", ("block", "probe", "neighbor", "overlap")),
     Array("assign/probe_levels", SCRATCH, "uint8", ("block", "probe", "neighbor", "overlap")),
 )
-ON_AXES = Array("assign/axes", SCRATCH, "float32", ("row", "component"))
-IN_MICRO = Array("assign/micro", SCRATCH, "int32", ("row",))
+# Kept, as DOUBTED is, for a fit from a run's neighbours, which does not read the input then.
+ON_AXES = Array("assign/axes", MODEL, "float32", ("row", "component"))
+IN_MICRO = Array("assign/micro", MODEL, "int32", ("row",))
 
 BUNDLE_COUNTS = Array("counts/members", SCRATCH, "int32", ("bundle", "level", "cell"))
 COUNTS_BEFORE = Array("counts/before", SCRATCH, "int32", ("block", "cell and twins"))
@@ -167,7 +168,7 @@ WIDE_OF = _order("wide_of", "int32", "cell", stays=MODEL)
 FIRST_VERTICES = _order("first_vertices", "int64", "bundle", "cell and twins")
 PROBE_IDS = _order("probe_ids", "int64", "probe", "neighbor", stays=MODEL)
 # Probes whose neighbours float32 may not tell: 1.
-DOUBTED = _order("doubted", "uint8", "probe")
+DOUBTED = _order("doubted", "uint8", "probe", stays=MODEL)
 # distinct, wide, level, copies, recall (by level), groups, largest_cell, sliced_cells, doubted
 ORDER = Fact("facts/order", RESULT)
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from daskumap.kernels.neighbors.lists import cut_off, merge_lists
 from daskumap.planning import costs
 from daskumap.planning.stage import Receipt, Stage, Step
 from daskumap.runtime.context import Context
+from daskumap.stages.shared.mean_distance import save_mean_distance, sums_of
 from daskumap.store import schema
 
 
@@ -45,18 +44,7 @@ def merge_task(context: Context, number: int) -> Receipt:
     cut_off(ids, distances, context.cutoff)
     context.write(schema.INDICES, start, ids)
     context.write(schema.DISTANCES, start, distances)
-    finite = np.where(np.isfinite(distances), distances, 0.0).astype(np.float64)
-    # One exact sum a vertex chunk: chunks do not depend on the partitions, and fsum does not depend on their
-    # order.
-    sums = [float(finite[at : at + s.vertex_chunk].sum()) for at in range(0, stop - start, s.vertex_chunk)]
-    return Receipt(stop - start, {"sums": sums, "edges": int((ids >= 0).sum())})
-
-
-def save_mean_distance(context: Context, receipts: dict[int, Receipt]) -> None:
-    """Keep the mean distance over all rows but twins, each row itself counted at 0, as umap-learn does."""
-    edges = Receipt.total(receipts, "edges") + context.distinct
-    total = math.fsum(value for receipt in receipts.values() for value in receipt.found["sums"])
-    context.save_fact(schema.MEAN_DISTANCE, total / edges)
+    return Receipt(stop - start, sums_of(context, ids, distances))
 
 
 MERGE = Step(
