@@ -17,7 +17,7 @@ from daskumap.params import explicit
 from daskumap.planning.plan import Plan
 from daskumap.report.progress import Progress, choose_progress
 from daskumap.request import Request, make_again_request, make_request
-from daskumap.run import Run, Transformed, view
+from daskumap.run import Run, Transformed, start_of, view
 from daskumap.session import (
     find_damaged_copy,
     fit_request,
@@ -57,8 +57,8 @@ def fit(
         array. Or a finished `Run`, or its path or URL: then its neighbours are not searched again, and
         parameters that are not given are those of that run. What is the same is copied, so that either run
         may be deleted afterwards; the graph is made anew with another `set_op_mix_ratio` or
-        `local_connectivity`, fewer `n_neighbors` or a lower `disconnection_distance`. Parameters of the search
-        cannot be others.
+        `local_connectivity`, fewer `n_neighbors` or a lower `disconnection_distance`. Parameters of the
+        search cannot be others.
     run
         Path or URL of the run store, or a Zarr store. If it holds an unfinished run of the same input and
         parameters, that run goes on. None: for an array in memory the run store is in memory while it takes
@@ -88,7 +88,8 @@ def fit(
         changed since it was scanned.
     **params
         umap-learn's `n_neighbors`, `n_components`, `metric`, `metric_kwds`, `n_epochs`, `learning_rate`,
-        `init` ("pca", "spectral", "random" or an array), `min_dist`, `spread`, `a`, `b`, `set_op_mix_ratio`,
+        `init` ("pca", "spectral", "random", an array, or a run, whose map is the start; a text with a slash
+        or an end of .zarr, and a `Path`, is where a run is), `min_dist`, `spread`, `a`, `b`, `set_op_mix_ratio`,
         `local_connectivity`, `repulsion_strength`, `negative_sample_rate`, `disconnection_distance`,
         `random_state`; and `optimizer` ("adam", "sgd"), `reconcile_every`, `target_recall`, `max_overlap`,
         `max_cell_rows`, `checkpoint_every`. Adam moves all vertices twice an epoch, each time as an
@@ -99,6 +100,10 @@ def fit(
         "model" (default) all but scratch, which goes when its last reader is done; "all"; or "embedding",
         with the report. `missing="refuse"` refuses a Zarr array that lacks chunks; "fill" (default) reads
         them as its fill value, since Zarr leaves out what is all fill value, and the report counts them.
+        `precomputed_knn` are neighbours that are known: a pair of row ids and distances, (n, k) each,
+        ascending and with each row itself first, as umap-learn has them, or without; a sparse matrix (n, n)
+        of distances; the path of a Zarr group with the arrays indices and distances, read by block; or a run
+        of the same data, as in the place of data.
 
     Returns
     -------
@@ -318,6 +323,13 @@ def _as_run(run: Run | str | Path) -> Run:
 
 def _request(data: Any, out: Any, params: dict[str, Any], partitions: int | None) -> Request:
     """Return what is asked for: a fit of rows, or of the neighbours of a run."""
+    params = {**params, "init": start_of(params["init"])} if "init" in params else params
+    neighbors = params.get("precomputed_knn")
+    if is_run(data) and neighbors is not None:
+        raise ParameterError("A run has its neighbours. Leave precomputed_knn out, or fit the data itself.")
+    if neighbors is not None and is_run(neighbors):
+        rest = {name: value for name, value in params.items() if name != "precomputed_knn"}
+        return _request(_as_run(neighbors).of_rows(data), out, rest, partitions)
     if is_run(data):
         # A seed that is not given is that run's; None draws one.
         known = _with_known_seed(out, params) if "random_state" in params else params

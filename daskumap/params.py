@@ -67,6 +67,7 @@ class Params:
     report: bool = True
     keep: str = "model"
     missing: str = "fill"
+    precomputed_knn: Any = None
 
     def epochs(self, rows: int) -> int:
         """Return the number of epochs: as given, else 500 up to 10,000 rows and 200 above."""
@@ -212,11 +213,13 @@ def _check_rest(params: Params) -> None:
             raise ParameterError(f"{name} is {value!r}; allowed are {', '.join(allowed)}.")
     if isinstance(params.init, str) and params.init not in INITS:
         raise ParameterError(
-            f"init is {params.init!r}; allowed are {', '.join(INITS)} or an array (n, n_components)."
+            f"init is {params.init!r}; allowed are {', '.join(INITS)}, an array (n, n_components), or a run "
+            "or the path of one."
         )
     if not isinstance(params.init, str | np.ndarray):
         raise ParameterError(
-            f"init is a {type(params.init).__name__}; allowed are {', '.join(INITS)} or a NumPy array."
+            f"init is a {type(params.init).__name__}; allowed are {', '.join(INITS)}, a NumPy array, or a "
+            "run."
         )
     if not isinstance(params.metric, str) and not _is_function(params.metric):
         raise ParameterError(

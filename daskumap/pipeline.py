@@ -16,6 +16,7 @@ from daskumap.stages.cells.find import FIND
 from daskumap.stages.cells.order import ORDER
 from daskumap.stages.cells.shuffle import SHUFFLE
 from daskumap.stages.graph.calibrate import CALIBRATE
+from daskumap.stages.graph.given import TAKE
 from daskumap.stages.graph.merge import MERGE
 from daskumap.stages.graph.search import NEIGHBORS
 from daskumap.stages.graph.symmetrize import SYMMETRIZE
@@ -27,6 +28,7 @@ from daskumap.stages.measures.neighbors import MAP_NEIGHBORS, MAP_ROWS
 from daskumap.stages.measures.pieces import PIECES
 from daskumap.stages.measures.ranks import MAP_DISTANCES, RANKS
 from daskumap.stages.measures.summary import SUMMARY
+from daskumap.stages.rows.given import CHECK
 from daskumap.stages.rows.look import LOOK
 from daskumap.stages.rows.scan import REREAD, SCAN
 from daskumap.stages.rows.unique import ROWS, TWINS
@@ -54,6 +56,16 @@ def report(params: Params) -> bool:
     return params.report
 
 
+def searched(params: Params) -> bool:
+    """Tell whether neighbours are searched."""
+    return params.precomputed_knn is None
+
+
+def given(params: Params) -> bool:
+    """Tell whether neighbours are given."""
+    return params.precomputed_knn is not None
+
+
 def by_sample(params: Params) -> bool:
     """Tell whether rows start where a sample says."""
     return isinstance(params.init, str) and params.init != "random"
@@ -79,6 +91,7 @@ REPORT: Pipeline = (
 FIT: Pipeline = (
     (LOOK, always),  # how the rows are cast, and whether that and the metric measure them
     (SCAN, always),  # one streaming pass: NaN and inf, the sample
+    (CHECK, given),  # neighbours that the user has
     (TWINS, unique),  # equal hashes, bucket by bucket
     (ROWS, unique),  # the first row equal to each                     rows/first
     (FIND, always),  # k-means cells of the sample                     cells/
@@ -86,7 +99,8 @@ FIT: Pipeline = (
     (COUNT, always),  # what the blocks counted, summed over bundles of them
     (ORDER, always),  # the overlap that reaches the target recall; rows renumbered cell-major
     (SHUFFLE, always),  # each row into its cells                      rows/vertex
-    (NEIGHBORS, always),  # one kNN graph per cell
+    (NEIGHBORS, searched),  # one kNN graph per cell
+    (TAKE, given),  # what is given, to its vertices
     (MERGE, always),  # merged nearest k per vertex                    knn/indices, knn/distances
     (CALIBRATE, always),  # per-row smooth-kNN                         calibration/rho, sigma
     (SYMMETRIZE, always),  # fuzzy union with the transpose            graph/: one CSR block row per partition

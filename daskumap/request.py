@@ -19,6 +19,7 @@ from daskumap.planning.sizes import OF_DATA, Resources, Sizes, make_sizes, make_
 from daskumap.runtime.context import Context, make_context
 from daskumap.sources.base import Source
 from daskumap.sources.find import find
+from daskumap.sources.given import Given, open_given
 from daskumap.sources.ingest import as_stored
 from daskumap.stages.shared import micro
 from daskumap.store import schema
@@ -40,6 +41,8 @@ class Request:
         None for any other fit.
     anew
         What a fit of the model's neighbours does not have from it; None for anything else.
+    given
+        Neighbours that the user has; None where they are searched.
     """
 
     source: Source
@@ -48,6 +51,7 @@ class Request:
     adjust: Callable[[Sizes], Sizes] = lambda sizes: sizes
     model: Context | None = None
     anew: tuple[str, ...] | None = None
+    given: Given | None = None
 
     @property
     def kind(self) -> Kind:
@@ -90,7 +94,16 @@ def make_request(data: Any, values: dict[str, Any], partitions: int | None) -> R
     check_partitions(partitions, source.shape[0])
     params = make_params(values)
     check_params(params, source)
-    return Request(source, params, partitions)
+    if params.precomputed_knn is None:
+        return Request(source, params, partitions)
+    if params.unique:
+        raise ParameterError(
+            "unique=True and precomputed_knn exclude each other: the neighbours of distinct rows would be "
+            "needed. Leave one of them out."
+        )
+    given = open_given(params.precomputed_knn, source.shape[0], params.n_neighbors)
+    params = dataclasses.replace(params, precomputed_knn=given.identity())
+    return Request(source, params, partitions, given=given)
 
 
 def make_again_request(model: Context, values: dict[str, Any], partitions: int | None) -> Request:

@@ -21,11 +21,12 @@ from daskumap.report.progress import Progress, choose_progress
 from daskumap.report.text import assemble, render
 from daskumap.request import Request, make_transform_request
 from daskumap.runtime.context import Context
-from daskumap.session import fit_request, open_model
+from daskumap.session import fit_request, open_model, refuse_other_rows
 from daskumap.sources.base import Source
+from daskumap.sources.find import find
 from daskumap.store import schema
 from daskumap.store.graph import read_edges
-from daskumap.store.places import Place
+from daskumap.store.places import Place, find_place
 from daskumap.store.run import RunStore
 
 Array = np.ndarray[Any, Any]
@@ -87,7 +88,7 @@ class View:
 
     def status(self) -> dict[str, int]:
         """Return the number of finished tasks by step."""
-        params = SimpleNamespace(**self.params)
+        params = SimpleNamespace(**{**Params().fingerprint(), **self.params})
         return {
             step.name: self.store.ledger.count(step.name)
             for step, has in self._kind.pipeline
@@ -130,6 +131,18 @@ class Run(View):
             Path or URL of the rows that were fitted; None for what the run names.
         """
         return open_model(self.store, self._params, self._source, fitted)
+
+    def of_rows(self, data: Any) -> Run:
+        """Return the run with its rows as the caller names them.
+
+        Raises
+        ------
+        RunMismatchError
+            If they are other ones.
+        """
+        source = find(data)
+        refuse_other_rows(self.store, source)
+        return Run(self.store, self._params, source)
 
     def refuse_out_of_reach(self, engine: Engine) -> None:
         """Refuse a run that only this process has where workers of a cluster have to read it."""
@@ -314,6 +327,24 @@ class Transformed(View):
 def view(store: RunStore) -> Run | Transformed:
     """Return what a user sees of a run store."""
     return Transformed(store) if kind_in(store.about) is TRANSFORMS else Run(store)
+
+
+def start_of(init: Any) -> Any:
+    """Return a start as parameters have it: of a run, or of where one is, its map.
+
+    A text is where a run is if it has a slash or ends in .zarr; else it is the name of a start. Rows that are
+    not on the map start in the middle of it.
+    """
+    if isinstance(init, str) and not ("/" in init or init.endswith(".zarr")):
+        return init
+    if isinstance(init, str | Path):
+        init = view(RunStore.open(find_place(init), mode="r"))
+    if not isinstance(init, View):
+        return init
+    places = np.asarray(init.embedding[:])
+    gone = np.isnan(places[:, 0])
+    places[gone] = 0.0 if gone.all() else places[~gone].mean(axis=0)
+    return places
 
 
 def _reopen(place: Place, params: Params | None, source: Source | None) -> Run:

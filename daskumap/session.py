@@ -31,6 +31,7 @@ from daskumap.request import Request
 from daskumap.runtime.context import Context, make_context
 from daskumap.sources.base import Source
 from daskumap.sources.find import find, open_spec
+from daskumap.sources.given import Given
 from daskumap.sources.ingest import as_stored, ingest
 from daskumap.sources.nodes import check_stored_spec, is_near, public_spec
 from daskumap.store import schema
@@ -46,6 +47,8 @@ log = logging.getLogger(__name__)
 MEMORY_SHARE = 0.25
 # Written once the copy of the input is whole.
 INPUT_DIGEST = "input/digest"
+# Written once the copy of given neighbours is whole.
+GIVEN_DIGESTS = "input/knn_digests"
 
 
 def fit_request(
@@ -244,20 +247,36 @@ def open_fit(store: RunStore, request: Request, ingested: bool, resources: Resou
         if input_digest(store) is None or schema.SOURCE.name in store.ledger.freed():
             store.documents.save(INPUT_DIGEST, ingest(source, store.arrays, schema.SOURCE.name))
         source = find(store.array(schema.SOURCE.name))
+    given = request.given
+    if given is not None and given.specs() is None:
+        write_given(store, given)
     if not store.place.shared:  # A run store that dies with this process needs no checkpoints.
         params = dataclasses.replace(params, checkpoint_every=params.epochs(source.shape[0]))
-    return context_of(store, source, params, resources, request.model)
+    specs = None if given is None else given.specs()
+    return context_of(store, source, params, resources, request.model, specs)
+
+
+def write_given(store: RunStore, given: Given) -> None:
+    """Bring neighbours that only this process has into the run store, unless they are there."""
+    names = (schema.GIVEN_INDICES.name, schema.GIVEN_DISTANCES.name)
+    if store.documents.load(GIVEN_DIGESTS) is None or store.ledger.freed() & set(names):
+        tables = zip((given.indices, given.distances), names, strict=True)
+        store.documents.save(GIVEN_DIGESTS, [ingest(table, store.arrays, name) for table, name in tables])
 
 
 def context_of(
-    store: RunStore, source: Source, params: Params, resources: Resources, model: Context | None
+    store: RunStore,
+    source: Source,
+    params: Params,
+    resources: Resources,
+    model: Context | None,
+    given: tuple[dict[str, Any], dict[str, Any]] | None = None,
 ) -> Context:
     """Return the context of a run as its run store describes it."""
     known, anew = store.about, (store.about["model"] or {}).get("anew")
     anew = None if anew is None else tuple(anew)
-    job = Job(
-        store.url, known["id"], source.spec(), params, Sizes(**known["sizes"]), resources, anew=anew
-    )
+    sizes = Sizes(**known["sizes"])
+    job = Job(store.url, known["id"], source.spec(), params, sizes, resources, anew=anew, given=given)
     return make_context(job, source, store, model)
 
 
@@ -281,7 +300,30 @@ def open_known(store: RunStore, resources: Resources, data: Any = None) -> Conte
     else:
         source = open_input(store, data)
         check_same(store.url, {"source": known["source"]}, {"source": source.identity()})
-    return context_of(store, source, params, resources, open_model_of(store))
+    return context_of(store, source, params, resources, open_model_of(store), known_given(store, params))
+
+
+def known_given(store: RunStore, params: Params) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """Return where given neighbours are, as the run store says; None for its own copy, and for a search.
+
+    Raises
+    ------
+    StoreError
+        If it has none, and names a place that only the caller may.
+    """
+    given = params.precomputed_knn
+    if given is None or store.about["model"] is not None:
+        return None
+    if given["specs"] is not None:
+        for spec in given["specs"]:
+            check_stored_spec(spec, store.url)
+        return tuple(given["specs"])
+    if store.documents.load(GIVEN_DIGESTS) is None:
+        raise StoreError(
+            f"{store.url} was started with neighbours that it does not hold. Call daskumap.fit again with "
+            "the same arguments to go on."
+        )
+    return None
 
 
 def open_model_of(store: RunStore) -> Context | None:
@@ -318,8 +360,8 @@ def open_named(store: RunStore, known: dict[str, Any]) -> Context:
     """Return the run that another one names, if it may be opened and is the one that is meant."""
     if not is_near(known["url"], store.url):
         raise StoreError(
-            f"{store.url} names {known['url']} as the run that it is made from: another protocol or host than "
-            "its own, which is not contacted on the word of a run store. Name it: daskumap.transform(run, "
+            f"{store.url} names {known['url']} as the run that it is made from: another protocol or host "
+            "than its own, which is not contacted on the word of a run store. Name it: daskumap.transform(run, "
             "data, out), or daskumap.fit(run, out)."
         )
     model = open_model(RunStore.open(find_place(known["url"]), mode="r"))
@@ -594,9 +636,7 @@ def refuse_inside(place: Place, source: Source, restart: bool) -> None:
 def refuse_model(place: Place, model: Context | None) -> None:
     """Refuse to write where the run is that is read, which restart would delete."""
     if model is not None and place.shared and model.store.place.url == place.url:
-        raise ParameterError(
-            f"out is {place.url}, where the run itself is. Name another place."
-        )
+        raise ParameterError(f"out is {place.url}, where the run itself is. Name another place.")
 
 
 def refuse_in_group(place: Place) -> None:

@@ -25,6 +25,9 @@ class Job:
         any other fit.
     anew
         What a fit of the model's neighbours does not have from it: "graph", "start". None for anything else.
+    given
+        With what another process opens the neighbours that the user gives; None where they lie in the run
+        store, or are searched.
     """
 
     url: str
@@ -35,6 +38,7 @@ class Job:
     resources: Resources
     model: Job | None = None
     anew: tuple[str, ...] | None = None
+    given: tuple[dict[str, Any], dict[str, Any]] | None = field(default=None, repr=False)
 
     @property
     def iterations(self) -> int:

@@ -202,9 +202,14 @@ class Context:
     @property
     def cutoff(self) -> float:
         """The distance from which on two rows are not joined, between rows as they were moved."""
-        known = self._fact(schema.CAST, None)
         with np.errstate(over="ignore"):
-            return float(np.ldexp(self.params.cutoff(), known["exponent"] * known["degree"]))
+            return float(np.ldexp(self.params.cutoff(), self.unit))
+
+    @property
+    def unit(self) -> int:
+        """The power of two by which distances between rows as they were moved are larger than the user's."""
+        known = self._fact(schema.CAST, None)
+        return int(known["exponent"] * known["degree"])
 
     def input_bytes(self, rows: int) -> int:
         """Return an upper bound, in bytes, of what reading that many rows of the input holds."""

@@ -20,6 +20,7 @@ reach       cells of the model that a new row is compared with, at most  all
 model cell  small cell of the model                                      all
 model block row block of the model's source                              one
 quantile    of the training rows' distances to their neighbours          all
+given neig. column of neighbours that the user gives                     all
 =========== ============================================================ ==================
 
 Types beside NumPy's: "metric" is what the metric works on, float32 or uint8; "vertex" is the type of vertex
@@ -108,6 +109,9 @@ def _order(name: str, dtype: str, *dims: str, stays: int = SCRATCH) -> Array:
 SOURCE = Array("input/rows", MODEL, "metric", ("row", "column"))
 # Kept in any case: the user's, and no larger than the result.
 INIT = Array("input/init", RESULT, "float32", ("row", "component"))
+# Neighbours that the user gives from memory, in the types that they have there.
+GIVEN_INDICES = Array("input/knn_indices", SCRATCH, "int64", ("row", "given neighbor"))
+GIVEN_DISTANCES = Array("input/knn_distances", SCRATCH, "float32", ("row", "given neighbor"))
 
 # Rows: scan and unique.
 # exponent, centre, degree: how rows are moved; and what the cast does to sampled rows. It stays, as the plans
@@ -192,6 +196,14 @@ FOUND = Exchange(
     "found",
     SCRATCH,
     "group",
+    "vertex chunk",
+    {"vertices": ("int64", ""), "ids": ("int64", "neighbor"), "distances": ("float32", "neighbor")},
+)
+# Of neighbours that the user gives.
+GIVEN = Exchange(
+    "given",
+    SCRATCH,
+    "block",
     "vertex chunk",
     {"vertices": ("int64", ""), "ids": ("int64", "neighbor"), "distances": ("float32", "neighbor")},
 )

@@ -46,25 +46,20 @@ def cells_task(context: Context, number: int) -> Receipt:
     for item in ARRAYS:
         context.put(item, model.read(item))
     context.put(schema.PROBE_IDS, model.read(schema.PROBE_IDS)[:, : context.job.neighbors].copy())
-    found = {item.name: model.fact(item) for item in facts_of(context)}
+    found = {item.name: model.fact(item) for item in FACTS}
     return Receipt(model.cells, found)
-
-
-def facts_of(context: Context) -> tuple[schema.Fact, ...]:
-    """Return the facts that the new run has from the model."""
-    return (*FACTS, *((schema.DISTINCT_ROWS,) if context.params.unique else ()))
 
 
 def keep_facts(context: Context, receipts: dict[int, Receipt]) -> None:
     """Keep what the model found out."""
     found: dict[str, Any] = receipts[0].found
-    for item in facts_of(context):
+    for item in FACTS:
         context.save_fact(item, found[item.name])
 
 
 CELLS = Step(
     "taken.cells",
     plan_cells,
-    writes=(*ARRAYS, schema.PROBE_IDS, *FACTS, schema.DISTINCT_ROWS),
-    model=(*ARRAYS, schema.PROBE_IDS, *FACTS, schema.DISTINCT_ROWS),
+    writes=(*ARRAYS, schema.PROBE_IDS, *FACTS),
+    model=(*ARRAYS, schema.PROBE_IDS, *FACTS),
 )

@@ -23,13 +23,18 @@ def plan_merge(context: Context) -> Stage:
             # All of them may be on their way at a time: of many batches several are read together.
             "found lists": largest * (k * 12 + 8) * (min(context.params.max_overlap, s.cells) + 1),
             "merged lists": largest * k * 12 * 2,
-            "offsets": context.groups * (largest // s.vertex_chunk + 2) * 8,
+            "offsets": context.extent(lists_of(context).by) * (largest // s.vertex_chunk + 2) * 8,
         },
         outputs=(context.output(schema.INDICES), context.output(schema.DISTANCES)),
         read_bytes=int(s.rows * context.copies * (k * 12 + 8)),
         work=costs.MERGE_NEIGHBOR * s.rows * context.copies * k,
         conclude=save_mean_distance,
     )
+
+
+def lists_of(context: Context) -> schema.Exchange:
+    """Return where the lists are: found by a search, or given by the user."""
+    return schema.FOUND if context.params.precomputed_knn is None else schema.GIVEN
 
 
 def merge_task(context: Context, number: int) -> Receipt:
@@ -39,7 +44,7 @@ def merge_task(context: Context, number: int) -> Receipt:
     ids = np.full((stop - start, k), -1, np.int64)
     distances = np.full((stop - start, k), np.inf, np.float32)
     chunks = s.chunks(start, stop)
-    for found in context.reader(schema.FOUND, *chunks).slices(*chunks):
+    for found in context.reader(lists_of(context), *chunks).slices(*chunks):
         merge_lists(found["vertices"] - start, found["ids"], found["distances"], ids, distances)
     cut_off(ids, distances, context.cutoff)
     context.write(schema.INDICES, start, ids)
@@ -50,6 +55,6 @@ def merge_task(context: Context, number: int) -> Receipt:
 MERGE = Step(
     "neighbors.merge",
     plan_merge,
-    reads=(schema.FOUND,),
+    reads=(schema.FOUND, schema.GIVEN),
     writes=(schema.INDICES, schema.DISTANCES, schema.MEAN_DISTANCE),
 )

@@ -14,6 +14,7 @@ from daskumap.planning import costs
 from daskumap.planning.stage import ITEM_BYTES, Receipt, Stage, Step
 from daskumap.runtime.context import Context
 from daskumap.stages.shared.positions import final_bytes, final_positions
+from daskumap.stages.shared.vertices import all_vertices
 from daskumap.store import schema
 
 Array = np.ndarray[Any, Any]
@@ -39,22 +40,13 @@ def publish_task(context: Context, number: int) -> Receipt:
     start, stop = context.sizes.block(number)
     if context.params.unique:
         first = context.read(schema.FIRST, start, stop)
-        vertices = context.held("vertices", lambda: _all_vertices(context))[first]
+        vertices = context.held("vertices", lambda: all_vertices(context))[first]
     else:
         vertices = context.read(schema.VERTEX, start, stop)
     positions = context.held("positions", lambda: final_positions(context))
     block = positions[vertices]
     context.write(schema.EMBEDDING, start, block)
     return Receipt(stop - start, {"crc32": zlib.crc32(block.tobytes())})
-
-
-def _all_vertices(context: Context) -> Array:
-    """Read the vertex of every row: a twin's first row may be anywhere before it."""
-    s = context.sizes
-    vertices = np.empty(s.rows, context.dtype("vertex"))
-    for start, stop in map(s.block, range(s.row_blocks)):
-        vertices[start:stop] = context.read(schema.VERTEX, start, stop)
-    return vertices
 
 
 PUBLISH = Step(

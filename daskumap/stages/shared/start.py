@@ -88,7 +88,11 @@ def find_micro(context: Context, number: int, block: Distinct) -> dict[str, Any]
 def _transformed(context: Context) -> dict[str, int]:
     s = context.sizes
     micro = {"micro-cells": 2 * MICRO_CELLS * s.columns * 4} if has_micro_cells(context) else {}
-    return {"transformed rows": s.row_block * s.columns * 4, "scores": memory.SCORES, **micro} | distinct_memory(context)
+    return {
+        "transformed rows": s.row_block * s.columns * 4,
+        "scores": memory.SCORES,
+        **micro,
+    } | distinct_memory(context)
 
 
 PROJECT = Visitor(project, _share_of_axes, when=has_axes)
