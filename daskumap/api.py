@@ -89,11 +89,12 @@ def fit(
     **params
         umap-learn's `n_neighbors`, `n_components`, `metric`, `metric_kwds`, `n_epochs`, `learning_rate`,
         `init` ("pca", "spectral", "random", an array, or a run, whose map is the start; a text with a slash
-        or an end of .zarr, and a `Path`, is where a run is), `min_dist`, `spread`, `a`, `b`, `set_op_mix_ratio`,
-        `local_connectivity`, `repulsion_strength`, `negative_sample_rate`, `disconnection_distance`,
-        `random_state`; and `optimizer` ("adam", "sgd"), `reconcile_every`, `target_recall`, `max_overlap`,
-        `max_cell_rows`, `checkpoint_every`. Adam moves all vertices twice an epoch, each time as an
-        iteration; with `reconcile_every` iterations above 1 the result depends on `partitions`. And
+        or an end of .zarr, and a `Path`, is where a run is), `min_dist`, `spread`, `a`, `b`,
+        `set_op_mix_ratio`, `local_connectivity`, `repulsion_strength`, `negative_sample_rate`,
+        `disconnection_distance`, `random_state`; and `optimizer` ("adam", "sgd"), `reconcile_every`,
+        `target_recall`, `max_overlap`, `max_cell_rows`, `checkpoint_every`. Adam moves all vertices twice an
+        epoch, each time as an iteration; with `reconcile_every` iterations above 1 the result depends on
+        `partitions`. And
         umap-learn's `unique`: exact duplicates of a row cost no neighbours; the map is that of the distinct
         rows, and each duplicate gets the position of its first occurrence.
         `report=False` leaves out the measures and the picture. `keep` says what stays in the run store:

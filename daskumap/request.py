@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from daskumap.sources.base import Source
 from daskumap.sources.find import find
 from daskumap.sources.given import Given, open_given
 from daskumap.sources.ingest import as_stored
+from daskumap.sources.nodes import public_spec
 from daskumap.stages.shared import micro
 from daskumap.store import schema
 
@@ -57,6 +59,15 @@ class Request:
     def kind(self) -> Kind:
         """Which kind of run it asks for."""
         return kind_of(self.model, self.anew)
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What the input is known by, which reads some rows of it; of a model's rows, as that knows them."""
+        if self.model is not None and self.anew is not None:
+            about = self.model.store.about
+            if about["spec"] == public_spec(self.source.spec()):
+                return dict(about["source"])
+        return self.source.identity()
 
     def plan(self, resources: Resources, ingested: bool) -> Plan:
         """Return the plan, with the input where it is or as it lies in the run store; starts nothing."""

@@ -149,7 +149,7 @@ def describe(planned: Plan, request: Request) -> dict[str, Any]:
     return {
         "id": uuid.uuid4().hex,
         "params": request.params.fingerprint(),
-        "source": request.source.identity(),
+        "source": request.identity,
         "spec": public_spec(request.source.spec()),
         "model": identity_of(request),
         "sizes": dataclasses.asdict(planned.job.sizes),
@@ -198,7 +198,7 @@ def refuse_other(store: RunStore, request: Request, finished: bool, trust_input:
     known = store.about
     now = {
         "params": request.params.fingerprint(),
-        "source": request.source.identity(),
+        "source": request.identity,
         "model": identity_of(request) or {},
     }
     check_same(store.url, {part: known[part] or {} for part in now}, now)
@@ -361,8 +361,8 @@ def open_named(store: RunStore, known: dict[str, Any]) -> Context:
     if not is_near(known["url"], store.url):
         raise StoreError(
             f"{store.url} names {known['url']} as the run that it is made from: another protocol or host "
-            "than its own, which is not contacted on the word of a run store. Name it: daskumap.transform(run, "
-            "data, out), or daskumap.fit(run, out)."
+            "than its own, which is not contacted on the word of a run store. Name it: "
+            "daskumap.transform(run, data, out), or daskumap.fit(run, out)."
         )
     model = open_model(RunStore.open(find_place(known["url"]), mode="r"))
     if model.job.id != known["id"]:

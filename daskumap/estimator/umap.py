@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils import Tags, check_consistent_length
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from daskumap.api import fit
+from daskumap.api import fit, is_run
 from daskumap.estimator.accept import fit_options
 from daskumap.params import Params, explicit
 from daskumap.run import Run
@@ -208,7 +208,9 @@ missing
         ----------
         X
             (n, D): an array, a DataFrame or nested lists; or, larger than memory, what `daskumap.fit` takes:
-            the path or URL of a Zarr array, a `zarr.Array`, a dask array.
+            the path or URL of a Zarr array, a `zarr.Array`, a dask array. A finished run, or the path of one,
+            stands for its rows and its neighbours, which are not searched again; the parameters are those of
+            the estimator.
         y
             Accepted, as scikit-learn's pipelines pass it, with a warning: the map does not depend on it.
         ensure_all_finite
@@ -220,6 +222,8 @@ missing
             As of `daskumap.fit`; also for a parameter with a value that is not in this version.
         """
         options = fit_options({**self.get_params(deep=False), "ensure_all_finite": ensure_all_finite})
+        if is_run(X):
+            return self._fit_neighbors(X, options)
         source, plain = self._source(X)
         rows = source.shape[0]
         if y is not None:
@@ -228,9 +232,19 @@ missing
             self._run, self.embedding_ = None, np.zeros((1, self.n_components), np.float32)
             return self
         options["n_neighbors"] = self._n_neighbors = _truncated(self.n_neighbors, rows)
-        self._run = fit(source, **options)
+        return self._keep(fit(source, **options), plain)
+
+    def _fit_neighbors(self, run: Any, options: dict[str, Any]) -> UMAP:
+        """Find the map of a run's rows by its neighbours."""
+        self._n_neighbors = self.n_neighbors
+        made = fit(run, **options)
+        self.n_features_in_ = made.store.about["sizes"]["columns"]
+        return self._keep(made, plain=made.store.about["spec"] is None)
+
+    def _keep(self, run: Run, plain: bool) -> UMAP:
+        self._run = run
         self._a, self._b = Params(a=self.a, b=self.b, min_dist=self.min_dist, spread=self.spread).curve()
-        self.embedding_ = self._run.embedding[:] if plain else self._run.embedding
+        self.embedding_ = run.embedding[:] if plain else run.embedding
         return self
 
     def fit_transform(self, X: Any, y: Any = None, ensure_all_finite: bool = True) -> Any:
