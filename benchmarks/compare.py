@@ -1,16 +1,20 @@
 """daskumap beside umap-learn: one run, the same cores, the same data, the same measures.
 
-    python benchmarks/compare.py [fit] [small] [transform] [--data fashion_mnist|digits|hub_heavy|uneven]
-                                 [--rows N] [--seeds 3] [--repeats 2] [--set optimizer=sgd] [--json FILE]
-                                 [--markdown]
+    python benchmarks/compare.py [fit] [small] [transform] [sweep]
+                                 [--data fashion_mnist|digits|hub_heavy|uneven] [--rows N] [--seeds 3]
+                                 [--repeats 2] [--set optimizer=sgd] [--json FILE] [--markdown]
 
-`fit`, which is meant if none is named, is one data set; `small` small arrays in memory, `transform` new rows
-on a map: benchmarks of their own, with their own data.
+`fit`, which is meant if none is named, is one data set, and `sweep` five maps of it with other `min_dist` by
+the same neighbours; `small` are small arrays in memory, `transform` new rows on a map: benchmarks of their
+own, with their own data.
 
 Each tool runs in fresh processes, in turn with the other. A speed process fits twice: cold (import,
 compilation, fit), then warm. The fastest of the repeats counts: noise on shared cores only adds, and the
 first process fills numba's caches on disk. There umap-learn has no seed and uses all cores; in the quality
 process, a fit a seed, it uses one. Writing and loading the data and judging the maps are not timed.
+
+Of a sweep, five maps of other `min_dist`: a warm fit, and four of its neighbours, which start from
+its map and have half of the epochs; umap-learn gets its neighbours and its map back in the same way.
 
 The exit code is 1 if a promise is broken. Speed is promised for the whole of Fashion-MNIST.
 """
@@ -26,6 +30,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +84,17 @@ def prepare(data: Any, folder: Path) -> None:
     np.save(folder / "sample.npy", np.sort(sample))
 
 
+# The first fit has the default, .1; the others have half of the epochs that it has.
+MIN_DISTS = (0.0, 0.25, 0.5, 0.8)
+EPOCHS = 100
+SWEEP = {
+    "first": "one fit, s",
+    "others": "four others, s",
+    "sweep": "sweep of five min_dist, s",
+    "share": "sweep, in fits",
+}
+# By how much the mean of five maps may be below umap-learn's.
+SWEEP_QUALITY = {"trustworthiness": 0.005, "preservation": 0.003}
 Fitter = tuple[Callable[[int | None], Any], Callable[[Any], tuple[Any, Any, dict[str, Any]]]]
 
 
@@ -151,6 +167,44 @@ def work(tool: str, folder: Path, seeds: list[int | None], options: dict[str, An
     return {"importing": importing, "peak": peak, "fits": fits}
 
 
+def sweep(tool: str, folder: Path, options: dict[str, Any]) -> dict[str, Any]:
+    """Fit twice, the second time by the clock, then four times from that; return seconds and maps."""
+    warnings.simplefilter("ignore")
+    data = np.load(folder / "data.npy") if tool == "umap-learn" else None
+    fit, _ = daskumap_fitter(folder, options) if data is None else umap_fitter(data)
+    again = daskumap_again if data is None else umap_again
+    fit(None)
+    begin = time.perf_counter()
+    first = fit(None)
+    seconds, maps = [time.perf_counter() - begin], [first]
+    for min_dist in MIN_DISTS:
+        begin = time.perf_counter()
+        maps.append(again(first, {"min_dist": min_dist, "n_epochs": EPOCHS}))
+        seconds.append(time.perf_counter() - begin)
+    places = [tempfile.mkdtemp(dir=folder) for _ in maps]
+    for place, one in zip(places, maps, strict=True):
+        np.save(f"{place}/embedding.npy", one.embedding[:] if data is None else one.embedding_)
+    return {"seconds": seconds, "places": places}
+
+
+def daskumap_again(first: Any, options: dict[str, Any]) -> Any:
+    """Fit the neighbours of a run, from its map on."""
+    import daskumap
+
+    place = f"{tempfile.mkdtemp(dir=Path(first.path).parents[1])}/run.zarr"
+    return daskumap.fit(first, place, init=first, progress=False, **options)
+
+
+def umap_again(first: Any, options: dict[str, Any]) -> Any:
+    """Fit the neighbours of a model, from its map on."""
+    import umap
+
+    options = {**options, "init": first.embedding_}
+    if hasattr(first, "_knn_indices"):  # Below 4,096 rows it keeps none.
+        options["precomputed_knn"] = (first._knn_indices, first._knn_dists, first._knn_search_index)
+    return umap.UMAP(n_neighbors=NEIGHBORS, **options).fit(first._raw_data)
+
+
 def peak_bytes() -> int | None:
     """Return the peak memory of this process. Not `ru_maxrss`: a child inherits that of its parent."""
     lines = status.read_text().splitlines() if (status := Path("/proc/self/status")).exists() else []
@@ -158,7 +212,7 @@ def peak_bytes() -> int | None:
 
 
 def call(tool: str, folder: Path, seeds: list[int | None], options: dict[str, Any]) -> dict[str, Any]:
-    """Run `work` in a fresh process."""
+    """Run `work` in a fresh process, or `sweep` where there are no seeds."""
     task = json.dumps({"tool": tool, "folder": str(folder), "seeds": seeds, "options": options})
     paths = filter(None, (os.environ.get("PYTHONPATH"), str(ROOT)))
     done = subprocess.run(
@@ -302,6 +356,44 @@ def table(figures: dict[str, Any]) -> list[list[str]]:
     return rows
 
 
+def compare_sweeps(data: Any, arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Run the sweeps of both tools in turn; return {tool: figures}, of the fastest and of its maps."""
+    prepare(data, folder)
+    judge, figures = Judge(folder, data.labels()), {}
+    for tool in TOOLS:
+        runs = []
+        for repeat in range(arguments.repeats):
+            print(f"{tool}: sweep, {repeat + 1} of {arguments.repeats}", file=sys.stderr)
+            runs.append(call(tool, folder, [], dict(arguments.set)))
+        seconds = np.min([run["seconds"] for run in runs], axis=0)
+        maps = [judge.measure(place) for place in runs[-1]["places"]]
+        figures[tool] = {
+            "first": float(seconds[0]),
+            "others": float(seconds[1:].sum()),
+            "sweep": float(seconds.sum()),
+            "share": float(seconds.sum() / seconds[0]),
+            **{name: float(np.mean([one[name] for one in maps])) for name in SWEEP_QUALITY},
+        }
+    return figures
+
+
+def sweep_promises(figures: dict[str, Any], speed_counts: bool) -> list[Promise]:
+    """Hold the figures of the sweeps against what daskumap promises."""
+    ours, theirs = (figures[tool] for tool in TOOLS)
+    kept = bool(ours["share"] <= 1.8) if speed_counts else None
+    share = Promise(SWEEP["share"], "<= 1.8000", ours["share"], kept)
+    least = {name: theirs[name] - margin for name, margin in SWEEP_QUALITY.items()}
+    return [share, *(Promise(QUALITY[n], f">= {t:.4f}", ours[n], ours[n] >= t) for n, t in least.items())]
+
+
+def sweep_table(figures: dict[str, Any]) -> list[list[str]]:
+    """Return the sweeps as rows of text; quality is the mean of the five maps."""
+    titles = SWEEP | {name: QUALITY[name] for name in SWEEP_QUALITY}
+    pairs = {title: [figures[tool][name] for tool in TOOLS] for name, title in titles.items()}
+    rows = [[title, *(f"{v:,.4g}" for v in (*pair, pair[0] / pair[1]))] for title, pair in pairs.items()]
+    return [["", *TOOLS, "ratio"], *rows]
+
+
 def render(rows: list[list[str]], markdown: bool) -> str:
     """Return the rows as aligned text, or as a Markdown table; the first row is the header."""
     widths = [max(len(row[c]) for row in rows) for c in range(len(rows[0]))]
@@ -350,7 +442,9 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.worker:
         task = json.loads(arguments.worker)
-        print(json.dumps(work(task["tool"], Path(task["folder"]), task["seeds"], task["options"])))
+        tool, folder, options = task["tool"], Path(task["folder"]), task["options"]
+        seeds = task["seeds"]
+        print(json.dumps(work(tool, folder, seeds, options) if seeds else sweep(tool, folder, options)))
         return 0
     # Runs from a checkout as well, where daskumap need not be installed.
     sys.path.append(str(ROOT))
@@ -364,17 +458,18 @@ def main(argv: list[str] | None = None) -> int:
     return 0 if kept else 1
 
 
-def run_fit(arguments: argparse.Namespace) -> Any:
-    """Compare fits of one data set."""
+def run_data(measured: Any, promised: Any, shown: Any, arguments: argparse.Namespace) -> Any:
+    """Compare what both tools make of one data set: `measured` it, `promised` about it and `shown` of it."""
     from measure import Outcome
 
     data = load(arguments.data, arguments.rows)
     with tempfile.TemporaryDirectory(prefix="compare-") as folder:
-        figures = compare(data, arguments, Path(folder))
-    verdict = promises(figures, speed_counts=data.name == "fashion_mnist" and data.shape[0] == 70_000)
+        figures = measured(data, arguments, Path(folder))
+    whole = data.name == "fashion_mnist" and data.shape[0] == 70_000
+    verdict, compared = promised(figures, speed_counts=whole), shown(figures)
     title = f"{data.name}, {data.shape[0]:,} x {data.shape[1]:,}, {os.cpu_count()} cores"
     figures |= {"data": title, "promises": [vars(row) for row in verdict], "set": dict(arguments.set)}
-    return Outcome(title, [table(figures)], verdict, figures=figures)
+    return Outcome(title, [compared], verdict, figures=figures)
 
 
 def run_small(arguments: argparse.Namespace) -> Any:
@@ -392,7 +487,8 @@ def run_transform(arguments: argparse.Namespace) -> Any:
 
 
 RUNS: dict[str, Callable[[argparse.Namespace], Any]] = {
-    "fit": run_fit,
+    "fit": partial(run_data, compare, promises, table),
+    "sweep": partial(run_data, compare_sweeps, sweep_promises, sweep_table),
     "small": run_small,
     "transform": run_transform,
 }

@@ -6,6 +6,8 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from daskumap.driver import survey
 from daskumap.engine.clusters import make_engine
 from daskumap.engine.machine import parse_memory, plan_resources
@@ -14,8 +16,8 @@ from daskumap.kernels.speed import measure_speed
 from daskumap.params import explicit
 from daskumap.planning.plan import Plan
 from daskumap.report.progress import Progress, choose_progress
-from daskumap.request import make_request
-from daskumap.run import Run, Transformed, view
+from daskumap.request import Request, make_again_request, make_request
+from daskumap.run import Run, Transformed, start_of, view
 from daskumap.session import (
     find_damaged_copy,
     fit_request,
@@ -28,7 +30,7 @@ from daskumap.session import (
 from daskumap.store import schema
 from daskumap.store.lock import alone
 from daskumap.store.places import find_place
-from daskumap.store.run import RunStore
+from daskumap.store.run import RunStore, is_run_store
 
 
 @explicit
@@ -52,7 +54,11 @@ def fit(
     ----------
     data
         (n, D): path or URL of a Zarr array (v2 or v3, any chunks), a `zarr.Array`, a NumPy array or a dask
-        array.
+        array. Or a finished `Run`, or its path or URL: then its neighbours are not searched again, and
+        parameters that are not given are those of that run. What is the same is copied, so that either run
+        may be deleted afterwards; the graph is made anew with another `set_op_mix_ratio` or
+        `local_connectivity`, fewer `n_neighbors` or a lower `disconnection_distance`. Parameters of the
+        search cannot be others.
     run
         Path or URL of the run store, or a Zarr store. If it holds an unfinished run of the same input and
         parameters, that run goes on. None: for an array in memory the run store is in memory while it takes
@@ -82,24 +88,31 @@ def fit(
         changed since it was scanned.
     **params
         umap-learn's `n_neighbors`, `n_components`, `metric`, `metric_kwds`, `output_metric`,
-        `output_metric_kwds`, `n_epochs`, `learning_rate`, `init` ("pca", "spectral", "random" or an array), `min_dist`, `spread`, `a`, `b`, `set_op_mix_ratio`,
-        `local_connectivity`, `repulsion_strength`, `negative_sample_rate`, `disconnection_distance`,
-        `random_state`; and `optimizer` ("adam", "sgd", or "none" for the map that `init` is, so that
-        `transform` places rows into any map), `reconcile_every`, `target_recall`, `max_overlap`,
-        `max_cell_rows`, `checkpoint_every`. Adam moves all vertices twice an epoch, each time as an
-        iteration; with `reconcile_every` iterations above 1 the result depends on `partitions`.
+        `output_metric_kwds`, `n_epochs`, `learning_rate`, `init` ("pca", "spectral", "random", an array, or a
+        run, whose map is the start; a text with a slash or an end of .zarr, and a `Path`, is where a run is),
+        `min_dist`, `spread`, `a`, `b`, `set_op_mix_ratio`, `local_connectivity`, `repulsion_strength`,
+        `negative_sample_rate`, `disconnection_distance`, `random_state`; and `optimizer` ("adam", "sgd", or
+        "none" for the map that `init` is, so that `transform` places rows into any map), `reconcile_every`,
+        `target_recall`, `max_overlap`, `max_cell_rows`, `checkpoint_every`. Adam moves all vertices twice an
+        epoch, each time as an iteration; with `reconcile_every` iterations above 1 the result depends on
+        `partitions`.
         `n_epochs=0` leaves rows where they start, and a list keeps the map after each of these epochs
         (`Run.embedding_list`). `output_metric` is the metric of the map: "haversine" (angle from the pole and
         longitude), "hyperboloid", "torus" (with `torus_dimensions`, the length of each way round) and all
         others that umap-learn has gradients of but "hellinger" and "symmetric_kl"; or a function of two rows
         that numba can compile, which returns their distance and its gradient by the first one's coordinates.
-        A run with a function is continued by `fit` alone. And umap-learn's `unique`: exact duplicates of a row cost no neighbours; the map is that of the distinct
-        rows, and each duplicate gets the position of its first occurrence.
+        A run with a function is continued by `fit` alone. And umap-learn's `unique`: exact duplicates of a
+        row cost no neighbours; the map is that of the distinct rows, and each duplicate gets the position of
+        its first occurrence.
         `report=False` leaves out the measures and the picture. `keep` says what stays in the run store:
         "graph" (default) all but scratch, which goes when its last reader is done; "model" what `transform`
         needs, without neighbours and graph; "embedding" the map and the report alone; or "all".
         `missing="refuse"` refuses a Zarr array that lacks chunks; "fill" (default) reads them as its fill
         value, since Zarr leaves out what is all fill value, and the report counts them.
+        `precomputed_knn` are neighbours that are known: a pair of row ids and distances, (n, k) each,
+        ascending and with each row itself first, as umap-learn has them, or without; a sparse matrix (n, n)
+        of distances; the path of a Zarr group with the arrays indices and distances, read by block; or a run
+        of the same data, as in the place of data.
 
     Returns
     -------
@@ -114,15 +127,19 @@ def fit(
     shown = choose_progress(progress)
     _check_switch("restart", restart)
     _check_switch("trust_input", trust_input)
-    request = make_request(data, params if restart else _with_known_seed(run, params), partitions)
+    request = _request(data, run if not restart else None, params, partitions)
     engine = make_engine(client, parse_memory(memory), threads, request.source.shape[0])
     try:
+        if isinstance(data, Run):
+            data.refuse_out_of_reach(engine)
         store = fit_request(request, run, engine, shown, restart, take_over, trust_input)
     finally:
         engine.close()
     # Rows in memory that are in no run store stay with a run that keeps its model.
     held = request.params.keep != "embedding" and not store.has(schema.SOURCE.name)
-    return Run(store, without_init(request.params), request.source if held else None)
+    given = isinstance(request.params.init, np.ndarray)
+    params_ = without_init(request.params) if given else request.params
+    return Run(store, params_, request.source if held else None)
 
 
 def transform(
@@ -274,7 +291,8 @@ def plan(
     Parameters
     ----------
     run
-        A finished run, to plan the transform of the data into its map.
+        A finished run, to plan the transform of the data into its map. The data may be a run too, as of
+        `fit`.
     workers, threads
         Worker processes, and threads of each.
     calibrate
@@ -287,7 +305,7 @@ def plan(
         If the run cannot fit, with the setting to change.
     """
     if run is None:
-        request = make_request(data, params, partitions)
+        request = _request(data, None, params, partitions)
     elif params or partitions is not None:
         raise ParameterError("A transform has the parameters of its run. Leave out all but data and run.")
     else:
@@ -310,6 +328,29 @@ def open(path: str | Path) -> Any:
 
 def _as_run(run: Run | str | Path) -> Run:
     return run if isinstance(run, Run) else Run(RunStore.open(find_place(run), mode="r"))
+
+
+def _request(data: Any, out: Any, params: dict[str, Any], partitions: int | None) -> Request:
+    """Return what is asked for: a fit of rows, or of the neighbours of a run."""
+    params = {**params, "init": start_of(params["init"])} if "init" in params else params
+    neighbors = params.get("precomputed_knn")
+    if is_run(data) and neighbors is not None:
+        raise ParameterError("A run has its neighbours. Leave precomputed_knn out, or fit the data itself.")
+    if neighbors is not None and is_run(neighbors):
+        rest = {name: value for name, value in params.items() if name != "precomputed_knn"}
+        return _request(_as_run(neighbors).of_rows(data), out, rest, partitions)
+    if is_run(data):
+        # A seed that is not given is that run's; None draws one.
+        known = _with_known_seed(out, params) if "random_state" in params else params
+        return make_again_request(_as_run(data).model(), known, partitions)
+    return make_request(data, _with_known_seed(out, params), partitions)
+
+
+def is_run(data: Any) -> bool:
+    """Return whether data are a run, or the path or URL of one."""
+    if isinstance(data, Run):
+        return True
+    return isinstance(data, str | Path) and is_run_store(data)
 
 
 def _with_copy(damage: dict[str, list[str]], copy: list[str]) -> dict[str, list[str]]:

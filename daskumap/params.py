@@ -71,6 +71,7 @@ class Params:
     report: bool = True
     keep: str = "graph"
     missing: str = "fill"
+    precomputed_knn: Any = None
 
     @property
     def listed_epochs(self) -> tuple[int, ...]:
@@ -255,11 +256,13 @@ def _check_rest(params: Params) -> None:
             raise ParameterError(f"{name} is {value!r}; allowed are {', '.join(allowed)}.")
     if isinstance(params.init, str) and params.init not in INITS:
         raise ParameterError(
-            f"init is {params.init!r}; allowed are {', '.join(INITS)} or an array (n, n_components)."
+            f"init is {params.init!r}; allowed are {', '.join(INITS)}, an array (n, n_components), or a run "
+            "or the path of one."
         )
     if not isinstance(params.init, str | np.ndarray):
         raise ParameterError(
-            f"init is a {type(params.init).__name__}; allowed are {', '.join(INITS)} or a NumPy array."
+            f"init is a {type(params.init).__name__}; allowed are {', '.join(INITS)}, a NumPy array, or a "
+            "run."
         )
     for name in ("metric", "output_metric"):
         _check_metric(name, getattr(params, name), getattr(params, f"{name}_kwds"))

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 from daskumap.params import Params
 from daskumap.planning.stage import Step
+from daskumap.stages.again import cells, rows
+from daskumap.stages.again import graph as known
+from daskumap.stages.again import start as places
 from daskumap.stages.cells.assign import ASSIGN
 from daskumap.stages.cells.count import COUNT
 from daskumap.stages.cells.find import FIND
 from daskumap.stages.cells.order import ORDER
 from daskumap.stages.cells.shuffle import SHUFFLE
 from daskumap.stages.graph.calibrate import CALIBRATE
+from daskumap.stages.graph.given import TAKE
 from daskumap.stages.graph.merge import MERGE
 from daskumap.stages.graph.search import NEIGHBORS
 from daskumap.stages.graph.symmetrize import SYMMETRIZE
@@ -25,6 +29,7 @@ from daskumap.stages.measures.neighbors import MAP_NEIGHBORS, MAP_ROWS
 from daskumap.stages.measures.pieces import PIECES
 from daskumap.stages.measures.ranks import MAP_DISTANCES, RANKS
 from daskumap.stages.measures.summary import SUMMARY
+from daskumap.stages.rows.given import CHECK
 from daskumap.stages.rows.look import LOOK
 from daskumap.stages.rows.scan import REREAD, SCAN
 from daskumap.stages.rows.unique import ROWS, TWINS
@@ -62,26 +67,28 @@ def model_alone(params: Params) -> bool:
     return params.keep == "model"
 
 
-#   source           X (n, D)
-FIT: Pipeline = (
-    (LOOK, always),  # how the rows are cast, and whether that and the metric measure them
-    (SCAN, always),  # one streaming pass: NaN and inf, the sample
-    (TWINS, unique),  # equal hashes, bucket by bucket
-    (ROWS, unique),  # the first row equal to each                     rows/first
-    (FIND, always),  # k-means cells of the sample                     cells/
-    (ASSIGN, always),  # each row's nearest cells; exact neighbours of the probes
-    (COUNT, always),  # what the blocks counted, summed over bundles of them
-    (ORDER, always),  # the overlap that reaches the target recall; rows renumbered cell-major
-    (SHUFFLE, always),  # each row into its cells                      rows/vertex
-    (NEIGHBORS, always),  # one kNN graph per cell
-    (MERGE, always),  # merged nearest k per vertex                    knn/indices, knn/distances
-    (CALIBRATE, always),  # per-row smooth-kNN                         calibration/rho, sigma
-    (TYPICAL, model_alone),  # which distances are usual               typical
-    (SYMMETRIZE, always),  # fuzzy union with the transpose            graph/: one CSR block row per partition
+def searched(params: Params) -> bool:
+    """Tell whether neighbours are searched."""
+    return params.precomputed_knn is None
+
+
+def given(params: Params) -> bool:
+    """Tell whether neighbours are given."""
+    return params.precomputed_knn is not None
+
+
+def by_sample(params: Params) -> bool:
+    """Tell whether rows start where a sample says."""
+    return isinstance(params.init, str) and params.init != "random"
+
+
+MAP: Pipeline = (
     (INITIALIZE, always),  # pca | spectral (coarse) | random | array  initial
     (LAYOUT, always),  # synchronous iterations                          layout/ checkpoints
     (PUBLISH_LIST, listed),  # the map after each listed epoch         embedding_list (m, n, d)
     (PUBLISH, always),  # back to the user's row order                 embedding (n, d)
+)
+REPORT: Pipeline = (
     (MAP_NEIGHBORS, report),  # what the map is worth                  report/
     (MAP_ROWS, report),
     (MAP_DISTANCES, report),
@@ -92,6 +99,29 @@ FIT: Pipeline = (
 )
 
 
+#   source           X (n, D)
+FIT: Pipeline = (
+    (LOOK, always),  # how the rows are cast, and whether that and the metric measure them
+    (SCAN, always),  # one streaming pass: NaN and inf, the sample
+    (CHECK, given),  # neighbours that the user has
+    (TWINS, unique),  # equal hashes, bucket by bucket
+    (ROWS, unique),  # the first row equal to each                     rows/first
+    (FIND, always),  # k-means cells of the sample                     cells/
+    (ASSIGN, always),  # each row's nearest cells; exact neighbours of the probes
+    (COUNT, always),  # what the blocks counted, summed over bundles of them
+    (ORDER, always),  # the overlap that reaches the target recall; rows renumbered cell-major
+    (SHUFFLE, always),  # each row into its cells                      rows/vertex
+    (NEIGHBORS, searched),  # one kNN graph per cell
+    (TAKE, given),  # what is given, to its vertices
+    (MERGE, always),  # merged nearest k per vertex                    knn/indices, knn/distances
+    (CALIBRATE, always),  # per-row smooth-kNN                         calibration/rho, sigma
+    (TYPICAL, model_alone),  # which distances are usual               typical
+    (SYMMETRIZE, always),  # fuzzy union with the transpose            graph/: one CSR block row per partition
+    *MAP,
+    *REPORT,
+)
+
+
 #   new rows         X (n, D)
 TRANSFORM: Pipeline = (
     (REACH, always),  # how many cells a new row is compared with      facts/reach
@@ -99,6 +129,30 @@ TRANSFORM: Pipeline = (
     (GATHER, always),  # the training rows of those cells, cell by cell
     (PLACE, always),  # neighbours, memberships, a short layout       embedding (n, d), fit_distance (n,)
 )
+
+
+def again(anew: Collection[str]) -> Pipeline:
+    """Return the pipeline of a fit of a finished run's neighbours.
+
+    Parameters
+    ----------
+    anew
+        What it does not have from that run: "graph", "start".
+    """
+    graph: Pipeline = ((CALIBRATE, always), (SYMMETRIZE, always))
+    start: Pipeline = ((places.SAMPLE, always), (places.AXES, always), (places.PLACES, always))
+    return (
+        (rows.ROWS, always),  # the digests of the scan                  rows/vertex, rows/first
+        (cells.CELLS, always),  # cells and probes, the cast             cells/, facts/
+        (known.NEIGHBORS, always),  # the nearest k per vertex           knn/indices, knn/distances
+        (TYPICAL, model_alone),
+        *(() if "graph" in anew else ((known.GRAPH, always),)),  #       calibration/, graph/
+        *(() if "start" in anew else ((rows.START, by_sample),)),  #     assign/axes, assign/micro
+        *(graph if "graph" in anew else ()),
+        *(start if "start" in anew else ()),
+        *MAP,
+        *REPORT,
+    )
 
 
 class Kind(NamedTuple):
@@ -123,9 +177,24 @@ FITS = Kind(FIT, (SCAN, REREAD), PUBLISH)
 TRANSFORMS = Kind(TRANSFORM, (new.SCAN, new.REREAD), PLACE)
 
 
-def kind_of(transforms: Any) -> Kind:
-    """Return which kind a run is: a transform, if there is anything that it transforms by, or a fit."""
-    return TRANSFORMS if transforms else FITS
+def kind_of(model: Any, anew: Collection[str] | None = None) -> Kind:
+    """Return which kind a run is.
+
+    Parameters
+    ----------
+    model
+        The run that it places rows by, or fits the neighbours of; None for any other fit.
+    anew
+        What a fit of neighbours does not have from that run; None for a transform.
+    """
+    if anew is not None:
+        return Kind(again(anew), (rows.ROWS, REREAD), PUBLISH)
+    return FITS if model is None else TRANSFORMS
+
+
+def kind_in(about: Mapping[str, Any]) -> Kind:
+    """Return which kind a run is, from what its run store says of it."""
+    return kind_of(about["model"], (about["model"] or {}).get("anew"))
 
 
 def steps_of(pipeline: Pipeline, params: Params) -> tuple[Step, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,14 +14,21 @@ from daskumap.errors import ParameterError, SourceError
 from daskumap.kernels.layout import output_metrics
 from daskumap.kernels.metrics import metric as metrics
 from daskumap.params import Params, make_params
-from daskumap.pipeline import kind_of, steps_of
+from daskumap.pipeline import Kind, kind_of, steps_of
 from daskumap.planning.job import Job
 from daskumap.planning.plan import Plan
-from daskumap.planning.sizes import Resources, Sizes, make_sizes, make_transform_sizes
+from daskumap.planning.sizes import OF_DATA, Resources, Sizes, make_sizes, make_transform_sizes
 from daskumap.runtime.context import Context, make_context
 from daskumap.sources.base import Source
 from daskumap.sources.find import find
+from daskumap.sources.given import Given, open_given
 from daskumap.sources.ingest import as_stored
+from daskumap.sources.nodes import public_spec
+from daskumap.stages.shared import micro
+from daskumap.store import schema
+
+# On these depends which neighbours are found, and from which rows.
+SEARCH = ("metric", "metric_kwds", "unique", "target_recall", "max_overlap", "max_cell_rows", "missing")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +40,12 @@ class Request:
     adjust
         Changes sizes that may not matter, as tests do.
     model
-        The finished run into whose map the input's rows are placed; None for a fit.
+        The finished run into whose map the input's rows are placed, or whose neighbours are fitted again;
+        None for any other fit.
+    anew
+        What a fit of the model's neighbours does not have from it; None for anything else.
+    given
+        Neighbours that the user has; None where they are searched.
     """
 
     source: Source
@@ -40,19 +53,35 @@ class Request:
     partitions: int | None = None
     adjust: Callable[[Sizes], Sizes] = lambda sizes: sizes
     model: Context | None = None
+    anew: tuple[str, ...] | None = None
+    given: Given | None = None
+
+    @property
+    def kind(self) -> Kind:
+        """Which kind of run it asks for."""
+        return kind_of(self.model, self.anew)
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What the input is known by, which reads some rows of it; of a model's rows, as that knows them."""
+        if self.model is not None and self.anew is not None:
+            about = self.model.store.about
+            if about["spec"] == public_spec(self.source.spec()):
+                return dict(about["source"])
+        return self.source.identity()
 
     def plan(self, resources: Resources, ingested: bool) -> Plan:
         """Return the plan, with the input where it is or as it lies in the run store; starts nothing."""
         source = as_stored(self.source.shape, self.source.dtype) if ingested else self.source
         sizes = self.adjust(self._sizes(source, resources))
-        context = make_context(
-            Job("", "", source.spec(), self.params, sizes, resources), source, model=self.model
-        )
-        return make_plan(context, steps_of(kind_of(self.model).pipeline, self.params))
+        job = Job("", "", source.spec(), self.params, sizes, resources, anew=self.anew)
+        context = make_context(job, source, model=self.model)
+        return make_plan(context, steps_of(self.kind.pipeline, self.params))
 
     def _sizes(self, source: Source, resources: Resources) -> Sizes:
-        if self.model is None:
-            return plan_sizes(source, self.params, resources, self.partitions)
+        if self.model is None or self.anew is not None:
+            made = plan_sizes(source, self.params, resources, self.partitions)
+            return made if self.model is None else self._like_the_model(made, self.model.sizes)
         return make_transform_sizes(
             *source.shape,
             self.params.n_neighbors,
@@ -63,18 +92,103 @@ class Request:
             source_item_bytes=source.dtype.itemsize,
         )
 
+    def _like_the_model(self, made: Sizes, known: Sizes) -> Sizes:
+        """Return sizes with those on which the result depends as the model has them, and its row blocks."""
+        same = {name: getattr(known, name) for name in OF_DATA}
+        if self.params.reconcile_every > 1 and self.partitions is None:
+            same["layout_rows"] = known.layout_rows
+        return dataclasses.replace(made, **same, row_block=known.row_block)
+
 
 def make_request(data: Any, values: dict[str, Any], partitions: int | None) -> Request:
     """Find the source and check the parameters, alone and against the shape of the data."""
     source = find(data)
+    check_partitions(partitions, source.shape[0])
+    params = make_params(values)
+    check_params(params, source)
+    if params.precomputed_knn is None:
+        return Request(source, params, partitions)
+    if params.unique:
+        raise ParameterError(
+            "unique=True and precomputed_knn exclude each other: the neighbours of distinct rows would be "
+            "needed. Leave one of them out."
+        )
+    given = open_given(params.precomputed_knn, source.shape[0], params.n_neighbors)
+    params = dataclasses.replace(params, precomputed_knn=given.identity())
+    return Request(source, params, partitions, given=given)
+
+
+def make_again_request(model: Context, values: dict[str, Any], partitions: int | None) -> Request:
+    """Check the parameters of a fit of a finished run's neighbours: those that are not given are that run's.
+
+    Raises
+    ------
+    ParameterError
+        Naming parameters of the search that are not those of the run.
+    """
+    known, source = model.params, model.source
+    check_partitions(partitions, source.shape[0])
+    if isinstance(known.init, np.ndarray):
+        known = dataclasses.replace(known, init=model.store.read(schema.INIT.name))
+    fields = {field.name: getattr(known, field.name) for field in dataclasses.fields(Params)}
+    if values.keys() & {"min_dist", "spread"}:
+        fields |= {"a": None, "b": None}  # or the curve would not be what is asked for
+    params = make_params({**fields, **values})
+    refuse_another_search(model, params)
+    check_params(params, source)
+    return Request(source, params, partitions, model=model, anew=what_is_anew(model, params))
+
+
+def refuse_another_search(model: Context, params: Params) -> None:
+    """Refuse parameters with which other neighbours would have been found.
+
+    Raises
+    ------
+    ParameterError
+        Naming each, with its value there and here.
+    """
+    known, now = model.params.fingerprint(), params.fingerprint()
+    wrong = [name for name in SEARCH if (known[name] or None) != (now[name] or None)]
+    if params.n_neighbors > model.params.n_neighbors:
+        wrong.append("n_neighbors")
+    if params.cutoff() > model.params.cutoff():
+        wrong.append("disconnection_distance")
+    if wrong:
+        listed = "; ".join(f"{name} was {known[name]!r} and is now {now[name]!r}" for name in wrong)
+        raise ParameterError(
+            f"The neighbours in {model.url} are those of another search: {listed}. Leave these out (fewer "
+            "neighbours and a lower disconnection_distance are possible), or fit the data itself."
+        )
+
+
+def what_is_anew(model: Context, params: Params) -> tuple[str, ...]:
+    """Return what a fit of the model's neighbours does not have from it: "graph", "start"."""
+    known = model.params
+    names = ("n_neighbors", "set_op_mix_ratio", "local_connectivity")
+    other = params.cutoff() != known.cutoff() or any(getattr(params, n) != getattr(known, n) for n in names)
+    return (*(("graph",) if other else ()), *(("start",) if lacks_start(model, params) else ()))
+
+
+def lacks_start(model: Context, params: Params) -> bool:
+    """Return whether a run does not know where its rows start: it had another start or dimension."""
+    start = params.init if isinstance(params.init, str) else "array"
+    if start == "pca":
+        there = model.store.has(schema.ON_AXES.name)
+        return not there or params.n_components != model.params.n_components
+    return (
+        start == "spectral"
+        and model.sizes.rows > micro.EXACT_ROWS
+        and not model.store.has(schema.IN_MICRO.name)
+    )
+
+
+def check_partitions(partitions: int | None, rows: int) -> None:
+    """Refuse what is no number of vertex partitions."""
     whole = isinstance(partitions, int) and not isinstance(partitions, bool)
-    if partitions is not None and not (whole and 1 <= partitions <= source.shape[0]):
+    if partitions is not None and not (whole and 1 <= partitions <= rows):
         raise ParameterError(
             f"partitions is {partitions!r}; it must be an integer from 1 to the number of rows."
         )
-    params = make_params(values)
-    check_params(params, source)
-    return Request(source, params, partitions)
 
 
 def make_transform_request(data: Any, model: Context) -> Request:

@@ -12,19 +12,22 @@ from typing import Any, cast
 import numpy as np
 
 from daskumap.driver import STAGES
+from daskumap.engine.base import Engine
 from daskumap.engine.clusters import make_engine
 from daskumap.engine.machine import parse_memory
 from daskumap.errors import ParameterError, StoreError
 from daskumap.params import Params
 from daskumap.peer import Fitted, make_umap
-from daskumap.pipeline import Kind, kind_of
+from daskumap.pipeline import TRANSFORMS, Kind, kind_in
 from daskumap.planning.sizes import Sizes
 from daskumap.report.progress import Progress, choose_progress
 from daskumap.report.text import assemble, render
 from daskumap.request import Request, make_transform_request
+from daskumap.runtime.context import Context
 from daskumap.saving import save_model
-from daskumap.session import fit_request, open_model
+from daskumap.session import fit_request, open_model, refuse_other_rows
 from daskumap.sources.base import Source
+from daskumap.sources.find import find
 from daskumap.store import schema
 from daskumap.store.graph import read_edges
 from daskumap.store.places import Place, find_place
@@ -74,7 +77,7 @@ class View:
 
     @property
     def _kind(self) -> Kind:
-        return kind_of(self.store.about["model"])
+        return kind_in(self.store.about)
 
     @property
     def report(self) -> dict[str, Any]:
@@ -89,7 +92,7 @@ class View:
 
     def status(self) -> dict[str, int]:
         """Return the number of finished tasks by step."""
-        params = SimpleNamespace(**self.params)
+        params = SimpleNamespace(**{**Params().fingerprint(), **self.params})
         return {
             step.name: self.store.ledger.count(step.name)
             for step, has in self._kind.pipeline
@@ -123,6 +126,36 @@ class Run(View):
         super().__init__(store)
         self._params, self._source = params, source
 
+    def model(self, fitted: Any = None) -> Context:
+        """Return what other runs are made from: new rows on its map, and fits of its neighbours.
+
+        Parameters
+        ----------
+        fitted
+            Path or URL of the rows that were fitted; None for what the run names.
+        """
+        return open_model(self.store, self._params, self._source, fitted)
+
+    def of_rows(self, data: Any) -> Run:
+        """Return the run with its rows as the caller names them.
+
+        Raises
+        ------
+        RunMismatchError
+            If they are other ones.
+        """
+        source = find(data)
+        refuse_other_rows(self.store, source)
+        return Run(self.store, self._params, source)
+
+    def refuse_out_of_reach(self, engine: Engine) -> None:
+        """Refuse a run that only this process has where workers of a cluster have to read it."""
+        if not (engine.local or self.store.place.shared):
+            raise ParameterError(
+                f"The workers of the cluster cannot reach the run in {self.path}. Fit into a path or URL "
+                "that they reach, or work in this process with client='threads'."
+            )
+
     def transform(
         self,
         data: Any,
@@ -142,11 +175,7 @@ class Run(View):
         rows = max(request.source.shape[0], self.store.about["sizes"]["rows"])
         engine = make_engine(client, parse_memory(memory), threads, rows)
         try:
-            if not (engine.local or self.store.place.shared):
-                raise ParameterError(
-                    f"The workers of the cluster cannot reach the run in {self.path}. Fit into a path or URL "
-                    "that they reach, or transform in this process with client='threads'."
-                )
+            self.refuse_out_of_reach(engine)
             return Transformed(fit_request(request, out, engine, shown, restart, take_over, trust_input))
         finally:
             engine.close()
@@ -172,7 +201,7 @@ class Run(View):
 
     def request(self, data: Any, fitted: Any = None) -> Request:
         """Return what a transform of new rows asks for, checked against the rows that were fitted."""
-        return make_transform_request(data, open_model(self.store, self._params, self._source, fitted))
+        return make_transform_request(data, self.model(fitted))
 
     def save(self, path: Any, rows: bool = False, *, fitted: Any = None) -> Run:
         """Write what `transform` needs to a place of its own, without the neighbours and their graph.
@@ -381,7 +410,25 @@ class Transformed(View):
 
 def view(store: RunStore) -> Run | Transformed:
     """Return what a user sees of a run store."""
-    return Run(store) if store.about["model"] is None else Transformed(store)
+    return Transformed(store) if kind_in(store.about) is TRANSFORMS else Run(store)
+
+
+def start_of(init: Any) -> Any:
+    """Return a start as parameters have it: of a run, or of where one is, its map.
+
+    A text is where a run is if it has a slash or ends in .zarr; else it is the name of a start. Rows that are
+    not on the map start in the middle of it.
+    """
+    if isinstance(init, str) and not ("/" in init or init.endswith(".zarr")):
+        return init
+    if isinstance(init, str | Path):
+        init = view(RunStore.open(find_place(init), mode="r"))
+    if not isinstance(init, View):
+        return init
+    places = np.asarray(init.embedding[:])
+    gone = np.isnan(places[:, 0])
+    places[gone] = 0.0 if gone.all() else places[~gone].mean(axis=0)
+    return places
 
 
 def _reopen(place: Place, params: Params | None, source: Source | None) -> Run:

@@ -19,10 +19,10 @@ import numpy as np
 
 from daskumap.driver import Steps, make_plan, refuse_changed_input, reopen, run_pipeline, survey
 from daskumap.engine.base import KEPT, Engine
-from daskumap.errors import NO_SPACE, ParameterError, RunMismatchError, StoreError
+from daskumap.errors import NO_SPACE, DaskumapError, ParameterError, RunMismatchError, StoreError
 from daskumap.kernels import jit
 from daskumap.params import Params, make_params
-from daskumap.pipeline import kind_of, steps_of
+from daskumap.pipeline import TRANSFORMS, Kind, kind_in, kind_of, steps_of
 from daskumap.planning.job import Job
 from daskumap.planning.plan import Plan
 from daskumap.planning.sizes import Resources, Sizes
@@ -31,6 +31,7 @@ from daskumap.request import Request
 from daskumap.runtime.context import Context, make_context
 from daskumap.sources.base import Source
 from daskumap.sources.find import find, open_spec
+from daskumap.sources.given import Given
 from daskumap.sources.ingest import as_stored, ingest
 from daskumap.sources.nodes import check_stored_spec, is_near, public_spec
 from daskumap.store import schema
@@ -46,6 +47,8 @@ log = logging.getLogger(__name__)
 MEMORY_SHARE = 0.25
 # Written once the copy of the input is whole.
 INPUT_DIGEST = "input/digest"
+# Written once the copy of given neighbours is whole.
+GIVEN_DIGESTS = "input/knn_digests"
 
 
 def fit_request(
@@ -146,22 +149,33 @@ def describe(planned: Plan, request: Request) -> dict[str, Any]:
     return {
         "id": uuid.uuid4().hex,
         "params": request.params.fingerprint(),
-        "source": request.source.identity(),
+        "source": request.identity,
         "spec": public_spec(request.source.spec()),
-        "model": identity_of(request.model),
+        "model": identity_of(request),
         "sizes": dataclasses.asdict(planned.job.sizes),
         "versions": versions(),
     }
 
 
-def identity_of(model: Context | None) -> dict[str, Any] | None:
-    """Return where the model of a transform is and which run it is; None for a fit."""
-    return None if model is None else {"url": model.url, "id": model.job.id}
+def identity_of(request: Request) -> dict[str, Any] | None:
+    """Return where the run is that another one is made from, and which; None where there is none.
+
+    A fit of its neighbours says what it does not have from it.
+    """
+    if request.model is None:
+        return None
+    made = {} if request.anew is None else {"anew": list(request.anew)}
+    return {"url": request.model.url, "id": request.model.job.id, **made}
 
 
 def steps_in(context: Context) -> Steps:
     """Return the steps of a run."""
-    return steps_of(kind_of(context.transforms).pipeline, context.params)
+    return steps_of(kind_of_context(context).pipeline, context.params)
+
+
+def kind_of_context(context: Context) -> Kind:
+    """Return which kind of run a context is of."""
+    return kind_of(context.transforms or None, context.anew)
 
 
 @cache
@@ -184,8 +198,8 @@ def refuse_other(store: RunStore, request: Request, finished: bool, trust_input:
     known = store.about
     now = {
         "params": request.params.fingerprint(),
-        "source": request.source.identity(),
-        "model": identity_of(request.model) or {},
+        "source": request.identity,
+        "model": identity_of(request) or {},
     }
     check_same(store.url, {part: known[part] or {} for part in now}, now)
     compare_versions(store, finished)
@@ -233,17 +247,36 @@ def open_fit(store: RunStore, request: Request, ingested: bool, resources: Resou
         if input_digest(store) is None or schema.SOURCE.name in store.ledger.freed():
             store.documents.save(INPUT_DIGEST, ingest(source, store.arrays, schema.SOURCE.name))
         source = find(store.array(schema.SOURCE.name))
+    given = request.given
+    if given is not None and given.specs() is None:
+        write_given(store, given)
     if not store.place.shared:  # A run store that dies with this process needs no checkpoints.
         params = dataclasses.replace(params, checkpoint_every=max(1, params.epochs(source.shape[0])))
-    return context_of(store, source, params, resources, request.model)
+    specs = None if given is None else given.specs()
+    return context_of(store, source, params, resources, request.model, specs)
+
+
+def write_given(store: RunStore, given: Given) -> None:
+    """Bring neighbours that only this process has into the run store, unless they are there."""
+    names = (schema.GIVEN_INDICES.name, schema.GIVEN_DISTANCES.name)
+    if store.documents.load(GIVEN_DIGESTS) is None or store.ledger.freed() & set(names):
+        tables = zip((given.indices, given.distances), names, strict=True)
+        store.documents.save(GIVEN_DIGESTS, [ingest(table, store.arrays, name) for table, name in tables])
 
 
 def context_of(
-    store: RunStore, source: Source, params: Params, resources: Resources, model: Context | None
+    store: RunStore,
+    source: Source,
+    params: Params,
+    resources: Resources,
+    model: Context | None,
+    given: tuple[dict[str, Any], dict[str, Any]] | None = None,
 ) -> Context:
     """Return the context of a run as its run store describes it."""
-    known = store.about
-    job = Job(store.url, known["id"], source.spec(), params, Sizes(**known["sizes"]), resources)
+    known, anew = store.about, (store.about["model"] or {}).get("anew")
+    anew = None if anew is None else tuple(anew)
+    sizes = Sizes(**known["sizes"])
+    job = Job(store.url, known["id"], source.spec(), params, sizes, resources, anew=anew, given=given)
     return make_context(job, source, store, model)
 
 
@@ -267,11 +300,36 @@ def open_known(store: RunStore, resources: Resources, data: Any = None) -> Conte
     else:
         source = open_input(store, data)
         check_same(store.url, {"source": known["source"]}, {"source": source.identity()})
-    return context_of(store, source, params, resources, open_model_of(store))
+    return context_of(store, source, params, resources, open_model_of(store), known_given(store, params))
+
+
+def known_given(store: RunStore, params: Params) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """Return where given neighbours are, as the run store says; None for its own copy, and for a search.
+
+    Raises
+    ------
+    StoreError
+        If it has none, and names a place that only the caller may.
+    """
+    given = params.precomputed_knn
+    if given is None or store.about["model"] is not None:
+        return None
+    if given["specs"] is not None:
+        for spec in given["specs"]:
+            check_stored_spec(spec, store.url)
+        return tuple(given["specs"])
+    if store.documents.load(GIVEN_DIGESTS) is None:
+        raise StoreError(
+            f"{store.url} was started with neighbours that it does not hold. Call daskumap.fit again with "
+            "the same arguments to go on."
+        )
+    return None
 
 
 def open_model_of(store: RunStore) -> Context | None:
-    """Return the model of a transform from what its run store says of it; None for a fit.
+    """Return the run that another one is made from, as the run store of that says; None where there is none.
+
+    A fit of its neighbours needs it no more once it has copied them.
 
     Raises
     ------
@@ -281,17 +339,36 @@ def open_model_of(store: RunStore) -> Context | None:
     known = store.about["model"]
     if known is None:
         return None
+    try:
+        return open_named(store, known)
+    except DaskumapError:
+        if not has_copied(store):
+            raise
+        return None
+
+
+def has_copied(store: RunStore) -> bool:
+    """Return whether a run has copied what it has from another one, and does not need that any more."""
+    if "anew" not in store.about["model"]:
+        return False
+    steps = [step for step, _ in kind_in(store.about).pipeline]
+    last = max(number for number, step in enumerate(steps) if step.model)
+    return any(store.ledger.count(step.name) for step in steps[last + 1 :])
+
+
+def open_named(store: RunStore, known: dict[str, Any]) -> Context:
+    """Return the run that another one names, if it may be opened and is the one that is meant."""
     if not is_near(known["url"], store.url):
         raise StoreError(
-            f"{store.url} names {known['url']} as the run whose map it is on: another protocol or host than "
-            "its own, which is not contacted on the word of a run store. Name it: daskumap.transform(run, "
-            "data, out)."
+            f"{store.url} names {known['url']} as the run that it is made from: another protocol or host "
+            "than its own, which is not contacted on the word of a run store. Name it: "
+            "daskumap.transform(run, data, out), or daskumap.fit(run, out)."
         )
     model = open_model(RunStore.open(find_place(known["url"]), mode="r"))
     if model.job.id != known["id"]:
         raise StoreError(
-            f"{model.url} holds another run than the one that {store.url} places rows by. Start over there: "
-            "daskumap.transform(run, data, out, restart=True)."
+            f"{model.url} holds another run than the one that {store.url} is made from. Start over there, "
+            "with restart=True."
         )
     return model
 
@@ -299,7 +376,7 @@ def open_model_of(store: RunStore) -> Context | None:
 def open_model(
     store: RunStore, params: Params | None = None, source: Source | None = None, fitted: Any = None
 ) -> Context:
-    """Return the context of a finished run, to place new rows into its map.
+    """Return the context of a finished run, to place new rows into its map or to fit its neighbours again.
 
     Parameters
     ----------
@@ -313,15 +390,15 @@ def open_model(
     StoreError
         If the run is unfinished, or has not kept what that takes.
     """
-    if store.about["model"] is not None:
+    if kind_in(store.about) is TRANSFORMS:
         raise StoreError(f"{store.url} holds new rows on a map. Give the run that the map is of.")
     if store.ledger.finished() is None:
         raise StoreError(f"The run in {store.url} is unfinished. Finish it: daskumap resume {store.url}")
     if schema.VERTEX.name in store.ledger.freed():
         raise StoreError(
             f"The run in {store.url} kept its embedding alone, and new rows are placed by the rows that were "
-            "fitted and their cells. Fit again, with restart: daskumap.fit(data, run, keep='model', "
-            "restart=True, ...)."
+            "fitted and their cells, as another fit needs their neighbours. Fit again, with restart: "
+            "daskumap.fit(data, run, keep='model', restart=True, ...)."
         )
     compare_versions(store, finished=True)
     params = known_params(store) if params is None else params
@@ -345,7 +422,8 @@ def open_to_look(store: RunStore) -> Context:
     if is_copied(store):
         refuse_uncopied(store)
     source = as_stored(tuple(known["source"]["shape"]), np.dtype(known["source"]["dtype"]))
-    return context_of(store, source, params, Resources(1), open_model_of(store))
+    copies = kind_in(known) is not TRANSFORMS
+    return context_of(store, source, params, Resources(1), None if copies else open_model_of(store))
 
 
 def refuse_other_rows(store: RunStore, source: Source) -> None:
@@ -443,7 +521,7 @@ def is_finished(store: RunStore) -> bool:
     """Return whether nothing is left to do of a run: it says so, and all of its map can be read."""
     if store.ledger.finished() is None:
         return False
-    step = kind_of(store.about["model"]).publishes
+    step = kind_in(store.about).publishes
     written = store.ledger.records(step.name)
     arrays = (item.name for item in step.writes if isinstance(item, schema.Array))
     return not any(find_damage(store, name, True, written) for name in arrays)
@@ -477,8 +555,8 @@ def drive(
         stack.callback(context.close)
         steps = steps_in(context)
         if not fresh:
-            if not trust_input:
-                refuse_changed_input(context, *kind_of(context.transforms).digests, engine, progress)
+            if not trust_input and reads_input(steps):
+                refuse_changed_input(context, *kind_of_context(context).digests, engine, progress)
             go_on(context, steps, turn)
         run_pipeline(context, steps, engine, progress, turn)
         store.place.sweep()  # Workers may have died in this attempt.
@@ -491,10 +569,17 @@ def compare_input(
     if trust_input:
         return
     with contextlib.closing(open_context()) as context:
+        if not reads_input(steps_in(context)):
+            return
         try:
-            refuse_changed_input(context, *kind_of(context.transforms).digests, engine, progress)
+            refuse_changed_input(context, *kind_of_context(context).digests, engine, progress)
         finally:
             progress.close()
+
+
+def reads_input(steps: Steps) -> bool:
+    """Return whether any step reads the input: a fit of neighbours may not."""
+    return any(schema.SOURCE in step.reads for step in steps)
 
 
 def go_on(context: Context, steps: Steps, turn: Turn) -> None:
@@ -552,11 +637,9 @@ def refuse_inside(place: Place, source: Source, restart: bool) -> None:
 
 
 def refuse_model(place: Place, model: Context | None) -> None:
-    """Refuse to write where the model is, which restart would delete."""
+    """Refuse to write where the run is that is read, which restart would delete."""
     if model is not None and place.shared and model.store.place.url == place.url:
-        raise ParameterError(
-            f"out is {place.url}, where the run itself is. Name another place for the new rows."
-        )
+        raise ParameterError(f"out is {place.url}, where the run itself is. Name another place.")
 
 
 def refuse_in_group(place: Place) -> None:

@@ -21,9 +21,8 @@ from daskumap.report.progress import choose_progress
 from daskumap.request import make_request
 from daskumap.run import Run
 from daskumap.session import fit_request
-from daskumap.stages.cells import find
 from daskumap.stages.map import initialize
-from daskumap.stages.shared import micro
+from daskumap.stages.shared import micro, start
 from daskumap.store.lock import alone
 from daskumap.store.places import find_place
 from daskumap.store.run import RunStore
@@ -184,7 +183,7 @@ def block_sizes():
 @pytest.fixture
 def few_micro_cells(monkeypatch):
     """The spectral start goes by 300 micro-cells, from 1,000 rows on: by 2,000 it takes two seconds."""
-    for module in (find, initialize):
+    for module in (start, initialize):
         monkeypatch.setattr(module, "MICRO_CELLS", 300)
     for module in (micro, initialize):
         monkeypatch.setattr(module, "EXACT_ROWS", 1000)

@@ -25,7 +25,6 @@ NOT_YET: dict[str, tuple[Any, str]] = {
     "dens_frac": (0.3, "densMAP"),
     "dens_var_shift": (0.1, "densMAP"),
     "output_dens": (False, "densMAP"),
-    "precomputed_knn": ((None, None, None), "a graph of given neighbours"),
     "ensure_all_finite": (True, "a map of rows with missing values"),
 }
 # What tunes a search, a seed or a bar that umap-learn has and daskumap has not, by umap-learn's default.
@@ -54,6 +53,8 @@ def fit_options(given: dict[str, Any]) -> dict[str, Any]:
     if given["random_state"] is None and given["run"] is None:
         # As in scikit-learn the seed is drawn by NumPy; but an unfinished run goes on with its own.
         options["random_state"] = check_random_state(None)
+    if _is_same(given["precomputed_knn"], (None, None, None)):
+        options["precomputed_knn"] = None
     threads = _threads(given["n_jobs"])
     here = threads is not None and given["client"] is None
     return {

@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils import Tags, check_consistent_length
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from daskumap.api import fit
+from daskumap.api import fit, is_run
 from daskumap.estimator.accept import fit_options
 from daskumap.estimator.adopt import map_of, parameters_of
 from daskumap.params import Params, explicit
@@ -25,7 +25,7 @@ class UMAP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  #
     """Uniform Manifold Approximation and Projection, with umap-learn's names, order, meanings and defaults.
 
     `docs/compatibility.md` goes through them one by one. In this version those about supervision, densMAP,
-    given neighbours and `transform` are refused with another value than the default.
+    and `transform_mode` are refused with another value than the default.
 
     Parameters
     ----------
@@ -45,7 +45,8 @@ class UMAP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  #
     learning_rate
         Scales the steps of the layout.
     init
-        "spectral", "pca", "random" or an array (n, n_components).
+        "spectral", "pca", "random", an array (n, n_components), or a run or where one is, whose map is the
+        start.
     min_dist, spread, a, b
         How close points may lie, and the scale of the map; or the curve 1 / (1 + a r^2b) itself.
     set_op_mix_ratio, local_connectivity
@@ -64,12 +65,15 @@ class UMAP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  #
         Exact copies of a row cost no neighbours and get the place of the first one.
     disconnection_distance
         From this distance on two rows are not joined.
+    precomputed_knn
+        Neighbours that are known: (indices, distances), (n, k) arrays with each row itself first or without;
+        a sparse matrix of distances; the path of a Zarr group with both; or a run of the same rows. A third
+        member of a tuple, umap-learn's search index, is not needed.
     low_memory, angular_rp_forest, force_approximation_algorithm, tqdm_kwds, transform_queue_size, \
 transform_seed
         Accepted with a warning: without effect.
     transform_mode, target_n_neighbors, target_metric, \
-target_metric_kwds, target_weight, densmap, dens_lambda, dens_frac, dens_var_shift, output_dens, \
-precomputed_knn
+target_metric_kwds, target_weight, densmap, dens_lambda, dens_frac, dens_var_shift, output_dens
         Not in this version.
     run
         Path or URL of the run store that a fit makes or goes on with; None: in memory, or in a temporary
@@ -212,7 +216,9 @@ missing
         ----------
         X
             (n, D): an array, a DataFrame or nested lists; or, larger than memory, what `daskumap.fit` takes:
-            the path or URL of a Zarr array, a `zarr.Array`, a dask array.
+            the path or URL of a Zarr array, a `zarr.Array`, a dask array. A finished run, or the path of one,
+            stands for its rows and its neighbours, which are not searched again; the parameters are those of
+            the estimator.
         y
             Accepted, as scikit-learn's pipelines pass it, with a warning: the map does not depend on it.
         ensure_all_finite
@@ -224,6 +230,8 @@ missing
             As of `daskumap.fit`; also for a parameter with a value that is not in this version.
         """
         options = fit_options({**self.get_params(deep=False), "ensure_all_finite": ensure_all_finite})
+        if is_run(X):
+            return self._fit_neighbors(X, options)
         source, plain = self._source(X)
         rows = source.shape[0]
         if y is not None:
@@ -234,6 +242,12 @@ missing
             return self
         options["n_neighbors"] = _truncated(self.n_neighbors, rows)
         return self._take(fit(source, **options), options, plain)
+
+    def _fit_neighbors(self, run: Any, options: dict[str, Any]) -> UMAP:
+        """Find the map of a run's rows by its neighbours."""
+        made = fit(run, **options)
+        self.n_features_in_ = made.store.about["sizes"]["columns"]
+        return self._take(made, options, plain=made.store.about["spec"] is None)
 
     def _take(self, run: Run, options: dict[str, Any], plain: bool) -> UMAP:
         """Become the estimator of a run."""
@@ -299,6 +313,33 @@ missing
     @property
     def _sigmas(self) -> Array:
         return self._fitted().calibration()[1]
+
+    @property
+    def _knn_indices(self) -> Array:
+        return self._knn()[0]
+
+    @property
+    def _knn_dists(self) -> Array:
+        return self._knn()[1]
+
+    @property
+    def knn_indices(self) -> Array | None:
+        """The neighbours that were given, as many as count, each row itself first; None if searched."""
+        return self._knn()[0] if self._has_given() else None
+
+    @property
+    def knn_dists(self) -> Array | None:
+        """The distances of the neighbours that were given; None if they were searched."""
+        return self._knn()[1] if self._has_given() else None
+
+    def _knn(self) -> tuple[Array, Array]:
+        """Return neighbours and distances, (n, n_neighbors), as umap-learn has them: the row itself first."""
+        indices, distances = self._fitted().knn()
+        own, zero = np.arange(len(indices))[:, None], np.zeros((len(indices), 1), distances.dtype)
+        return np.hstack([own, indices]), np.hstack([zero, distances])
+
+    def _has_given(self) -> bool:
+        return self._fitted().params.get("precomputed_knn") is not None
 
     @property
     def _unique_inverse_(self) -> Array:

@@ -21,7 +21,13 @@ class Job:
         With what another process opens the input; None where it lies in the run store, or in this process.
         It may hold a password, so it is not shown.
     model
-        Of the finished run into whose map new rows are placed; None for a fit.
+        Of the finished run into whose map new rows are placed, or whose neighbours are fitted again; None for
+        any other fit.
+    anew
+        What a fit of the model's neighbours does not have from it: "graph", "start". None for anything else.
+    given
+        With what another process opens the neighbours that the user gives; None where they lie in the run
+        store, or are searched.
     """
 
     url: str
@@ -31,6 +37,8 @@ class Job:
     sizes: Sizes
     resources: Resources
     model: Job | None = None
+    anew: tuple[str, ...] | None = None
+    given: tuple[dict[str, Any], dict[str, Any]] | None = field(default=None, repr=False)
 
     @property
     def iterations(self) -> int:

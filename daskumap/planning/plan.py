@@ -130,6 +130,10 @@ class Plan:
     def _parts(self) -> str:
         s, model = self.job.sizes, self.job.model
         blocks = f"{s.row_blocks:,} row blocks of {s.row_block:,}"
+        if model is not None and self.job.anew is not None:
+            return (
+                f"from the neighbours of the run in {model.url}; {blocks}, {s.partitions:,} vertex partitions"
+            )
         if model is not None:
             return f"into the map of {model.sizes.rows:,} rows in {model.url}; {blocks}"
         return f"about {s.cells:,} cells, {blocks}, {s.partitions:,} vertex partitions"

@@ -23,6 +23,18 @@ EXACT_ROWS = 4_096
 # Hashes that one task compares: 24 MB of them.
 BUCKET_ROWS = 1 << 20
 
+# Of `Sizes` those that depend on the data and the parameters, and the result on them.
+OF_DATA = (
+    "rows",
+    "columns",
+    "sample_rows",
+    "probe_rows",
+    "cells",
+    "max_cell_rows",
+    "wide_rows",
+    "vertex_chunk",
+)
+
 
 @dataclass(frozen=True)
 class Resources:

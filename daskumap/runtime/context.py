@@ -63,7 +63,8 @@ class Context:
     store
         The run store; None while the run is planned.
     model
-        The finished run into whose map new rows are placed; None for a fit.
+        The finished run into whose map new rows are placed, or whose neighbours are fitted again; None for
+        any other fit, and where that run is gone and no longer needed.
 
     Attributes
     ----------
@@ -80,7 +81,7 @@ class Context:
         p = job.params
         self.metric = metrics.resolve(p.metric, p.metric_kwds)
         self.output_metric = output_metrics.resolve(p.output_metric, p.output_metric_kwds, p.n_components)
-        find_move = (model or self)._find_move
+        find_move = (model if model is not None and job.anew is None else self)._find_move
         self._rows = Rows(source, job.sizes, str(np.dtype(self.metric.dtype)), find_move)
         self._lock = threading.RLock()
         self._stage: Stage | None = None
@@ -118,14 +119,31 @@ class Context:
 
     @property
     def model(self) -> Context:
-        """The finished run into whose map new rows are placed; nothing is written there."""
-        assert self._model is not None, "a fit has no model"
+        """The finished run into whose map new rows are placed, or whose neighbours are fitted again.
+
+        Nothing is written there.
+
+        Raises
+        ------
+        StoreError
+            If it is gone, and what was copied of it is damaged.
+        """
+        if self._model is None:
+            raise StoreError(
+                f"The run that {self.url} has its neighbours from is gone, and is needed to mend what was "
+                "copied. Restore it, or fit the data again."
+            )
         return self._model
+
+    @property
+    def anew(self) -> tuple[str, ...] | None:
+        """What a fit of the model's neighbours does not have from it; None for anything else."""
+        return self.job.anew
 
     @property
     def transforms(self) -> bool:
         """Whether new rows are placed into the map of a model."""
-        return self._model is not None
+        return self._model is not None and self.anew is None
 
     def key(self, stream: str, index: int = 0) -> int:
         """Return the key of a stream of random numbers."""
@@ -189,9 +207,14 @@ class Context:
     @property
     def cutoff(self) -> float:
         """The distance from which on two rows are not joined, between rows as they were moved."""
-        known = self._fact(schema.CAST, None)
         with np.errstate(over="ignore"):
-            return float(np.ldexp(self.params.cutoff(), known["exponent"] * known["degree"]))
+            return float(np.ldexp(self.params.cutoff(), self.unit))
+
+    @property
+    def unit(self) -> int:
+        """The power of two by which distances between rows as they were moved are larger than the user's."""
+        known = self._fact(schema.CAST, None)
+        return int(known["exponent"] * known["degree"])
 
     def input_bytes(self, rows: int) -> int:
         """Return an upper bound, in bytes, of what reading that many rows of the input holds."""

@@ -20,13 +20,14 @@ import zarr
 from zarr.core.sync import sync
 from zarr.storage import LocalStore
 
-from daskumap.errors import RunMismatchError, StoreError
+from daskumap.errors import DaskumapError, RunMismatchError, StoreError
 from daskumap.planning.stage import Output
+from daskumap.secrets import has_secrets
 from daskumap.store.arrays import GROUP, KEY, ArrayStore, create_array, open_array, read_json
 from daskumap.store.documents import Documents, as_text, create_object
 from daskumap.store.formats import SCHEMA, as_now
 from daskumap.store.ledger import Ledger
-from daskumap.store.places import Place
+from daskumap.store.places import Place, find_place
 from daskumap.store.schema import Fact, Item
 from daskumap.store.trouble import speaking
 
@@ -259,6 +260,16 @@ def differences(known: dict[str, Any], now: dict[str, Any]) -> list[str]:
             if before.get(name) != after.get(name):
                 found.append(f"{name} was {before.get(name)!r} and is now {after.get(name)!r}")
     return found
+
+
+def is_run_store(where: Any) -> bool:
+    """Return whether a run store lies at a path or URL; what cannot be read is none."""
+    if has_secrets(str(where)):
+        return False  # That of a run store has none.
+    try:
+        return _read_about(find_place(where)) is not None
+    except DaskumapError:
+        return False
 
 
 def _read_about(place: Place) -> Any:

@@ -21,6 +21,7 @@ reach       cells of the model that a new row is compared with, at most  all
 model cell  small cell of the model                                      all
 model block row block of the model's source                              one
 quantile    of the training rows' distances to their neighbours          all
+given neig. column of neighbours that the user gives                     all
 =========== ============================================================ ==================
 
 Types beside NumPy's: "metric" is what the metric works on, float32 or uint8; "vertex" is the type of vertex
@@ -109,6 +110,9 @@ def _order(name: str, dtype: str, *dims: str, stays: int = SCRATCH) -> Array:
 SOURCE = Array("input/rows", MODEL, "metric", ("row", "column"))
 # Kept in any case: the user's, and no larger than the result.
 INIT = Array("input/init", RESULT, "float32", ("row", "component"))
+# Neighbours that the user gives from memory, in the types that they have there.
+GIVEN_INDICES = Array("input/knn_indices", SCRATCH, "int64", ("row", "given neighbor"))
+GIVEN_DISTANCES = Array("input/knn_distances", SCRATCH, "float32", ("row", "given neighbor"))
 
 # Rows: scan and unique.
 # exponent, centre, degree: how rows are moved; and what the cast does to sampled rows. It stays, as the plans
@@ -149,8 +153,9 @@ BLOCK_PROBES = (
     Array("assign/probe_cells", SCRATCH, "int32", ("block", "probe", "neighbor", "overlap")),
     Array("assign/probe_levels", SCRATCH, "uint8", ("block", "probe", "neighbor", "overlap")),
 )
-ON_AXES = Array("assign/axes", SCRATCH, "float32", ("row", "component"))
-IN_MICRO = Array("assign/micro", SCRATCH, "int32", ("row",))
+# Kept, as DOUBTED is, for a fit from a run's neighbours, which does not read the input then.
+ON_AXES = Array("assign/axes", GRAPH_TOO, "float32", ("row", "component"))
+IN_MICRO = Array("assign/micro", GRAPH_TOO, "int32", ("row",))
 
 BUNDLE_COUNTS = Array("counts/members", SCRATCH, "int32", ("bundle", "level", "cell"))
 COUNTS_BEFORE = Array("counts/before", SCRATCH, "int32", ("block", "cell and twins"))
@@ -168,7 +173,7 @@ WIDE_OF = _order("wide_of", "int32", "cell", stays=GRAPH_TOO)
 FIRST_VERTICES = _order("first_vertices", "int64", "bundle", "cell and twins")
 PROBE_IDS = _order("probe_ids", "int64", "probe", "neighbor", stays=MODEL)
 # Probes whose neighbours float32 may not tell: 1.
-DOUBTED = _order("doubted", "uint8", "probe")
+DOUBTED = _order("doubted", "uint8", "probe", stays=GRAPH_TOO)
 # distinct, wide, level, copies, recall (by level), groups, largest_cell, sliced_cells, doubted
 ORDER = Fact("facts/order", RESULT)
 
@@ -192,6 +197,14 @@ FOUND = Exchange(
     "found",
     SCRATCH,
     "group",
+    "vertex chunk",
+    {"vertices": ("int64", ""), "ids": ("int64", "neighbor"), "distances": ("float32", "neighbor")},
+)
+# Of neighbours that the user gives.
+GIVEN = Exchange(
+    "given",
+    SCRATCH,
+    "block",
     "vertex chunk",
     {"vertices": ("int64", ""), "ids": ("int64", "neighbor"), "distances": ("float32", "neighbor")},
 )

@@ -62,6 +62,7 @@ def test_names_order_and_defaults_are_those_of_umap_learn():
         {},
         {"n_neighbors": 2},
         {"n_neighbors": 100, "local_connectivity": 3.5},
+        {"n_neighbors": 40, "set_op_mix_ratio": 0.7, "local_connectivity": 1.5},
         {"n_neighbors": 7, "set_op_mix_ratio": 0.3, "local_connectivity": 2.5},
         {"n_neighbors": 10, "set_op_mix_ratio": 0.0, "local_connectivity": 0.0},
         {"metric": "cosine"},
@@ -86,6 +87,8 @@ def test_the_graph_is_that_of_umap_learn(small, options):
         local_connectivity=ours.local_connectivity,
     )
     assert abs(ours.graph_ - graph).max() < 1e-6
+    given = UMAP(precomputed_knn=(ours._knn_indices, ours._knn_dists), **QUICK, **options).fit(small)
+    assert abs(given.graph_ - graph).max() < 1e-6
     np.testing.assert_allclose(ours._rhos, rhos, rtol=1e-6)
     np.testing.assert_allclose(ours._sigmas, sigmas, rtol=1e-6)
 
@@ -346,7 +349,6 @@ OTHER = {
     "dens_frac": 0.5,
     "dens_var_shift": 0.2,
     "output_dens": True,
-    "precomputed_knn": (np.ones((4, 3)), np.ones((4, 3)), None),
 }
 
 

@@ -92,8 +92,14 @@ def test_stages_are_the_steps_of_the_pipeline(shape, unique, report):
     assert names == [step.name for step in steps_of(FIT, made.job.params)]
     # Each step is there once, and options add steps without another order of the rest.
     every = [step.name for step, _ in FIT]
-    assert len(set(every)) == len(every) == 24
-    gone = ["calibrate.typical", *(() if unique else ("unique.",)), *(() if report else ("report.",))]
+    assert len(set(every)) == len(every) == 26
+    gone = [
+        "scan.given",
+        "neighbors.given",
+        "calibrate.typical",
+        *(() if unique else ("unique.",)),
+        *(() if report else ("report.",)),
+    ]
     assert names == [name for name in every if not name.startswith(tuple(gone))]
     assert len(names) == 14 + 2 * unique + 7 * report
 

@@ -202,7 +202,7 @@ def test_a_driver_that_died_while_it_freed(fit, source, whole, kept, place, sequ
     with pytest.raises(Fault):
         fit(source, place, client=engine, keep="graph", **OPTIONS)
     freed = daskumap.open(place).store.ledger.freed()
-    assert {"shuffle", "found", "reverse", "assign/axes"} <= freed
+    assert {"shuffle", "found", "reverse", "assign/cells"} <= freed
     for name in freed:
         if (kept["all"] / name).is_dir():
             shutil.copytree(kept["all"] / name, place / name, dirs_exist_ok=True)

@@ -13,7 +13,7 @@ import daskumap
 from daskumap.engine.sequential import SequentialEngine
 from daskumap.kernels.cells.join import LEVELS
 from daskumap.kernels.cells.slices import join_cells
-from daskumap.pipeline import FIT, TRANSFORM
+from daskumap.pipeline import FIT, TRANSFORM, again
 from daskumap.report.progress import choose_progress
 from daskumap.request import make_request
 from daskumap.session import fit_request
@@ -23,13 +23,15 @@ from daskumap.store.exchange import batch_name
 
 STEPS = [step for step, _ in FIT]
 NEW_STEPS = [step for step, _ in TRANSFORM]
+# A fit of a run's neighbours, by what it does not have from that run.
+AGAIN = {anew: [step for step, _ in again(anew)] for anew in ((), ("graph",), ("start",), ("graph", "start"))}
 # What the driver brings into the run store before the first step.
-BROUGHT = (schema.SOURCE, schema.INIT)
+BROUGHT = (schema.SOURCE, schema.INIT, schema.GIVEN_INDICES, schema.GIVEN_DISTANCES)
 # What no step reads: it is for the user, `CELLS` for plans, and `TYPICAL` for a transform.
 UNREAD = (schema.MEASURES, schema.PICTURE, schema.CELLS, schema.TYPICAL)
 NEW_UNREAD = (schema.EMBEDDING, schema.FIT_DISTANCE, schema.PLACED)
 # Of arrays that tasks make themselves, since only they know how many there are.
-MADE = ("micro-cell", "bound", "cell bound", "group bound", "quantile")
+MADE = ("micro-cell", "bound", "cell bound", "group bound", "quantile", "given neighbor")
 
 
 def flatten(value):
@@ -57,7 +59,9 @@ def test_each_item_has_a_place_of_its_own():
     assert not [(outer, inner) for outer, inner in itertools.pairwise(paths) if inner.startswith(outer)]
 
 
-@pytest.mark.parametrize("steps", [STEPS, NEW_STEPS], ids=["fit", "transform"])
+@pytest.mark.parametrize(
+    "steps", [STEPS, NEW_STEPS, *AGAIN.values()], ids=["fit", "transform", *map(str, AGAIN)]
+)
 def test_each_item_has_one_writer(steps):
     written = [item for step in steps for item in step.writes]
     assert len(set(written)) == len(written)
@@ -70,9 +74,22 @@ def test_each_item_has_a_writer():
 
 
 def test_a_model_is_kept():
-    """But for the distances, whose quantiles a model has instead."""
+    """But for the distances, whose quantiles a model has instead; a fit of neighbours needs the graph too."""
     lost = {item for step in NEW_STEPS for item in step.model if item.stays < schema.MODEL}
     assert lost == {schema.DISTANCES}
+    steps = [step for again_steps in AGAIN.values() for step in again_steps]
+    assert all(item.stays >= schema.GRAPH_TOO for step in steps for item in step.model)
+
+
+@pytest.mark.parametrize("anew", AGAIN, ids=str)
+def test_a_fit_of_neighbours_copies_what_a_model_is_for(anew):
+    """What a transform reads of a run, what the report does, and what the next fit of its neighbours does."""
+    written = names(item for step in AGAIN[anew] for item in step.writes)
+    read = names(item for step in NEW_STEPS + AGAIN[()] for item in step.model)
+    assert read - names(BROUGHT) <= written
+    brought = names(BROUGHT)
+    for step in AGAIN[anew]:
+        assert not names(step.reads) - written - brought, step.name
 
 
 @pytest.mark.parametrize(
@@ -188,6 +205,7 @@ CONFIGURATIONS = {
     "moved rows of wide cells": {"max_cell_rows": 3000, "unique": True},
     "segments": {"checkpoint_every": 1, "report": True},
     "model alone": {"keep": "model"},
+    "given": {},
 }
 
 
@@ -202,6 +220,9 @@ def runs(clustered, tmp_path_factory):
     for name, options in CONFIGURATIONS.items():
         X = clustered[:4000] if name != "bits" else (clustered[:4000] > 0).astype(np.uint8)
         X = X + np.float32(3e6) if name == "in doubt" else X
+        if name == "given":
+            ids = (np.arange(4000)[:, None] + np.arange(15)) % 4000
+            options = {"precomputed_knn": (ids, np.tile(np.arange(15, dtype=np.float32), (4000, 1)))}
         common = {"n_epochs": 2, "random_state": 1, "keep": "all", "report": False, "max_cell_rows": 1024}
         changes = {"row_block": 1500, **({"cache_bytes": 0} if "moved" in name else {})}
         asked = dataclasses.replace(
@@ -236,7 +257,8 @@ def test_a_step_touches_all_that_it_declares(runs, step):
 def test_what_is_brought_is_what_was_given(runs, name):
     store = runs[name].context.store
     brought = {item.name for item in BROUGHT if store.has(item.name)}
-    wanted = {"array": {schema.INIT.name}, "segments": {schema.SOURCE.name}}
+    given = {schema.GIVEN_INDICES.name, schema.GIVEN_DISTANCES.name}
+    wanted = {"array": {schema.INIT.name}, "segments": {schema.SOURCE.name}, "given": given}
     assert brought == wanted.get(name, set())
 
 

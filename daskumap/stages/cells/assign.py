@@ -7,17 +7,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from daskumap.kernels.cells import join
-from daskumap.kernels.metrics import metric as metrics
-from daskumap.kernels.metrics import spaces
 from daskumap.kernels.neighbors import knn
 from daskumap.planning import costs, memory
 from daskumap.planning.stage import Stage, Step
 from daskumap.runtime.context import Context
 from daskumap.stages.shared.checks import find_lost, refuse_lost
 from daskumap.stages.shared.distinct import distinct_memory, read_distinct
-from daskumap.stages.shared.micro import has_micro_cells
 from daskumap.stages.shared.nearest import nearest_cells
 from daskumap.stages.shared.sample import places_of, probe_rows
+from daskumap.stages.shared.start import FIND_MICRO, PROJECT
 from daskumap.stages.shared.visitors import Share, Visitor, plan_pass
 from daskumap.store import schema
 
@@ -122,38 +120,10 @@ def find_probes(context: Context, number: int, block: Block) -> dict[str, Any]:
     return {}
 
 
-def _share_of_axes(context: Context) -> Share:
-    return Share(outputs=(context.output(schema.ON_AXES),))
-
-
-def project(context: Context, number: int, block: Block) -> dict[str, Any]:
-    """Write where the rows of a block lie on the main axes; twins at 0."""
-    axes = np.zeros((block.rows, context.params.n_components), np.float32)
-    flat = metrics.to_space(block.X, context.metric) if context.metric.space else block.X
-    axes[block.places] = spaces.linear(flat - context.read(schema.MEAN), context.read(schema.AXES))
-    context.write(schema.ON_AXES, block.start, axes)
-    return {}
-
-
-def _share_of_micro(context: Context) -> Share:
-    return Share(outputs=(context.output(schema.IN_MICRO),))
-
-
-def find_micro(context: Context, number: int, block: Block) -> dict[str, Any]:
-    """Write the micro-cell of each row of a block; twins have the first one."""
-    micro = np.zeros(block.rows, np.int32)
-    nearest, _ = knn.assign_cells(block.X, context.read(schema.MICRO), 1, context.metric)
-    micro[block.places] = nearest[:, 0]
-    context.write(schema.IN_MICRO, block.start, micro)
-    return {}
-
-
 FIND_LOST = Visitor(find_lost_rows, lambda context: Share())
 WRITE_NEAREST = Visitor(write_nearest, _share_of_nearest)
 COUNT_MEMBERS = Visitor(count_members, _share_of_counts)
 FIND_PROBES = Visitor(find_probes, _share_of_probes)
-PROJECT = Visitor(project, _share_of_axes, when=lambda context: context.job.start == "pca")
-FIND_MICRO = Visitor(find_micro, _share_of_micro, when=has_micro_cells)
 
 ASSIGN = Step(
     "partition.assign",

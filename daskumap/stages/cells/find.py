@@ -12,8 +12,9 @@ from daskumap.kernels.neighbors import knn
 from daskumap.planning import costs
 from daskumap.planning.stage import Receipt, Stage, Step
 from daskumap.runtime.context import Context
-from daskumap.stages.shared.micro import MICRO_CELLS, has_micro_cells
-from daskumap.stages.shared.sample import probe_places, sample_rows
+from daskumap.stages.shared.micro import has_micro_cells
+from daskumap.stages.shared.sample import probe_places
+from daskumap.stages.shared.start import distinct_sample, put_axes, put_micro
 from daskumap.store import schema
 
 Array = np.ndarray[Any, Any]
@@ -51,7 +52,7 @@ def plan_cells(context: Context) -> Stage:
 def cells_task(context: Context, number: int) -> Receipt:
     """Find centroids or pivots, and the main axes of the sample."""
     metric = context.metric
-    sample, rows = _distinct_sample(context)
+    sample, rows = distinct_sample(context)
     flat = metrics.to_space(sample, metric) if metric.space else sample
     seed = context.key("cells")
     probes = probe_places(context, len(sample))
@@ -59,15 +60,10 @@ def cells_task(context: Context, number: int) -> Receipt:
     context.put(schema.CENTROIDS, found.centres)
     context.put(schema.RADII, found.radii)
     context.put(schema.MEMBERS, found.counts * (_distinct_rows(context) / found.counts.sum()))
-    if has_micro_cells(context):
-        micro = find.find_pivots(flat, min(MICRO_CELLS, len(flat)), seed + 1)
-        context.put(schema.MICRO, micro)
-    mean, axes, limits = find.principal_axes(flat, context.params.n_components)
-    context.put(schema.MEAN, mean)
+    put_micro(context, flat)
+    put_axes(context, flat)
     context.put(schema.PROBES, sample[probes])
     context.put(schema.PROBE_ROWS, rows[probes])
-    context.put(schema.AXES, axes)
-    context.put(schema.LIMITS, limits)
     return Receipt(len(sample), {"cells": len(found.centres), "probes": len(probes)})
 
 
@@ -86,15 +82,6 @@ def _make_cells(context: Context, flat: Array, probes: Array, seed: int) -> find
     hidden = np.diff(np.floor(np.arange(len(probes) + 1) * unseen)) > 0
     others = np.delete(flat, probes[hidden], axis=0)
     return find.find_centroids(others, wanted, 3.0 / wanted, seed)
-
-
-def _distinct_sample(context: Context) -> tuple[Array, Array]:
-    """Return the sampled rows and their ids; with `unique` each kind once, under the id of its first row."""
-    sample, rows = context.reader(schema.SAMPLE, 0, 1).read(0, 1)["rows"], sample_rows(context)
-    if not context.params.unique:
-        return sample, rows
-    rows, places = np.unique(context.take(schema.FIRST, rows), return_index=True)
-    return sample[places], rows
 
 
 def _wanted_cells(context: Context, sampled: int) -> int:

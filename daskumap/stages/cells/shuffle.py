@@ -25,6 +25,15 @@ def plan_shuffle(context: Context) -> Stage:
     s, copies, held = context.sizes, context.copies, context.rows.held
     record = (8 if held else context.row_bytes) + 8 + 4 * SEEDS
     values = 0 if held else costs.SHUFFLE_VALUE * s.columns
+    if context.params.precomputed_knn is not None:
+        return Stage(
+            task=number_task,
+            tasks=s.row_blocks,
+            memory={"vertices": s.row_block * (context.params.max_overlap * 4 + 64)},
+            outputs=(context.output(schema.VERTEX),),
+            read_bytes=s.rows * context.params.max_overlap * 4,
+            work=s.rows * costs.SHUFFLE_ROW,
+        )
     return Stage(
         task=shuffle_task,
         tasks=s.row_blocks,
@@ -46,8 +55,7 @@ def shuffle_task(context: Context, number: int) -> Receipt:
     """Give a block's rows their numbers and write each once for every cell it joins, cell after cell."""
     start, stop = context.sizes.block(number)
     nearest, levels = context.read(schema.NEAREST, start, stop), context.read(schema.LEVELS, start, stop)
-    vertices = number_vertices(nearest[:, 0], _first_vertices(context, number))
-    context.write(schema.VERTEX, start, vertices)
+    vertices = _write_vertices(context, number, nearest)
     level = context.fact(schema.ORDER)["level"]
     joined, small = _joined(context, join.joined(nearest, levels, level))
     slice_starts = context.read(schema.SLICE_STARTS)
@@ -66,6 +74,19 @@ def shuffle_task(context: Context, number: int) -> Receipt:
         writer.write("cells", small.reshape(-1, SEEDS)[order])
     writer.close(np.searchsorted(places[order], np.arange(slice_starts[-1] + 1)))
     return Receipt(stop - start, {"written": len(rows)})
+
+
+def number_task(context: Context, number: int) -> Receipt:
+    """Give a block's rows their numbers: where neighbours are given nothing is searched."""
+    start, stop = context.sizes.block(number)
+    _write_vertices(context, number, context.read(schema.NEAREST, start, stop))
+    return Receipt(stop - start, {"written": 0})
+
+
+def _write_vertices(context: Context, number: int, nearest: Array) -> Array:
+    vertices = number_vertices(nearest[:, 0], _first_vertices(context, number))
+    context.write(schema.VERTEX, context.sizes.block(number)[0], vertices)
+    return vertices
 
 
 def _write_vectors(writer: BatchWriter, X: Array, rows: Array) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from daskumap.kernels.neighbors.lists import cut_off, merge_lists
 from daskumap.planning import costs
 from daskumap.planning.stage import Receipt, Stage, Step
 from daskumap.runtime.context import Context
+from daskumap.stages.shared.mean_distance import save_mean_distance, sums_of
 from daskumap.store import schema
 
 
@@ -24,13 +23,18 @@ def plan_merge(context: Context) -> Stage:
             # All of them may be on their way at a time: of many batches several are read together.
             "found lists": largest * (k * 12 + 8) * (min(context.params.max_overlap, s.cells) + 1),
             "merged lists": largest * k * 12 * 2,
-            "offsets": context.groups * (largest // s.vertex_chunk + 2) * 8,
+            "offsets": context.extent(lists_of(context).by) * (largest // s.vertex_chunk + 2) * 8,
         },
         outputs=(context.output(schema.INDICES), context.output(schema.DISTANCES)),
         read_bytes=int(s.rows * context.copies * (k * 12 + 8)),
         work=costs.MERGE_NEIGHBOR * s.rows * context.copies * k,
         conclude=save_mean_distance,
     )
+
+
+def lists_of(context: Context) -> schema.Exchange:
+    """Return where the lists are: found by a search, or given by the user."""
+    return schema.FOUND if context.params.precomputed_knn is None else schema.GIVEN
 
 
 def merge_task(context: Context, number: int) -> Receipt:
@@ -40,28 +44,17 @@ def merge_task(context: Context, number: int) -> Receipt:
     ids = np.full((stop - start, k), -1, np.int64)
     distances = np.full((stop - start, k), np.inf, np.float32)
     chunks = s.chunks(start, stop)
-    for found in context.reader(schema.FOUND, *chunks).slices(*chunks):
+    for found in context.reader(lists_of(context), *chunks).slices(*chunks):
         merge_lists(found["vertices"] - start, found["ids"], found["distances"], ids, distances)
     cut_off(ids, distances, context.cutoff)
     context.write(schema.INDICES, start, ids)
     context.write(schema.DISTANCES, start, distances)
-    finite = np.where(np.isfinite(distances), distances, 0.0).astype(np.float64)
-    # One exact sum a vertex chunk: chunks do not depend on the partitions, and fsum does not depend on their
-    # order.
-    sums = [float(finite[at : at + s.vertex_chunk].sum()) for at in range(0, stop - start, s.vertex_chunk)]
-    return Receipt(stop - start, {"sums": sums, "edges": int((ids >= 0).sum())})
-
-
-def save_mean_distance(context: Context, receipts: dict[int, Receipt]) -> None:
-    """Keep the mean distance over all rows but twins, each row itself counted at 0, as umap-learn does."""
-    edges = Receipt.total(receipts, "edges") + context.distinct
-    total = math.fsum(value for receipt in receipts.values() for value in receipt.found["sums"])
-    context.save_fact(schema.MEAN_DISTANCE, total / edges)
+    return Receipt(stop - start, sums_of(context, ids, distances))
 
 
 MERGE = Step(
     "neighbors.merge",
     plan_merge,
-    reads=(schema.FOUND,),
+    reads=(schema.FOUND, schema.GIVEN),
     writes=(schema.INDICES, schema.DISTANCES, schema.MEAN_DISTANCE),
 )

@@ -12,6 +12,7 @@ from daskumap.kernels.graph.union import fuzzy_union
 from daskumap.planning import costs, memory
 from daskumap.planning.stage import ITEM_BYTES, Receipt, Stage, Step
 from daskumap.runtime.context import Context
+from daskumap.stages.shared.graph_facts import facts_of, keep_graph
 from daskumap.store import schema
 
 
@@ -59,29 +60,7 @@ def symmetrize_task(context: Context, number: int) -> Receipt:
     context.send(schema.GRAPH, number, indptr, tails=tails, weights=joined)
     degrees = np.diff(indptr).astype(np.int32)
     context.write(schema.DEGREES, start, degrees)
-    return Receipt(
-        stop - start,
-        {
-            "edges": len(tails),
-            "largest_weight": float(joined.max(initial=0.0)),
-            "largest_degree": int(degrees.max()),
-            "isolated": int((degrees == 0).sum()),
-        },
-    )
-
-
-def keep_graph(context: Context, receipts: dict[int, Receipt]) -> None:
-    """Keep what is known of the whole graph; the sampling of edges is relative to its largest weight."""
-    found = [receipt.found for receipt in receipts.values()]
-    context.save_fact(
-        schema.GRAPH_FACTS,
-        {
-            "edges": sum(one["edges"] for one in found),
-            "isolated": sum(one["isolated"] for one in found),
-            "largest_weight": max(one["largest_weight"] for one in found),
-            "largest_degree": max(one["largest_degree"] for one in found),
-        },
-    )
+    return Receipt(stop - start, facts_of(joined, degrees))
 
 
 SYMMETRIZE = Step(

@@ -17,6 +17,7 @@ from daskumap.planning import costs
 from daskumap.planning.stage import ITEM_BYTES, Receipt, Stage, Step
 from daskumap.runtime.context import Context
 from daskumap.stages.shared.positions import final_bytes, final_positions, listed_segments
+from daskumap.stages.shared.vertices import all_vertices
 from daskumap.store import schema
 
 Array = np.ndarray[Any, Any]
@@ -88,16 +89,7 @@ def _vertices(context: Context, start: int, stop: int) -> Array:
     if not context.params.unique:
         return context.read(schema.VERTEX, start, stop)
     first = context.read(schema.FIRST, start, stop)
-    return np.asarray(context.held("vertices", lambda: _all_vertices(context))[first])
-
-
-def _all_vertices(context: Context) -> Array:
-    """Read the vertex of every row: a twin's first row may be anywhere before it."""
-    s = context.sizes
-    vertices = np.empty(s.rows, context.dtype("vertex"))
-    for start, stop in map(s.block, range(s.row_blocks)):
-        vertices[start:stop] = context.read(schema.VERTEX, start, stop)
-    return vertices
+    return np.asarray(context.held("vertices", lambda: all_vertices(context))[first])
 
 
 PUBLISH = Step(

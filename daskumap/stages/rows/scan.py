@@ -10,7 +10,7 @@ from daskumap.kernels.neighbors.equal import first_of_equal, hash_rows
 from daskumap.planning.stage import Stage, Step
 from daskumap.runtime.context import Context
 from daskumap.stages.shared.checks import CHECK, DIGEST, refuse_bad_rows
-from daskumap.stages.shared.sample import sample_rows
+from daskumap.stages.shared.sample import TAKE_SAMPLE
 from daskumap.stages.shared.visitors import Share, Visitor, plan_pass, read_rows
 from daskumap.store import schema
 
@@ -27,22 +27,6 @@ def plan_scan(context: Context) -> Stage:
 def plan_reread(context: Context) -> Stage:
     """Plan the digests of all row blocks once more, to compare them with those of the scan."""
     return plan_pass(context, (DIGEST,), read_rows)
-
-
-def _share_of_sample(context: Context) -> Share:
-    s = context.sizes
-    sampled = s.sample_rows * s.columns * 4
-    memory = {"sample": sampled // s.row_blocks * 2}
-    return Share(memory=memory, made=(schema.SAMPLE.name,), made_bytes=sampled)
-
-
-def take_sample(context: Context, number: int, X: Array) -> dict[str, Any]:
-    """Keep the sampled rows of a block."""
-    start, stop = context.sizes.block(number)
-    wanted = context.held("sample rows", lambda: sample_rows(context))
-    rows = X[wanted[(wanted >= start) & (wanted < stop)] - start]
-    context.send(schema.SAMPLE, number, np.array([0, len(rows)]), rows=rows)
-    return {}
 
 
 def _share_of_hash(context: Context) -> Share:
@@ -74,7 +58,6 @@ def write_hashes(context: Context, number: int, X: Array) -> dict[str, Any]:
     return {}
 
 
-TAKE_SAMPLE = Visitor(take_sample, _share_of_sample)
 HASH = Visitor(write_hashes, _share_of_hash, when=lambda context: context.params.unique)
 
 SCAN = Step(

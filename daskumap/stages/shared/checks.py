@@ -46,7 +46,7 @@ def check_rows(context: Context, number: int, X: Array) -> dict[str, Any]:
     far = metrics.far_rows(X, context.metric) & ~broken
     misplaced = metrics.misplaced_rows(X, context.metric) & ~broken
     masks = {"broken": broken, "undefined": undefined, "far": far, "misplaced": misplaced}
-    return {key: value for what, mask in masks.items() for key, value in _named(what, mask, start).items()}
+    return {key: value for what, mask in masks.items() for key, value in named(what, mask, start).items()}
 
 
 def not_finite(X: Array) -> Array:
@@ -87,7 +87,7 @@ def find_lost(nearest: Array, start: int) -> dict[str, Any]:
     nearest
         (r,) int32: the nearest cell of each row from `start` on, -1 for none.
     """
-    return _named("lost", nearest < 0, start)
+    return named("lost", nearest < 0, start)
 
 
 def refuse_lost(context: Context, receipts: dict[int, Receipt]) -> None:
@@ -98,7 +98,7 @@ def refuse_lost(context: Context, receipts: dict[int, Receipt]) -> None:
     SourceError
         Naming the first such rows and their number.
     """
-    count, first = _total(receipts, "lost")
+    count, first = total(receipts, "lost")
     if count:
         raise SourceError(
             f"The metric {context.metric.name!r} returns NaN or infinity from {count:,} of "
@@ -114,27 +114,27 @@ def refuse_bad_rows(context: Context, receipts: dict[int, Receipt]) -> None:
     SourceError
         Naming the first such rows and their number.
     """
-    count, first = _total(receipts, "broken")
+    count, first = total(receipts, "broken")
     if count:
         raise SourceError(
             f"{count:,} of {context.sizes.rows:,} rows hold NaN or infinity (or values beyond float32, "
             f"or missing ones); the first: {first}. Remove or impute these rows, and go on with the others."
         )
-    count, first = _total(receipts, "far")
+    count, first = total(receipts, "far")
     if count:
         raise SourceError(
             f"{count:,} of {context.sizes.rows:,} rows are so large that squared distances to them pass "
             f"float32, 3.4e38; the first: {first}. Divide all rows by a number, those of the fit "
             "too, or mend these."
         )
-    count, first = _total(receipts, "misplaced")
+    count, first = total(receipts, "misplaced")
     if count:
         raise SourceError(
             f"{count:,} of {context.sizes.rows:,} rows are no latitude (-pi/2 to pi/2) and longitude (-2 pi "
             f"to 2 pi) in radians, as the metric 'haversine' takes them, latitude first; the first: {first}. "
             "Pass numpy.radians(data) where they are degrees, with data[:, ::-1] where longitude is first."
         )
-    count, first = _total(receipts, "undefined")
+    count, first = total(receipts, "undefined")
     if count:
         name = context.metric.name
         raise SourceError(
@@ -152,11 +152,13 @@ def _needs(name: str) -> str:
     return "rows that are not all zero"
 
 
-def _named(what: str, mask: Array, start: int) -> dict[str, Any]:
+def named(what: str, mask: Array, start: int) -> dict[str, Any]:
+    """Return the number and the first of the rows from `start` on, (r,) bool, of which something is said."""
     return {what: int(mask.sum()), f"first_{what}": (np.flatnonzero(mask)[:NAMED] + start).tolist()}
 
 
-def _total(receipts: dict[int, Receipt], what: str) -> tuple[int, str]:
+def total(receipts: dict[int, Receipt], what: str) -> tuple[int, str]:
+    """Return the number of rows of which something is said, and the first of them in words."""
     first = [row for number in sorted(receipts) for row in receipts[number].found[f"first_{what}"]][:NAMED]
     names = ("row " if len(first) == 1 else "rows ") + ", ".join(map(str, first))
     return Receipt.total(receipts, what), names

@@ -8,6 +8,7 @@ import numpy as np
 
 from daskumap.kernels.random import stream_key, uniform
 from daskumap.runtime.context import Context
+from daskumap.stages.shared.visitors import Share, Visitor
 from daskumap.store import schema
 
 Array = np.ndarray[Any, Any]
@@ -41,3 +42,22 @@ def places_of(rows: Array, ids: Array) -> Array:
         return np.full(len(ids), -1)
     place = np.minimum(np.searchsorted(rows, ids), len(rows) - 1)
     return np.where(rows[place] == ids, place, -1)
+
+
+def _share_of_sample(context: Context) -> Share:
+    s = context.sizes
+    sampled = s.sample_rows * s.columns * 4
+    memory = {"sample": sampled // s.row_blocks * 2}
+    return Share(memory=memory, made=(schema.SAMPLE.name,), made_bytes=sampled)
+
+
+def take_sample(context: Context, number: int, X: Array) -> dict[str, Any]:
+    """Keep the sampled rows of a block."""
+    start, stop = context.sizes.block(number)
+    wanted = context.held("sample rows", lambda: sample_rows(context))
+    rows = X[wanted[(wanted >= start) & (wanted < stop)] - start]
+    context.send(schema.SAMPLE, number, np.array([0, len(rows)]), rows=rows)
+    return {}
+
+
+TAKE_SAMPLE = Visitor(take_sample, _share_of_sample)
