@@ -109,7 +109,7 @@ def test_new_rows_start_from_their_nearest():
     np.testing.assert_array_equal(still[1:], places[ids[1:, 0]])
     assert np.isnan(still[0]).all()
     alone = ids[:, :1], distances[:, :1], weights[:, :1], digests
-    moved = place_rows(places, *alone, pool, FORCES, KEY, 3, 1.0, PLANE)
+    moved = place_rows(places, *alone, pool, FORCES, KEY, 3, 1.0 / MEASURED_SHARE, PLANE)
     np.testing.assert_allclose(moved, place_rows(places, *alone, pool, FORCES, KEY, 3, 1.0), atol=2e-3)
 
 

@@ -26,7 +26,7 @@ NEW_STEPS = [step for step, _ in TRANSFORM]
 # What the driver brings into the run store before the first step.
 BROUGHT = (schema.SOURCE, schema.INIT)
 # What no step reads: it is for the user, and `CELLS` for plans.
-UNREAD = (schema.MEASURES, schema.PICTURE, schema.CELLS)
+UNREAD = (schema.MEASURES, schema.PICTURE, schema.CELLS, schema.EMBEDDING_LIST)
 NEW_UNREAD = (schema.EMBEDDING, schema.FIT_DISTANCE, schema.PLACED)
 # Of arrays that tasks make themselves, since only they know how many there are.
 MADE = ("micro-cell", "bound", "cell bound", "group bound")
@@ -175,7 +175,7 @@ class RecordingEngine:
 
 CONFIGURATIONS = {
     "plain": {"report": True},
-    "unique": {"unique": True, "report": True},
+    "unique": {"unique": True, "report": True, "n_epochs": [1, 2]},
     "spectral": {"init": "spectral"},
     "random": {"init": "random"},
     "array": {"init": np.random.default_rng(0).random((4000, 2))},
