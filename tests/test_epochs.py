@@ -108,7 +108,9 @@ def test_the_plan_counts_listed_maps(small):
     written = {stage.name: stage.written_bytes for stage in more.stages}
     assert written["publish.list"] == 3 * 400 * 2 * 4
     state = 3 * 400 * 2 * 4
-    assert written["layout"] - {stage.name: stage.written_bytes for stage in few.stages}["layout"] == 3 * state
+    assert (
+        written["layout"] - {stage.name: stage.written_bytes for stage in few.stages}["layout"] == 3 * state
+    )
     assert more.kept_bytes - few.kept_bytes == written["publish.list"]
 
 
@@ -125,7 +127,9 @@ def test_what_is_no_number_of_epochs_is_refused(value):
 
 def test_a_list_within_rounds_is_refused(fit, small):
     """Partitions do not know each other's positions there."""
-    with pytest.raises(ParameterError, match=r"^n_epochs lists 3, and with reconcile_every=4 .* every 2 epochs"):
+    with pytest.raises(
+        ParameterError, match=r"^n_epochs lists 3, and with reconcile_every=4 .* every 2 epochs"
+    ):
         make_params({"n_epochs": [3, 8], "reconcile_every": 4})
     options = {"reconcile_every": 4, "partitions": 2}
     listed = fit(small, n_epochs=np.array([4, 7]), **options)

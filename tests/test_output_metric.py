@@ -106,7 +106,9 @@ def test_only_a_fit_goes_on_with_a_function(fit, small, by_function, sequential,
     engine = FailingEngine(sequential, tmp_path / "w", {("layout", 1): [Fault("power")]})
     with pytest.raises(daskumap.TaskError, match="power"):
         fit(small, tmp_path / "run.zarr", client=engine, **OWN)
-    with pytest.raises(StoreError, match=r"a function or an array that it does not hold\. Call daskumap\.fit"):
+    with pytest.raises(
+        StoreError, match=r"a function or an array that it does not hold\. Call daskumap\.fit"
+    ):
         daskumap.resume(tmp_path / "run.zarr", client="sequential", progress=False)
     assert sha(fit(small, tmp_path / "run.zarr", **OWN).embedding) == sha(by_function.embedding)
 

@@ -7,7 +7,7 @@ from test_layout import FORCES, KEY, graph, start
 from test_transform_kernels import rows
 
 from daskumap.kernels.layout import iterations as layout
-from daskumap.kernels.layout.distances import Minkowski, Torus, measure
+from daskumap.kernels.layout.distances import Chebyshev, Minkowski, Torus, measure
 from daskumap.kernels.layout.fixed import place_rows
 from daskumap.kernels.layout.iterations import State
 from daskumap.kernels.layout.optimizers import MEASURED_SHARE
@@ -96,7 +96,10 @@ def test_forces_are_those_of_the_plane():
     """Along the gradient of half the squared distance, which is a difference there."""
     here, plane = iterate("sgd", PLANE, 1.0)[0], iterate("sgd", None, 1.0)[0]
     np.testing.assert_allclose(here, plane, atol=2e-3)
-    (here, state), (plane, expected) = iterate("adam", PLANE, 1.0 / MEASURED_SHARE), iterate("adam", None, 1.0)
+    (here, state), (plane, expected) = (
+        iterate("adam", PLANE, 1.0 / MEASURED_SHARE),
+        iterate("adam", None, 1.0),
+    )
     np.testing.assert_allclose(state.mean, expected.mean, rtol=5e-3, atol=0.02)
     assert np.median(np.abs(here - plane)) < 1e-4
     assert np.abs(plane - start(150, 2)).max() > 0.1
@@ -125,6 +128,8 @@ def test_neighbors_across_the_seam():
     true[np.arange(20), np.arange(20, 40)] = np.inf
     np.testing.assert_array_equal(ids, np.argsort(true, axis=1, kind="stable")[:, :5])
     np.testing.assert_allclose(distances, np.sort(true, axis=1)[:, :5], rtol=1e-6)
+    # Neither has it any: the largest difference to it would be none.
+    assert (embedding_neighbors(points, np.array([7]), 5, Chebyshev())[0] == -1).all()
 
 
 def no_gradient(x, y):
@@ -157,7 +162,12 @@ def not_compiled(x, y):
         ("minkowski", {"p": "x"}, 2, "p is a str, it must be numbers"),
         ("mahalanobis", {"vinv": [[1, 2], [2, 1]]}, 2, "symmetric and positive definite"),
         ("torus", {"torus_dimensions": (1, 2, 3)}, 2, r"it must have the shape \(2,\)"),
-        (no_gradient, None, 2, r"no_gradient returns float32\. Pass a function .* returns \(distance, gradient\)"),
+        (
+            no_gradient,
+            None,
+            2,
+            r"no_gradient returns float32\. Pass a function .* returns \(distance, gradient\)",
+        ),
         (too_long, None, 2, "too_long returns 1.0, .* an array of 2 numbers"),
         (not_finite, None, 2, "not_finite returns nan"),
         (not_compiled, None, 2, r"not_compiled cannot be compiled\. .* Numba says"),
