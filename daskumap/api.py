@@ -82,17 +82,18 @@ def fit(
         changed since it was scanned.
     **params
         umap-learn's `n_neighbors`, `n_components`, `metric`, `metric_kwds`, `output_metric`,
-        `output_metric_kwds`, `n_epochs`, `learning_rate`, `init` ("pca", "spectral", "random" or an array), `min_dist`, `spread`, `a`, `b`, `set_op_mix_ratio`,
-        `local_connectivity`, `repulsion_strength`, `negative_sample_rate`, `disconnection_distance`,
-        `random_state`; and `optimizer` ("adam", "sgd"), `reconcile_every`, `target_recall`, `max_overlap`,
-        `max_cell_rows`, `checkpoint_every`. Adam moves all vertices twice an epoch, each time as an
-        iteration; with `reconcile_every` iterations above 1 the result depends on `partitions`.
-        `n_epochs=0` leaves rows where they start, and a list keeps the map after each of these epochs
-        (`Run.embedding_list`). `output_metric` is the metric of the map: "haversine" (angle from the pole and
-        longitude), "hyperboloid", "torus" (with `torus_dimensions`, the length of each way round) and all
-        others that umap-learn has gradients of but "hellinger" and "symmetric_kl"; or a function of two rows
-        that numba can compile, which returns their distance and its gradient by the first one's coordinates.
-        A run with a function is continued by `fit` alone. And umap-learn's `unique`: exact duplicates of a row cost no neighbours; the map is that of the distinct
+        `output_metric_kwds`, `n_epochs`, `learning_rate`, `init` ("pca", "spectral", "random" or an array),
+        `min_dist`, `spread`, `a`, `b`, `set_op_mix_ratio`, `local_connectivity`, `repulsion_strength`,
+        `negative_sample_rate`, `disconnection_distance`, `random_state`; and `optimizer` ("adam", "sgd"),
+        `reconcile_every`, `target_recall`, `max_overlap`, `max_cell_rows`, `checkpoint_every`. Adam moves all
+        vertices twice an epoch, each time as an iteration; with `reconcile_every` iterations above 1 the
+        result depends on `partitions`. `n_epochs=0` leaves rows where they start, and a list keeps the map
+        after each of these epochs (`Run.embedding_list`). `output_metric` is the metric of the map:
+        "haversine" (angle from the pole and longitude), "hyperboloid", "torus" (with `torus_dimensions`, the
+        length of each way round) and all others that umap-learn has gradients of but "hellinger" and
+        "symmetric_kl"; or a function of two rows that numba can compile, which returns their distance and its
+        gradient by the first one's coordinates. A run with a function is continued by `fit` alone. And
+        umap-learn's `unique`: exact duplicates of a row cost no neighbours; the map is that of the distinct
         rows, and each duplicate gets the position of its first occurrence.
         `report=False` leaves out the measures and the picture. `keep` says what stays in the run store:
         "model" (default) all but scratch, which goes when its last reader is done; "all"; or "embedding",

@@ -24,8 +24,8 @@ KEYWORDS = {
     "mahalanobis": {"vinv": FORM},
     "torus": {"torus_dimensions": np.array([6.0, 7.0, 8.0])},
 }
-# umap-learn folds angles into a range in which they mean another ellipse, and leaves out a part of the gradient;
-# leaves out the sign of a sum; has no torus; and takes three seconds to compile a softmax.
+# umap-learn folds angles into a range in which they mean another ellipse, and leaves out a part of the
+# gradient; leaves out the sign of a sum; has no torus; and takes three seconds to compile a softmax.
 NOT_THEIRS = {"gaussian_energy", "braycurtis", "torus", "softmax_hellinger"}
 # The general class with the values of the plane.
 PLANE = Minkowski(np.ones(2), 2.0)
