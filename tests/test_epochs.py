@@ -121,7 +121,7 @@ def test_a_run_without_a_list_says_so(fit, small):
 
 @pytest.mark.parametrize("value", [[], [1, -1], [1.0], [True], ["a"], -1, 2.5, [10**7]])
 def test_what_is_no_number_of_epochs_is_refused(value):
-    with pytest.raises(ParameterError, match="^n_epochs is "):
+    with pytest.raises(ParameterError, match=r"^n_epochs is "):
         make_params({"n_epochs": value})
 
 

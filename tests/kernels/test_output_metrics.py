@@ -7,7 +7,7 @@ from test_layout import FORCES, KEY, graph, start
 from test_transform_kernels import rows
 
 from daskumap.kernels.layout import iterations as layout
-from daskumap.kernels.layout.distances import Minkowski, Torus, measure
+from daskumap.kernels.layout.distances import Chebyshev, Minkowski, Torus, measure
 from daskumap.kernels.layout.fixed import place_rows
 from daskumap.kernels.layout.iterations import State
 from daskumap.kernels.layout.optimizers import MEASURED_SHARE
@@ -24,8 +24,8 @@ KEYWORDS = {
     "mahalanobis": {"vinv": FORM},
     "torus": {"torus_dimensions": np.array([6.0, 7.0, 8.0])},
 }
-# umap-learn folds angles into a range in which they mean another ellipse, and leaves out a part of the gradient;
-# leaves out the sign of a sum; has no torus; and takes three seconds to compile a softmax.
+# umap-learn folds angles into a range in which they mean another ellipse, and leaves out a part of the
+# gradient; leaves out the sign of a sum; has no torus; and takes three seconds to compile a softmax.
 NOT_THEIRS = {"gaussian_energy", "braycurtis", "torus", "softmax_hellinger"}
 # The general class with the values of the plane.
 PLANE = Minkowski(np.ones(2), 2.0)
@@ -112,7 +112,7 @@ def test_new_rows_start_from_their_nearest():
     np.testing.assert_array_equal(still[1:], places[ids[1:, 0]])
     assert np.isnan(still[0]).all()
     alone = ids[:, :1], distances[:, :1], weights[:, :1], digests
-    moved = place_rows(places, *alone, pool, FORCES, KEY, 3, 1.0, PLANE)
+    moved = place_rows(places, *alone, pool, FORCES, KEY, 3, 1.0 / MEASURED_SHARE, PLANE)
     np.testing.assert_allclose(moved, place_rows(places, *alone, pool, FORCES, KEY, 3, 1.0), atol=2e-3)
 
 
@@ -128,6 +128,8 @@ def test_neighbors_across_the_seam():
     true[np.arange(20), np.arange(20, 40)] = np.inf
     np.testing.assert_array_equal(ids, np.argsort(true, axis=1, kind="stable")[:, :5])
     np.testing.assert_allclose(distances, np.sort(true, axis=1)[:, :5], rtol=1e-6)
+    # Neither has it any: the largest difference to it would be none.
+    assert (embedding_neighbors(points, np.array([7]), 5, Chebyshev())[0] == -1).all()
 
 
 def no_gradient(x, y):

@@ -86,22 +86,20 @@ def test_a_plan_of_a_hundred_million_rows(shape):
 
 @pytest.mark.parametrize("unique", [False, True])
 @pytest.mark.parametrize("report", [False, True])
-def test_stages_are_the_steps_of_the_pipeline(shape, unique, report):
-    made = plan(shape(10_000, 8), memory="8GB", threads=1, unique=unique, report=report, **REFERENCE)
+@pytest.mark.parametrize("listed", [False, True])
+def test_stages_are_the_steps_of_the_pipeline(shape, unique, report, listed):
+    options = {"unique": unique, "report": report, "n_epochs": [1, 2] if listed else 2, **REFERENCE}
+    made = plan(shape(10_000, 8), memory="8GB", threads=1, **options)
     names = [stage.name for stage in made.stages]
     assert names == [step.name for step in steps_of(FIT, made.job.params)]
     # Each step is there once, and options add steps without another order of the rest.
     every = [step.name for step, _ in FIT]
-    assert len(set(every)) == len(every) == 26
-    gone = [
-        "scan.given",
-        "neighbors.given",
-        "calibrate.typical",
-        *(() if unique else ("unique.",)),
-        *(() if report else ("report.",)),
-    ]
-    assert names == [name for name in every if not name.startswith(tuple(gone))]
-    assert len(names) == 14 + 2 * unique + 7 * report
+    assert len(set(every)) == len(every) == 27
+    has = {"unique.": unique, "report.": report, "publish.": listed}
+    gone = ("scan.given", "neighbors.given", "calibrate.typical")
+    gone += tuple(name for name, there in has.items() if not there)
+    assert names == [name for name in every if not name.startswith(gone)]
+    assert len(names) == 14 + 2 * unique + 7 * report + listed
 
 
 def test_more_memory_or_fewer_threads_let_it_fit(shape):

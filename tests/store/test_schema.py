@@ -28,7 +28,7 @@ AGAIN = {anew: [step for step, _ in again(anew)] for anew in ((), ("graph",), ("
 # What the driver brings into the run store before the first step.
 BROUGHT = (schema.SOURCE, schema.INIT, schema.GIVEN_INDICES, schema.GIVEN_DISTANCES)
 # What no step reads: it is for the user, `CELLS` for plans, and `TYPICAL` for a transform.
-UNREAD = (schema.MEASURES, schema.PICTURE, schema.CELLS, schema.TYPICAL)
+UNREAD = (schema.MEASURES, schema.PICTURE, schema.CELLS, schema.TYPICAL, schema.EMBEDDING_LIST)
 NEW_UNREAD = (schema.EMBEDDING, schema.FIT_DISTANCE, schema.PLACED)
 # Of arrays that tasks make themselves, since only they know how many there are.
 MADE = ("micro-cell", "bound", "cell bound", "group bound", "quantile", "given neighbor")
@@ -194,7 +194,7 @@ class RecordingEngine:
 
 CONFIGURATIONS = {
     "plain": {"report": True},
-    "unique": {"unique": True, "report": True},
+    "unique": {"unique": True, "report": True, "n_epochs": [1, 2]},
     "spectral": {"init": "spectral"},
     "random": {"init": "random"},
     "array": {"init": np.random.default_rng(0).random((4000, 2))},

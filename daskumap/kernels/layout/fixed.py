@@ -17,6 +17,7 @@ from daskumap.kernels.layout.components import (
 from daskumap.kernels.layout.firing import edge_rates
 from daskumap.kernels.layout.forces import Forces, pull, push
 from daskumap.kernels.layout.measured import positions_on
+from daskumap.kernels.layout.optimizers import MEASURED_SHARE
 from daskumap.kernels.layout.sampling import (
     DRAW,
     GOLDEN,
@@ -82,7 +83,8 @@ def place_rows(
     """
     out = np.full((len(ids), places.shape[1]), np.nan, np.float32)
     epochs = range(n_epochs)
-    alphas = np.array([SHARE_OF_RATE * learning_rate * (1 - t / n_epochs) for t in epochs], np.float32)
+    rate = SHARE_OF_RATE * learning_rate * (1.0 if metric is None else MEASURED_SHARE)
+    alphas = np.array([rate * (1 - t / n_epochs) for t in epochs], np.float32)
     seeds = np.array([stream_seed(key, DRAW, epoch) for epoch in epochs], np.uint32)
     rates = edge_rates(weights.ravel(), 1.0, max(1, n_epochs)).reshape(weights.shape)
     components = positions_on(metric, places.shape[1])

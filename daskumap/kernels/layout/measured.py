@@ -62,7 +62,7 @@ def _distance_to(components, position, others, at):  # type: ignore[no-untyped-d
     for c in range(np.uint64(away.size)):
         x[c], y[c] = position[c], others[c, at]
     distance = measure(components.metric, x, y, away)
-    # In one place, or nowhere that can be told: nothing acts.
+    # In one place, of an energy below 0, or nowhere that can be told: nothing acts.
     factor = distance if distance > 0.0 else 0.0
     for c in range(np.uint64(away.size)):
         away[c] = away[c] * factor if abs(away[c]) < np.inf else 0.0

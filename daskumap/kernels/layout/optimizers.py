@@ -13,8 +13,8 @@ BETA1, BETA2, EPSILON = 0.5, 0.99, 1e-7
 # Adam divides by the size of the gradient, so its step is one of the map whatever the forces are: four times
 # as long a step grows the map to the size of umap-learn's in as many iterations (docs/decisions/0017).
 STEPS = 4.0
-# Share of it on a map with a metric of its own, which may be no larger than such a step: on the sphere 100
-# epochs bring digits to a kNN accuracy of .974 for .946 (docs/decisions/0026).
+# Share of it, and of new rows' steps, on a map with a metric of its own, which may be no larger than such a
+# step: on the sphere 100 epochs bring digits to a kNN accuracy of .974 for .946 (docs/decisions/0026).
 MEASURED_SHARE = 0.3
 # Share of the iterations in which steps grow to their size. At full size the first ones throw small
 # components far out of the map (largest fly-away ratio 1.94 of ten maps, 1.38 with it).

@@ -136,7 +136,7 @@ def _offer_measured(block, first_row, queries, query_rows, metric, x, y, gradien
                 whole = True
                 for c in range(x.size):
                     x[c], y[c] = queries[q, c], block[tile + i, c]
-                    whole = whole and not np.isnan(y[c])
+                    whole = whole and not np.isnan(x[c] + y[c])
                 distances[i] = measure(metric, x, y, gradient) if whole else np.inf
             offer(distances, count, first_row + tile, query_rows[q], ids[q], best[q])
 
