@@ -32,6 +32,8 @@ LEAST_BYTES = 600_000_000
 # Of the new rows that are placed, when a driver is killed.
 KILLED_AT = (0.25, 0.6)
 POLL_SECONDS = 0.05
+# Rows a chunk: 3 MB at 320 columns, so that a block of a few fits beside what a process takes anyway.
+CHUNK_ROWS = 2_500
 PLACE = "transform.place"
 
 
@@ -71,7 +73,7 @@ def write_rows(options: argparse.Namespace, folder: Path) -> tuple[Path, Path]:
     for path, start, stop in zip(paths, (0, options.fitted), (options.fitted, n), strict=True):
         if path.exists():
             continue
-        part, step = path.with_suffix(".partial"), measure.CHUNK_ROWS
+        part, step = path.with_suffix(".partial"), CHUNK_ROWS
         array = zarr.create_array(
             str(part), shape=(stop - start, columns), chunks=(step, columns), dtype="f4", overwrite=True
         )
