@@ -153,7 +153,7 @@ WRONG = {
     ),
     "row ids below -1": lambda i, d: (np.where(i == 3, -2, i), d),
     "NaN or beyond float32": lambda i, d: (i, np.where(i == 3, np.nan, d)),
-    "or beyond float32, in": lambda i, d: (i, np.where(i == 3, 1e300, d)),
+    "or beyond float32, in": lambda i, d: (i, np.where(i == 3, 1e300, d.astype(float))),
     "distances below 0": lambda i, d: (i, d - 1),
     "is a int of another kind": lambda i, d: 5,
     "is a tuple of another kind": lambda i, d: (i, None),
