@@ -22,7 +22,7 @@ from daskumap.testing.datasets import uneven_clusters
 from daskumap.testing.faults import FailingEngine, Fault, ShufflingEngine
 
 MEMORY = 4 * 10**9
-WORDS = {"random_state": 1, "n_epochs": 5, "report": False, "max_cell_rows": 256}
+WORDS = {"random_state": 1, "n_epochs": 2, "report": False, "max_cell_rows": 256}
 
 
 def fitted(rows, out=None, engine=None, **words):
@@ -99,7 +99,7 @@ OTHERS = {
         "spread": 2.0,
         "a": 1.2,
         "b": 0.8,
-        "n_epochs": 4,
+        "n_epochs": 3,
         "learning_rate": 0.5,
         "repulsion_strength": 2.0,
         "negative_sample_rate": 2,
@@ -223,11 +223,11 @@ def copy(run, tmp_path):
 def test_either_may_be_deleted(rows, source, rows_in, tmp_path):
     before = fitted(rows if rows_in == "memory" else source, tmp_path / "before.zarr")
     after = again(before, tmp_path / "after.zarr", min_dist=0.3)
-    expected = before.knn(), before.transform(rows[:9] + 0.1, **QUICK).embedding[:]
+    expected = before.knn()
     gone = shutil.move(before.path, tmp_path / "gone.zarr")
     assert daskumap.verify(after.path) == {}
     after = daskumap.open(after.path)
-    for found, known in zip(after.knn(), expected[0], strict=True):
+    for found, known in zip(after.knn(), expected, strict=True):
         np.testing.assert_array_equal(found, known)
     placed = after.transform(rows[:9], **QUICK).embedding[:]
     np.testing.assert_array_equal(placed, after.embedding[:9])
@@ -237,18 +237,17 @@ def test_either_may_be_deleted(rows, source, rows_in, tmp_path):
 
 
 QUICK = {"client": "sequential", "progress": False}
-STEPS = ("scan", "taken.cells", "taken.neighbors", "taken.graph", "symmetrize", "start.places", "layout")
+STEPS = ("taken.cells", "taken.graph", "start.places", "layout")
 
 
 @pytest.mark.parametrize("step", STEPS)
 def test_a_fit_that_died_goes_on(run, copy, step, tmp_path):
-    words = {"set_op_mix_ratio": 0.5} if step == "symmetrize" else {"min_dist": 0.3}
-    words |= {"n_components": 3} if step == "start.places" else {}
+    words = {"n_components": 3, "set_op_mix_ratio": 0.5} if step == "start.places" else {"min_dist": 0.3}
     engine = FailingEngine(SequentialEngine(MEMORY), tmp_path / "witness", stop_at=step)
     out = tmp_path / "out.zarr"
     with pytest.raises(Fault):
         again(daskumap.open(copy), out, engine, **words)
-    copied = step in ("start.places", "symmetrize", "layout")
+    copied = step in ("start.places", "layout")
     shutil.move(copy, tmp_path / "away.zarr")
     if not copied:
         with pytest.raises(StoreError, match="There is no run store at"):
@@ -377,7 +376,7 @@ def test_rows_off_the_map_start_in_its_middle(rows):
 
 
 def test_the_estimator(run, rows):
-    words = {"n_epochs": 5, "random_state": 1, "max_cell_rows": 256, "client": "sequential", "min_dist": 0.4}
+    words = {"n_epochs": 2, "random_state": 1, "max_cell_rows": 256, "client": "sequential", "min_dist": 0.4}
     model = UMAP(init="pca", **words).fit(run)
     same(SimpleNamespace(embedding=model.embedding_), again(run, min_dist=0.4))
     assert (model.n_features_in_, model._n_neighbors) == (8, 15)

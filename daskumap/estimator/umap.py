@@ -229,7 +229,8 @@ missing
         if y is not None:
             _warn_of_labels(y, rows)
         if rows == 1 and plain:  # as umap-learn: a map of one row is its origin
-            self._run, self.embedding_ = None, np.zeros((1, self.n_components), np.float32)
+            self._run: Run | None = None
+            self.embedding_ = np.zeros((1, self.n_components), np.float32)
             return self
         options["n_neighbors"] = self._n_neighbors = _truncated(self.n_neighbors, rows)
         return self._keep(fit(source, **options), plain)
