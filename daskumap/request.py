@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from daskumap.driver import make_plan
-from daskumap.errors import ParameterError, SourceError
+from daskumap.errors import ParameterError, SourceError, StoreError
 from daskumap.kernels.layout import output_metrics
 from daskumap.kernels.metrics import metric as metrics
 from daskumap.params import Params, make_params
@@ -125,7 +125,14 @@ def make_again_request(model: Context, values: dict[str, Any], partitions: int |
     ------
     ParameterError
         Naming parameters of the search that are not those of the run.
+    StoreError
+        If an earlier version made the run.
     """
+    if not model.store.has(schema.DOUBTED.name):
+        raise StoreError(
+            f"The run in {model.url} was made by an earlier version, which kept less than another fit of its "
+            "neighbours needs. Fit the data again."
+        )
     known, source = model.params, model.source
     check_partitions(partitions, source.shape[0])
     if isinstance(known.init, np.ndarray):

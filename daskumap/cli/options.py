@@ -22,7 +22,11 @@ def add_machine(parser: argparse.ArgumentParser) -> None:
 
 def add_input(parser: argparse.ArgumentParser) -> None:
     """Add what is fitted, and how: the same for a fit and its plan."""
-    parser.add_argument("source", help="path or URL of a Zarr array (n, D)")
+    parser.add_argument(
+        "source",
+        help="path or URL of a Zarr array (n, D); or of a finished run, whose neighbours are not searched "
+        "again, and whose parameters are taken where no others are given",
+    )
     parser.add_argument("--memory", help="what a worker may use, such as 4GB; default: 60 %% of the machine")
     parser.add_argument("--threads", type=int, help="threads a worker; default: one a core")
     parser.add_argument("--n-neighbors", type=int, help="15 by default; counts the row itself")
@@ -31,7 +35,9 @@ def add_input(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--min-dist", type=float, help="0.1 by default")
     parser.add_argument("--spread", type=float, help="1.0 by default")
     parser.add_argument("--n-epochs", type=int, help="200 by default, 500 up to 10,000 rows")
-    parser.add_argument("--init", choices=("pca", "spectral", "random"), help="pca by default")
+    parser.add_argument(
+        "--init", choices=("pca", "spectral", "random"), help="pca by default; a run by --set"
+    )
     parser.add_argument("--optimizer", choices=("adam", "sgd"), help="adam by default")
     parser.add_argument(
         "--unique", action="store_const", const=True, help="exact duplicates get the position of the first"

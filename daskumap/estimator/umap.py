@@ -231,7 +231,7 @@ missing
         """
         options = fit_options({**self.get_params(deep=False), "ensure_all_finite": ensure_all_finite})
         if is_run(X):
-            return self._fit_neighbors(X, options)
+            return self._fit_neighbors(X, y, options)
         source, plain = self._source(X)
         rows = source.shape[0]
         if y is not None:
@@ -243,10 +243,13 @@ missing
         options["n_neighbors"] = _truncated(self.n_neighbors, rows)
         return self._take(fit(source, **options), options, plain)
 
-    def _fit_neighbors(self, run: Any, options: dict[str, Any]) -> UMAP:
+    def _fit_neighbors(self, run: Any, y: Any, options: dict[str, Any]) -> UMAP:
         """Find the map of a run's rows by its neighbours."""
         made = fit(run, **options)
-        self.n_features_in_ = made.store.about["sizes"]["columns"]
+        sizes = made.store.about["sizes"]
+        if y is not None:
+            _warn_of_labels(y, sizes["rows"])
+        self.n_features_in_ = sizes["columns"]
         return self._take(made, options, plain=made.store.about["spec"] is None)
 
     def _take(self, run: Run, options: dict[str, Any], plain: bool) -> UMAP:
