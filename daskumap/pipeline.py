@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from daskumap.params import Params
@@ -16,6 +16,9 @@ from daskumap.stages.graph.calibrate import CALIBRATE
 from daskumap.stages.graph.merge import MERGE
 from daskumap.stages.graph.search import NEIGHBORS
 from daskumap.stages.graph.symmetrize import SYMMETRIZE
+from daskumap.stages.inverse import scan as points
+from daskumap.stages.inverse.descend import DESCEND
+from daskumap.stages.inverse.gather import GATHER as GATHER_NEEDED
 from daskumap.stages.map.initialize import INITIALIZE
 from daskumap.stages.map.layout import LAYOUT
 from daskumap.stages.map.publish import PUBLISH
@@ -88,8 +91,16 @@ TRANSFORM: Pipeline = (
 )
 
 
+#   points           P (m, d)
+INVERSE: Pipeline = (
+    (points.SCAN, always),  # one streaming pass: NaN and inf, neighbours on the map
+    (GATHER_NEEDED, always),  # the training rows that any point needs
+    (DESCEND, always),  # their weighted mean, and a descent           rows (m, D)
+)
+
+
 class Kind(NamedTuple):
-    """What differs between a fit and a transform for whoever drives them.
+    """What differs between a fit, a transform and an inverse for whoever drives them.
 
     Attributes
     ----------
@@ -98,7 +109,7 @@ class Kind(NamedTuple):
     digests
         What digests each row block of the input, and what digests it again before a run goes on.
     publishes
-        The step that writes the embedding.
+        The step that writes the result.
     """
 
     pipeline: Pipeline
@@ -108,11 +119,24 @@ class Kind(NamedTuple):
 
 FITS = Kind(FIT, (SCAN, REREAD), PUBLISH)
 TRANSFORMS = Kind(TRANSFORM, (new.SCAN, new.REREAD), PLACE)
+INVERSES = Kind(INVERSE, (points.SCAN, points.REREAD), DESCEND)
 
 
-def kind_of(transforms: Any) -> Kind:
-    """Return which kind a run is: a transform, if there is anything that it transforms by, or a fit."""
-    return TRANSFORMS if transforms else FITS
+def kind_of(model: Any, inverse: bool = False) -> Kind:
+    """Return which kind a run is: a fit where it has no model, else a transform or an inverse."""
+    if not model:
+        return FITS
+    return INVERSES if inverse else TRANSFORMS
+
+
+def kind_in(about: Mapping[str, Any]) -> Kind:
+    """Return which kind a run is, from what its run store says of it."""
+    return kind_of(about["model"], is_inverse(about))
+
+
+def is_inverse(about: Mapping[str, Any]) -> bool:
+    """Return whether a run store holds rows of points, from what it says of its run."""
+    return bool((about["model"] or {}).get("inverse"))
 
 
 def steps_of(pipeline: Pipeline, params: Params) -> tuple[Step, ...]:

@@ -11,11 +11,12 @@ import numpy as np
 from daskumap.driver import make_plan
 from daskumap.errors import ParameterError, SourceError
 from daskumap.kernels.metrics import metric as metrics
+from daskumap.kernels.metrics.gradients import gradient_of
 from daskumap.params import Params, make_params
 from daskumap.pipeline import kind_of, steps_of
 from daskumap.planning.job import Job
 from daskumap.planning.plan import Plan
-from daskumap.planning.sizes import Resources, Sizes, make_sizes, make_transform_sizes
+from daskumap.planning.sizes import Resources, Sizes, make_inverse_sizes, make_sizes, make_transform_sizes
 from daskumap.runtime.context import Context, make_context
 from daskumap.sources.base import Source
 from daskumap.sources.find import find
@@ -31,7 +32,10 @@ class Request:
     adjust
         Changes sizes that may not matter, as tests do.
     model
-        The finished run into whose map the input's rows are placed; None for a fit.
+        The finished run into whose map the input's rows are placed, or from whose map they are; None for a
+        fit.
+    inverse
+        Whether they are points of that map, which become rows.
     """
 
     source: Source
@@ -39,19 +43,27 @@ class Request:
     partitions: int | None = None
     adjust: Callable[[Sizes], Sizes] = lambda sizes: sizes
     model: Context | None = None
+    inverse: bool = False
 
     def plan(self, resources: Resources, ingested: bool) -> Plan:
         """Return the plan, with the input where it is or as it lies in the run store; starts nothing."""
         source = as_stored(self.source.shape, self.source.dtype) if ingested else self.source
         sizes = self.adjust(self._sizes(source, resources))
-        context = make_context(
-            Job("", "", source.spec(), self.params, sizes, resources), source, model=self.model
-        )
-        return make_plan(context, steps_of(kind_of(self.model).pipeline, self.params))
+        job = Job("", "", source.spec(), self.params, sizes, resources, inverse=self.inverse)
+        context = make_context(job, source, model=self.model)
+        return make_plan(context, steps_of(kind_of(self.model, self.inverse).pipeline, self.params))
 
     def _sizes(self, source: Source, resources: Resources) -> Sizes:
         if self.model is None:
             return plan_sizes(source, self.params, resources, self.partitions)
+        if self.inverse:
+            return make_inverse_sizes(
+                *source.shape,
+                self.params.n_neighbors,
+                resources,
+                model_rows=self.model.sizes.rows,
+                model_columns=self.model.sizes.columns,
+            )
         return make_transform_sizes(
             *source.shape,
             self.params.n_neighbors,
@@ -90,10 +102,36 @@ def make_transform_request(data: Any, model: Context) -> Request:
             f"The new rows have {source.shape[1]} columns, and the run in {model.url} was fitted to rows of "
             f"{model.sizes.columns}. Give the same columns in the same order."
         )
-    # What a transform leaves is its result; its start is none of the fit's.
-    params = dataclasses.replace(model.params, init="pca", report=False, unique=False)
-    keep = "all" if params.keep == "all" else "embedding"
-    return Request(source, dataclasses.replace(params, keep=keep), model=model)
+    return Request(source, params_by(model), model=model)
+
+
+def make_inverse_request(points: Any, model: Context) -> Request:
+    """Find the source of points of a map and check it against the map, and the metric of the run.
+
+    Raises
+    ------
+    SourceError
+        If they have another number of columns.
+    ParameterError
+        If the metric has no gradient.
+    """
+    source, columns = find(points), model.params.n_components
+    if source.shape[1] != columns:
+        raise SourceError(
+            f"The points have {source.shape[1]} columns, and the map in {model.url} has {columns}. Give "
+            "points of that map."
+        )
+    try:
+        gradient_of(model.metric, model.sizes.columns)
+    except ValueError as error:
+        raise ParameterError(f"{error} Rows are found by it; fit with another metric for them.") from error
+    return Request(source, params_by(model), model=model, inverse=True)
+
+
+def params_by(model: Context) -> Params:
+    """Return the parameters of what is made by a model: it leaves its result, and its start is no fit's."""
+    keep = "all" if model.params.keep == "all" else "embedding"
+    return dataclasses.replace(model.params, init="pca", report=False, unique=False, keep=keep)
 
 
 def check_params(params: Params, source: Source) -> None:

@@ -14,11 +14,11 @@ from daskumap.engine.clusters import make_engine
 from daskumap.engine.machine import parse_memory
 from daskumap.errors import ParameterError, StoreError
 from daskumap.params import Params
-from daskumap.pipeline import Kind, kind_of
+from daskumap.pipeline import Kind, is_inverse, kind_in
 from daskumap.planning.sizes import Sizes
 from daskumap.report.progress import Progress, choose_progress
 from daskumap.report.text import assemble, render
-from daskumap.request import Request, make_transform_request
+from daskumap.request import Request, make_inverse_request, make_transform_request
 from daskumap.session import fit_request, open_model
 from daskumap.sources.base import Source
 from daskumap.store import schema
@@ -32,10 +32,11 @@ PLACED = (
     "{rows:,} rows placed in {epochs} epochs: {known:,} equal a fitted row, {alone:,} have no neighbour,\n"
     "{unlike:,} are farther from their neighbours than any fitted row"
 )
+INVERTED = "{points:,} points became rows by {neighbors} neighbours and {epochs} epochs; {alone:,} have none"
 
 
 class View:
-    """A run store as its user sees it, of a fit or of a transform."""
+    """A run store as its user sees it, of a fit, a transform or an inverse."""
 
     def __init__(self, store: RunStore) -> None:
         self.store = store
@@ -50,11 +51,8 @@ class View:
         """Whether every stage is done."""
         return self.store.ledger.finished() is not None
 
-    @property
-    def embedding(self) -> Any:
-        """The map: a `zarr.Array` (n, n_components) float32 in the user's row order.
-
-        Rows without any neighbour are NaN.
+    def _result(self, item: schema.Array) -> Any:
+        """Return an array of the result.
 
         Raises
         ------
@@ -64,13 +62,14 @@ class View:
         blocks = Sizes(**self.store.about["sizes"]).row_blocks
         if self.store.ledger.count(self._kind.publishes.name) < blocks:
             raise StoreError(
-                f"The run in {self.path} has no embedding yet. Fit again on the same run store to go on."
+                f"The run in {self.path} has no {item.name} yet. Make the same call with the same run store "
+                "to go on."
             )
-        return self.store.array(schema.EMBEDDING.name)
+        return self.store.array(item.name)
 
     @property
     def _kind(self) -> Kind:
-        return kind_of(self.store.about["model"])
+        return kind_in(self.store.about)
 
     @property
     def report(self) -> dict[str, Any]:
@@ -106,7 +105,24 @@ class View:
         return render(self.report) if self.finished else repr(self)
 
 
-class Run(View):
+class Mapped(View):
+    """Rows on a map, of a fit or of a transform."""
+
+    @property
+    def embedding(self) -> Any:
+        """The map: a `zarr.Array` (n, n_components) float32 in the user's row order.
+
+        Rows without any neighbour are NaN.
+
+        Raises
+        ------
+        StoreError
+            While the run is unfinished.
+        """
+        return self._result(schema.EMBEDDING)
+
+
+class Run(Mapped):
     """A finished or unfinished fit.
 
     Parameters
@@ -134,22 +150,58 @@ class Run(View):
         trust_input: bool = False,
     ) -> Transformed:
         """Place new rows into the map, out of core: see `daskumap.transform`."""
-        shown, request = choose_progress(progress), self.request(data, fitted)
+        request, shown = self.request(data, fitted), choose_progress(progress)
+        made = self._made(request, out, client, memory, threads, shown, restart, take_over, trust_input)
+        return Transformed(made)
+
+    def inverse_transform(
+        self,
+        points: Any,
+        out: Any = None,
+        *,
+        fitted: Any = None,
+        client: Any = None,
+        memory: str | int | None = None,
+        threads: int | None = None,
+        progress: bool | Progress = True,
+        restart: bool = False,
+        take_over: bool = False,
+        trust_input: bool = False,
+    ) -> Inverted:
+        """Find rows of the data for points of the map, out of core: see `daskumap.inverse_transform`."""
+        request, shown = self.request(points, fitted, inverse=True), choose_progress(progress)
+        made = self._made(request, out, client, memory, threads, shown, restart, take_over, trust_input)
+        return Inverted(made)
+
+    def request(self, data: Any, fitted: Any = None, inverse: bool = False) -> Request:
+        """Return what a transform of new rows asks for, or an inverse of points, checked against this run."""
+        model = open_model(self.store, self._params, self._source, fitted)
+        return make_inverse_request(data, model) if inverse else make_transform_request(data, model)
+
+    def _made(
+        self,
+        request: Request,
+        out: Any,
+        client: Any,
+        memory: str | int | None,
+        threads: int | None,
+        progress: Progress,
+        restart: bool,
+        take_over: bool,
+        trust_input: bool,
+    ) -> RunStore:
+        """Return the run store of what is made by this run."""
         rows = max(request.source.shape[0], self.store.about["sizes"]["rows"])
         engine = make_engine(client, parse_memory(memory), threads, rows)
         try:
             if not (engine.local or self.store.place.shared):
                 raise ParameterError(
                     f"The workers of the cluster cannot reach the run in {self.path}. Fit into a path or URL "
-                    "that they reach, or transform in this process with client='threads'."
+                    "that they reach, or work in this process with client='threads'."
                 )
-            return Transformed(fit_request(request, out, engine, shown, restart, take_over, trust_input))
+            return fit_request(request, out, engine, progress, restart, take_over, trust_input)
         finally:
             engine.close()
-
-    def request(self, data: Any, fitted: Any = None) -> Request:
-        """Return what a transform of new rows asks for, checked against the rows that were fitted."""
-        return make_transform_request(data, open_model(self.store, self._params, self._source, fitted))
 
     def knn(self) -> tuple[Array, Array]:
         """Return the neighbours of all rows in the user's row order, in memory.
@@ -270,7 +322,7 @@ class Run(View):
         embedding_png(self.embedding, path)
 
 
-class Transformed(View):
+class Transformed(Mapped):
     """New rows on the map of a run; `embedding` has them in the order of the input."""
 
     @property
@@ -280,8 +332,7 @@ class Transformed(View):
         The share of those that are nearer to their own neighbours, on average, than it is to its: 0 for a row
         in the midst of others, 1 for one that is farther from them than any is from its own.
         """
-        self.embedding  # noqa: B018, raises where there is none yet
-        return self.store.array(schema.FIT_DISTANCE.name)
+        return self._result(schema.FIT_DISTANCE)
 
     @property
     def report(self) -> dict[str, Any]:
@@ -295,9 +346,39 @@ class Transformed(View):
         return PLACED.format(**self.report["placed"]) + "\n\n" + super().__str__()
 
 
-def view(store: RunStore) -> Run | Transformed:
+class Inverted(View):
+    """Rows of the data for points of a map; `rows` has them in the order of the points."""
+
+    @property
+    def rows(self) -> Any:
+        """The rows: a `zarr.Array` (m, D) in the unit of the data.
+
+        float32, or float64 where float32 does not tell the fitted rows apart.
+
+        Raises
+        ------
+        StoreError
+            While the run is unfinished.
+        """
+        return self._result(schema.ROWS)
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """What was done: `inverted`, how many points by how many neighbours and epochs; and each stage."""
+        inverted = self.store.documents.load(schema.INVERTED.name) if self.finished else None
+        return {**super().report, **({"inverted": inverted} if self.finished else {})}
+
+    def __str__(self) -> str:
+        if not self.finished:
+            return repr(self)
+        return INVERTED.format(**self.report["inverted"]) + "\n\n" + super().__str__()
+
+
+def view(store: RunStore) -> Run | Transformed | Inverted:
     """Return what a user sees of a run store."""
-    return Run(store) if store.about["model"] is None else Transformed(store)
+    if store.about["model"] is None:
+        return Run(store)
+    return Inverted(store) if is_inverse(store.about) else Transformed(store)
 
 
 def _reopen(place: Place, params: Params | None, source: Source | None) -> Run:

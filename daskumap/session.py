@@ -22,7 +22,7 @@ from daskumap.engine.base import KEPT, Engine
 from daskumap.errors import NO_SPACE, ParameterError, RunMismatchError, StoreError
 from daskumap.kernels import jit
 from daskumap.params import Params, make_params
-from daskumap.pipeline import kind_of, steps_of
+from daskumap.pipeline import is_inverse, kind_in, kind_of, steps_of
 from daskumap.planning.job import Job
 from daskumap.planning.plan import Plan
 from daskumap.planning.sizes import Resources, Sizes
@@ -148,20 +148,23 @@ def describe(planned: Plan, request: Request) -> dict[str, Any]:
         "params": request.params.fingerprint(),
         "source": request.source.identity(),
         "spec": public_spec(request.source.spec()),
-        "model": identity_of(request.model),
+        "model": identity_of(request),
         "sizes": dataclasses.asdict(planned.job.sizes),
         "versions": versions(),
     }
 
 
-def identity_of(model: Context | None) -> dict[str, Any] | None:
-    """Return where the model of a transform is and which run it is; None for a fit."""
-    return None if model is None else {"url": model.url, "id": model.job.id}
+def identity_of(request: Request) -> dict[str, Any] | None:
+    """Return where the model of a transform or an inverse is and which run it is; None for a fit."""
+    if request.model is None:
+        return None
+    known = {"url": request.model.url, "id": request.model.job.id}
+    return {**known, "inverse": True} if request.inverse else known
 
 
 def steps_in(context: Context) -> Steps:
     """Return the steps of a run."""
-    return steps_of(kind_of(context.transforms).pipeline, context.params)
+    return steps_of(kind_of(context.transforms, context.job.inverse).pipeline, context.params)
 
 
 @cache
@@ -185,7 +188,7 @@ def refuse_other(store: RunStore, request: Request, finished: bool, trust_input:
     now = {
         "params": request.params.fingerprint(),
         "source": request.source.identity(),
-        "model": identity_of(request.model) or {},
+        "model": identity_of(request) or {},
     }
     check_same(store.url, {part: known[part] or {} for part in now}, now)
     compare_versions(store, finished)
@@ -243,7 +246,8 @@ def context_of(
 ) -> Context:
     """Return the context of a run as its run store describes it."""
     known = store.about
-    job = Job(store.url, known["id"], source.spec(), params, Sizes(**known["sizes"]), resources)
+    sizes, inverse = Sizes(**known["sizes"]), is_inverse(known)
+    job = Job(store.url, known["id"], source.spec(), params, sizes, resources, inverse=inverse)
     return make_context(job, source, store, model)
 
 
@@ -271,7 +275,7 @@ def open_known(store: RunStore, resources: Resources, data: Any = None) -> Conte
 
 
 def open_model_of(store: RunStore) -> Context | None:
-    """Return the model of a transform from what its run store says of it; None for a fit.
+    """Return the model of a transform or an inverse from what its run store says of it; None for a fit.
 
     Raises
     ------
@@ -281,17 +285,18 @@ def open_model_of(store: RunStore) -> Context | None:
     known = store.about["model"]
     if known is None:
         return None
+    call = "inverse_transform" if is_inverse(store.about) else "transform"
     if not is_near(known["url"], store.url):
         raise StoreError(
             f"{store.url} names {known['url']} as the run whose map it is on: another protocol or host than "
-            "its own, which is not contacted on the word of a run store. Name it: daskumap.transform(run, "
-            "data, out)."
+            "its own, which is not contacted on the word of a run store. Name it: "
+            f"daskumap.{call}(run, data, out)."
         )
     model = open_model(RunStore.open(find_place(known["url"]), mode="r"))
     if model.job.id != known["id"]:
         raise StoreError(
-            f"{model.url} holds another run than the one that {store.url} places rows by. Start over there: "
-            "daskumap.transform(run, data, out, restart=True)."
+            f"{model.url} holds another run than the one that {store.url} is made by. Start over there: "
+            f"daskumap.{call}(run, data, out, restart=True)."
         )
     return model
 
@@ -299,7 +304,7 @@ def open_model_of(store: RunStore) -> Context | None:
 def open_model(
     store: RunStore, params: Params | None = None, source: Source | None = None, fitted: Any = None
 ) -> Context:
-    """Return the context of a finished run, to place new rows into its map.
+    """Return the context of a finished run, to place new rows into its map, or to find rows for points of it.
 
     Parameters
     ----------
@@ -314,14 +319,15 @@ def open_model(
         If the run is unfinished, or has not kept what that takes.
     """
     if store.about["model"] is not None:
-        raise StoreError(f"{store.url} holds new rows on a map. Give the run that the map is of.")
+        what = "rows of points of a map" if is_inverse(store.about) else "new rows on a map"
+        raise StoreError(f"{store.url} holds {what}. Give the run that the map is of.")
     if store.ledger.finished() is None:
         raise StoreError(f"The run in {store.url} is unfinished. Finish it: daskumap resume {store.url}")
     if schema.VERTEX.name in store.ledger.freed():
         raise StoreError(
             f"The run in {store.url} kept its embedding alone, and new rows are placed by the rows that were "
-            "fitted and their cells. Fit again, with restart: daskumap.fit(data, run, keep='model', "
-            "restart=True, ...)."
+            "fitted and their cells, as points become rows by them. Fit again, with restart: "
+            "daskumap.fit(data, run, keep='model', restart=True, ...)."
         )
     compare_versions(store, finished=True)
     params = known_params(store) if params is None else params
@@ -437,10 +443,10 @@ def without_init(params: Params) -> Params:
 
 
 def is_finished(store: RunStore) -> bool:
-    """Return whether nothing is left to do of a run: it says so, and all of its map can be read."""
+    """Return whether nothing is left to do of a run: it says so, and all of its result can be read."""
     if store.ledger.finished() is None:
         return False
-    step = kind_of(store.about["model"]).publishes
+    step = kind_in(store.about).publishes
     written = store.ledger.records(step.name)
     arrays = (item.name for item in step.writes if isinstance(item, schema.Array))
     return not any(find_damage(store, name, True, written) for name in arrays)
@@ -475,7 +481,9 @@ def drive(
         steps = steps_in(context)
         if not fresh:
             if not trust_input:
-                refuse_changed_input(context, *kind_of(context.transforms).digests, engine, progress)
+                refuse_changed_input(
+                    context, *kind_of(context.transforms, context.job.inverse).digests, engine, progress
+                )
             go_on(context, steps, turn)
         run_pipeline(context, steps, engine, progress, turn)
         store.place.sweep()  # Workers may have died in this attempt.
@@ -489,7 +497,9 @@ def compare_input(
         return
     with contextlib.closing(open_context()) as context:
         try:
-            refuse_changed_input(context, *kind_of(context.transforms).digests, engine, progress)
+            refuse_changed_input(
+                context, *kind_of(context.transforms, context.job.inverse).digests, engine, progress
+            )
         finally:
             progress.close()
 

@@ -21,7 +21,9 @@ class Job:
         With what another process opens the input; None where it lies in the run store, or in this process.
         It may hold a password, so it is not shown.
     model
-        Of the finished run into whose map new rows are placed; None for a fit.
+        Of the finished run into whose map new rows are placed, or from whose map points are; None for a fit.
+    inverse
+        Whether the input is points of the model's map, which become rows.
     """
 
     url: str
@@ -31,6 +33,7 @@ class Job:
     sizes: Sizes
     resources: Resources
     model: Job | None = None
+    inverse: bool = False
 
     @property
     def iterations(self) -> int:

@@ -119,7 +119,8 @@ class Plan:
         s, model = self.job.sizes, self.job.model
         blocks = f"{s.row_blocks:,} row blocks of {s.row_block:,}"
         if model is not None:
-            return f"into the map of {model.sizes.rows:,} rows in {model.url}; {blocks}"
+            way = "from" if self.job.inverse else "into"
+            return f"{way} the map of {model.sizes.rows:,} rows in {model.url}; {blocks}"
         return f"about {s.cells:,} cells, {blocks}, {s.partitions:,} vertex partitions"
 
     def _terms(self, stage: Stage) -> str:

@@ -62,12 +62,13 @@ class Context:
     store
         The run store; None while the run is planned.
     model
-        The finished run into whose map new rows are placed; None for a fit.
+        The finished run into whose map new rows are placed, or from whose map points are; None for a fit.
 
     Attributes
     ----------
     rows
-        The input's rows as the metric works on them: new ones moved as those of the model were.
+        The input's rows as the metric works on them: new ones moved as those of the model were. Points of a
+        map as they are.
     """
 
     def __init__(
@@ -75,8 +76,11 @@ class Context:
     ) -> None:
         self.job, self.source, self._store, self._model = job, source, store, model
         self.metric = metrics.resolve(job.params.metric, job.params.metric_kwds)
-        find_move = (model or self)._find_move
-        self._rows = Rows(source, job.sizes, str(np.dtype(self.metric.dtype)), find_move)
+        if job.inverse:  # Points of the map are no rows of the data: no metric sees them, and none is moved.
+            self._rows = Rows(source, job.sizes, "float32", lambda planning: Move())
+        else:
+            find_move = (model or self)._find_move
+            self._rows = Rows(source, job.sizes, str(np.dtype(self.metric.dtype)), find_move)
         self._lock = threading.RLock()
         self._stage: Stage | None = None
         self._held: dict[str, Any] = {}
@@ -113,13 +117,13 @@ class Context:
 
     @property
     def model(self) -> Context:
-        """The finished run into whose map new rows are placed; nothing is written there."""
+        """The finished run whose map rows are placed on, or points are from; nothing is written there."""
         assert self._model is not None, "a fit has no model"
         return self._model
 
     @property
     def transforms(self) -> bool:
-        """Whether new rows are placed into the map of a model."""
+        """Whether new rows are placed into the map of a model, or points of it become rows."""
         return self._model is not None
 
     def key(self, stream: str, index: int = 0) -> int:
@@ -180,6 +184,10 @@ class Context:
     def _find_move(self, planning: bool) -> Move:
         """Return how rows are moved: as chosen; for a plan before that not at all."""
         return Move.from_dict(self._fact(schema.CAST, STILL if planning else None), self.source.dtype)
+
+    def moved_back(self, rows: Array) -> Array:
+        """Return rows that the metric works on as the user has them, in the type "value" of the schema."""
+        return self._find_move(False).undo(rows)
 
     @property
     def cutoff(self) -> float:
@@ -316,6 +324,8 @@ class Context:
         """Return the NumPy name of a type of the schema."""
         if name == "metric":
             return str(np.dtype(self.metric.dtype))
+        if name == "value":
+            return "float32" if self.model._find_move(False).is_still else "float64"
         if name == "vertex":
             return "int32" if self.sizes.rows < 2**31 else "int64"
         return name
@@ -332,6 +342,11 @@ class Context:
             return self.groups
         if dim.startswith("model "):
             return self.model.extent(dim.removeprefix("model "))
+        if dim == "nearest":
+            # As many as the fit's, and as umap-learn no more than there are columns (docs/decisions/0021).
+            return min(p.n_neighbors, self.model.sizes.columns)
+        if dim == "feature":
+            return self.model.sizes.columns
         if dim == "reach":
             return min(memory.MOST_CELLS, self.model.cells)
         return {
