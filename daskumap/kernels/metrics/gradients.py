@@ -3,6 +3,9 @@
 Each is that of the distance as a fit measures it. Three are not umap-learn's, which are of other functions:
 `haversine` there is shifted by a quarter of the globe, `symmetric_kl` forgets that rows are divided by their
 sums, and `braycurtis` takes all sums of two values for positive.
+
+No loop both sums and stores: LLVM vectorises such a one only where arrays are far enough from each other in
+memory, and sums in another order elsewhere, so that bits would depend on where arrays lie (it was seen).
 """
 
 from typing import Any, NamedTuple
@@ -138,6 +141,7 @@ def _euclidean(x, y, power, weights, out):  # type: ignore[no-untyped-def]
     total = np.float32(0.0)
     for c in range(x.size):
         out[c] = x[c] - y[c]
+    for c in range(x.size):
         total += out[c] * out[c]
     scale = np.float32(1.0) / np.sqrt(total) if total > 0 else np.float32(0.0)
     for c in range(x.size):
@@ -148,9 +152,9 @@ def _euclidean(x, y, power, weights, out):  # type: ignore[no-untyped-def]
 def _seuclidean(x, y, power, weights, out):  # type: ignore[no-untyped-def]
     total = 0.0
     for c in range(x.size):
-        difference = np.float64(x[c]) - np.float64(y[c])
-        total += difference * difference / weights[0, c]
-        out[c] = difference / weights[0, c]
+        out[c] = (np.float64(x[c]) - np.float64(y[c])) / weights[0, c]
+    for c in range(x.size):
+        total += np.float64(out[c]) * (np.float64(x[c]) - np.float64(y[c]))
     scale = 1.0 / np.sqrt(total) if total > 0 else 0.0
     for c in range(x.size):
         out[c] *= scale
@@ -164,7 +168,8 @@ def _mahalanobis(x, y, power, weights, out):  # type: ignore[no-untyped-def]
         for j in range(x.size):
             part_ += weights[c, j] * (np.float64(x[j]) - np.float64(y[j]))
         out[c] = part_
-        total += part_ * (np.float64(x[c]) - np.float64(y[c]))
+    for c in range(x.size):
+        total += np.float64(out[c]) * (np.float64(x[c]) - np.float64(y[c]))
     scale = 1.0 / np.sqrt(total) if total > 0 else 0.0
     for c in range(x.size):
         out[c] *= scale
@@ -285,6 +290,7 @@ def _symmetric_kl(x, y, power, weights, out):  # type: ignore[no-untyped-def]
     for c in range(x.size):
         p, q = (np.float64(x[c]) + KL_FLOOR) / own, (np.float64(y[c]) + KL_FLOOR) / other
         out[c] = np.log(p / q) + 1.0 - q / p
-        mean += p * np.float64(out[c])
+    for c in range(x.size):
+        mean += (np.float64(x[c]) + KL_FLOOR) / own * np.float64(out[c])
     for c in range(x.size):
         out[c] = (out[c] - mean) / own

@@ -133,7 +133,8 @@ def read_rows(context: Context, vertices: Array) -> Array:
 DESCEND = Step(
     "inverse.descend",
     plan_descend,
-    reads=(schema.NEAREST_VERTICES, schema.MAP_WEIGHTS, schema.NEEDED),
+    # No task reads the points; they stay until the last one, since whoever goes on opens them.
+    reads=(schema.SOURCE, schema.NEAREST_VERTICES, schema.MAP_WEIGHTS, schema.NEEDED),
     writes=(schema.ROWS, schema.INVERTED),
     model=(schema.SOURCE, schema.SIGMA),
 )
