@@ -13,7 +13,7 @@ import daskumap
 from daskumap.engine.sequential import SequentialEngine
 from daskumap.kernels.cells.join import LEVELS
 from daskumap.kernels.cells.slices import join_cells
-from daskumap.pipeline import FIT, TRANSFORM
+from daskumap.pipeline import FIT, INVERSE, TRANSFORM
 from daskumap.report.progress import choose_progress
 from daskumap.request import make_request
 from daskumap.session import fit_request
@@ -23,11 +23,13 @@ from daskumap.store.exchange import batch_name
 
 STEPS = [step for step, _ in FIT]
 NEW_STEPS = [step for step, _ in TRANSFORM]
+INVERSE_STEPS = [step for step, _ in INVERSE]
 # What the driver brings into the run store before the first step.
 BROUGHT = (schema.SOURCE, schema.INIT)
 # What no step reads: it is for the user, and `CELLS` for plans.
 UNREAD = (schema.MEASURES, schema.PICTURE, schema.CELLS)
 NEW_UNREAD = (schema.EMBEDDING, schema.FIT_DISTANCE, schema.PLACED)
+INVERSE_UNREAD = (schema.ROWS, schema.INVERTED)
 # Of arrays that tasks make themselves, since only they know how many there are.
 MADE = ("micro-cell", "bound", "cell bound", "group bound")
 
@@ -57,7 +59,7 @@ def test_each_item_has_a_place_of_its_own():
     assert not [(outer, inner) for outer, inner in itertools.pairwise(paths) if inner.startswith(outer)]
 
 
-@pytest.mark.parametrize("steps", [STEPS, NEW_STEPS], ids=["fit", "transform"])
+@pytest.mark.parametrize("steps", [STEPS, NEW_STEPS, INVERSE_STEPS], ids=["fit", "transform", "inverse"])
 def test_each_item_has_one_writer(steps):
     written = [item for step in steps for item in step.writes]
     assert len(set(written)) == len(written)
@@ -65,16 +67,18 @@ def test_each_item_has_one_writer(steps):
 
 
 def test_each_item_has_a_writer():
-    written = [item for step in STEPS + NEW_STEPS for item in step.writes]
+    written = [item for step in STEPS + NEW_STEPS + INVERSE_STEPS for item in step.writes]
     assert names(written) | names(BROUGHT) == names(ITEMS)
 
 
 def test_a_model_is_kept():
-    assert all(item.stays >= schema.MODEL for step in NEW_STEPS for item in step.model)
+    assert all(item.stays >= schema.MODEL for step in NEW_STEPS + INVERSE_STEPS for item in step.model)
 
 
 @pytest.mark.parametrize(
-    ("steps", "unread"), [(STEPS, UNREAD), (NEW_STEPS, NEW_UNREAD)], ids=["fit", "transform"]
+    ("steps", "unread"),
+    [(STEPS, UNREAD), (NEW_STEPS, NEW_UNREAD), (INVERSE_STEPS, INVERSE_UNREAD)],
+    ids=["fit", "transform", "inverse"],
 )
 def test_each_item_is_read_after_it_was_written(steps, unread):
     written, read = names(BROUGHT), set()
