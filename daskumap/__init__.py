@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from daskumap.api import fit, open, plan, resume, transform, verify
+    from daskumap.api import fit, inverse_transform, open, plan, resume, transform, verify
     from daskumap.errors import (
         ClusterError,
         DaskumapError,
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     )
     from daskumap.estimator.umap import UMAP
     from daskumap.planning.plan import Plan
-    from daskumap.run import Run, Transformed
+    from daskumap.run import Inverted, Run, Transformed
 
 __version__ = "0.1.0"
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "ClusterError",
     "DaskumapError",
     "DependencyError",
+    "Inverted",
     "ParameterError",
     "Plan",
     "PlanError",
@@ -45,6 +46,7 @@ __all__ = [
     "Transformed",
     "__version__",
     "fit",
+    "inverse_transform",
     "open",
     "plan",
     "resume",
@@ -65,10 +67,12 @@ _MODULES = {
     "StoreError": "daskumap.errors",
     "TaskError": "daskumap.errors",
     "Plan": "daskumap.planning.plan",
+    "Inverted": "daskumap.run",
     "Run": "daskumap.run",
     "Transformed": "daskumap.run",
     "UMAP": "daskumap.estimator.umap",
     "fit": "daskumap.api",
+    "inverse_transform": "daskumap.api",
     "open": "daskumap.api",
     "plan": "daskumap.api",
     "resume": "daskumap.api",

@@ -1,4 +1,4 @@
-"""What a script calls: `fit`, `transform`, `plan`, `open`, `resume`, `verify`."""
+"""What a script calls: `fit`, `transform`, `inverse_transform`, `plan`, `open`, `resume`, `verify`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from daskumap.params import explicit
 from daskumap.planning.plan import Plan
 from daskumap.report.progress import Progress, choose_progress
 from daskumap.request import Request, make_again_request, make_request
-from daskumap.run import Run, Transformed, start_of, view
+from daskumap.run import Inverted, Run, Transformed, start_of, view
 from daskumap.session import (
     find_damaged_copy,
     fit_request,
@@ -203,6 +203,66 @@ def transform(
     )
 
 
+def inverse_transform(
+    run: Run | str | Path,
+    points: Any,
+    out: Any = None,
+    *,
+    fitted: Any = None,
+    client: Any = None,
+    memory: str | int | None = None,
+    threads: int | None = None,
+    progress: bool | Progress = True,
+    restart: bool = False,
+    take_over: bool = False,
+    trust_input: bool = False,
+) -> Inverted:
+    """Find a row of the data for each point of the map of a finished run, out of core.
+
+    As umap-learn's: a row starts as the mean of the rows of the point's neighbours on the map, weighted by
+    how near they are, and descends to where their memberships say. What becomes of a point depends on the
+    point and the run alone: not on the points beside it, their number or order, chunks, memory, workers or
+    threads.
+
+    Parameters
+    ----------
+    run
+        A run, or its path or URL, as of `transform`, with a metric that has a gradient.
+    points
+        (m, n_components): points of the map, as of `fit`; rows with NaN are refused.
+    out
+        Path or URL of the result's run store, or a Zarr store. An unfinished result of the same points that
+        is there goes on. None: in memory or a temporary folder, as of `fit`.
+    fitted
+        Path or URL of the rows that were fitted. None: what the run names, as in `resume`.
+    client, memory, threads, progress, restart, take_over, trust_input
+        As in `fit`; `restart` is about the result that is in `out`.
+
+    Returns
+    -------
+    Inverted
+        Its `rows` is a `zarr.Array` (m, D) in the order of the points and the unit of the data: float32, or
+        float64 where float32 does not tell the fitted rows apart.
+
+    Raises
+    ------
+    SourceError, ParameterError, PlanError, RunMismatchError, StoreError, TaskError, ClusterError
+        Each says what was seen, what is allowed and what to do.
+    """
+    return _as_run(run).inverse_transform(
+        points,
+        out,
+        fitted=fitted,
+        client=client,
+        memory=memory,
+        threads=threads,
+        progress=progress,
+        restart=restart,
+        take_over=take_over,
+        trust_input=trust_input,
+    )
+
+
 def resume(
     run: Any,
     *,
@@ -213,7 +273,7 @@ def resume(
     progress: bool | Progress = True,
     take_over: bool = False,
     trust_input: bool = False,
-) -> Run | Transformed:
+) -> Run | Transformed | Inverted:
     """Go on with an unfinished run, from what its run store says of it. Other arguments as in `fit`.
 
     Parameters
@@ -284,15 +344,16 @@ def plan(
     threads: int | None = None,
     partitions: int | None = None,
     calibrate: bool = True,
+    inverse: bool = False,
     **params: Any,
 ) -> Plan:
-    """Plan a fit from metadata, or a transform; starts nothing. Arguments as in `fit`; `print` the result.
+    """Plan a fit from metadata, a transform or an inverse; starts nothing. Arguments as in `fit`; `print` it.
 
     Parameters
     ----------
     run
-        A finished run, to plan the transform of the data into its map. The data may be a run too, as of
-        `fit`.
+        A finished run, to plan the transform of the data into its map, or with `inverse` of points of it into
+        rows. The data may be a run too, as of `fit`.
     workers, threads
         Worker processes, and threads of each.
     calibrate
@@ -304,19 +365,22 @@ def plan(
     PlanError
         If the run cannot fit, with the setting to change.
     """
-    if run is None:
+    _check_switch("inverse", inverse)
+    if run is None and not inverse:
         request = _request(data, None, params, partitions)
+    elif run is None:
+        raise ParameterError("inverse is True and run is None; name the run whose map the points are from.")
     elif params or partitions is not None:
         raise ParameterError("A transform has the parameters of its run. Leave out all but data and run.")
     else:
-        request = _as_run(run).request(data)
+        request = _as_run(run).request(data, inverse=inverse)
     result = request.plan(plan_resources(memory, workers, threads), ingested=request.source.spec() is None)
     result.check()
     return dataclasses.replace(result, speed=measure_speed()) if calibrate else result
 
 
 def open(path: str | Path) -> Any:
-    """Open a run store that `fit` made, a `Run`, or `transform`, a `Transformed`.
+    """Open a run store: a `Run` that `fit` made, a `Transformed` of `transform`, or an `Inverted`.
 
     Raises
     ------

@@ -21,6 +21,9 @@ from daskumap.stages.graph.merge import MERGE
 from daskumap.stages.graph.search import NEIGHBORS
 from daskumap.stages.graph.symmetrize import SYMMETRIZE
 from daskumap.stages.graph.typical import TYPICAL
+from daskumap.stages.inverse import scan as points
+from daskumap.stages.inverse.descend import DESCEND
+from daskumap.stages.inverse.gather import GATHER as GATHER_NEEDED
 from daskumap.stages.map.initialize import INITIALIZE
 from daskumap.stages.map.layout import LAYOUT
 from daskumap.stages.map.publish import PUBLISH, PUBLISH_LIST
@@ -131,6 +134,14 @@ TRANSFORM: Pipeline = (
 )
 
 
+#   points           P (m, d)
+INVERSE: Pipeline = (
+    (points.SCAN, always),  # one streaming pass: NaN and inf, neighbours on the map
+    (GATHER_NEEDED, always),  # the training rows that any point needs
+    (DESCEND, always),  # their weighted mean, and a descent           rows (m, D)
+)
+
+
 def again(anew: Collection[str]) -> Pipeline:
     """Return the pipeline of a fit of a finished run's neighbours.
 
@@ -156,7 +167,7 @@ def again(anew: Collection[str]) -> Pipeline:
 
 
 class Kind(NamedTuple):
-    """What differs between a fit and a transform for whoever drives them.
+    """What differs between a fit, a transform and an inverse for whoever drives them.
 
     Attributes
     ----------
@@ -165,7 +176,7 @@ class Kind(NamedTuple):
     digests
         What digests each row block of the input, and what digests it again before a run goes on.
     publishes
-        The step that writes the embedding.
+        The step that writes the result.
     """
 
     pipeline: Pipeline
@@ -175,26 +186,37 @@ class Kind(NamedTuple):
 
 FITS = Kind(FIT, (SCAN, REREAD), PUBLISH)
 TRANSFORMS = Kind(TRANSFORM, (new.SCAN, new.REREAD), PLACE)
+INVERSES = Kind(INVERSE, (points.SCAN, points.REREAD), DESCEND)
 
 
-def kind_of(model: Any, anew: Collection[str] | None = None) -> Kind:
+def kind_of(model: Any, anew: Collection[str] | None = None, inverse: bool = False) -> Kind:
     """Return which kind a run is.
 
     Parameters
     ----------
     model
-        The run that it places rows by, or fits the neighbours of; None for any other fit.
+        The run that it places rows by, finds rows by, or fits the neighbours of; None for any other fit.
     anew
-        What a fit of neighbours does not have from that run; None for a transform.
+        What a fit of neighbours does not have from that run; None for anything else.
+    inverse
+        Whether points of that run's map become rows.
     """
     if anew is not None:
         return Kind(again(anew), (rows.ROWS, REREAD), PUBLISH)
+    if inverse:
+        return INVERSES
     return FITS if model is None else TRANSFORMS
 
 
 def kind_in(about: Mapping[str, Any]) -> Kind:
     """Return which kind a run is, from what its run store says of it."""
-    return kind_of(about["model"], (about["model"] or {}).get("anew"))
+    made = about["model"] or {}
+    return kind_of(about["model"], made.get("anew"), is_inverse(about))
+
+
+def is_inverse(about: Mapping[str, Any]) -> bool:
+    """Return whether a run store holds rows of points, from what it says of its run."""
+    return bool((about["model"] or {}).get("inverse"))
 
 
 def steps_of(pipeline: Pipeline, params: Params) -> tuple[Step, ...]:

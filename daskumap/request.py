@@ -13,11 +13,19 @@ from daskumap.driver import make_plan
 from daskumap.errors import ParameterError, SourceError, StoreError
 from daskumap.kernels.layout import output_metrics
 from daskumap.kernels.metrics import metric as metrics
+from daskumap.kernels.metrics.gradients import gradient_of
 from daskumap.params import Params, make_params
 from daskumap.pipeline import Kind, kind_of, steps_of
 from daskumap.planning.job import Job
 from daskumap.planning.plan import Plan
-from daskumap.planning.sizes import OF_DATA, Resources, Sizes, make_sizes, make_transform_sizes
+from daskumap.planning.sizes import (
+    OF_DATA,
+    Resources,
+    Sizes,
+    make_inverse_sizes,
+    make_sizes,
+    make_transform_sizes,
+)
 from daskumap.runtime.context import Context, make_context
 from daskumap.sources.base import Source
 from daskumap.sources.find import find
@@ -40,10 +48,12 @@ class Request:
     adjust
         Changes sizes that may not matter, as tests do.
     model
-        The finished run into whose map the input's rows are placed, or whose neighbours are fitted again;
-        None for any other fit.
+        The finished run into whose map the input's rows are placed, from whose map they are points, or whose
+        neighbours are fitted again; None for any other fit.
     anew
         What a fit of the model's neighbours does not have from it; None for anything else.
+    inverse
+        Whether the input is points of the model's map, which become rows.
     given
         Neighbours that the user has; None where they are searched.
     """
@@ -54,12 +64,13 @@ class Request:
     adjust: Callable[[Sizes], Sizes] = lambda sizes: sizes
     model: Context | None = None
     anew: tuple[str, ...] | None = None
+    inverse: bool = False
     given: Given | None = None
 
     @property
     def kind(self) -> Kind:
         """Which kind of run it asks for."""
-        return kind_of(self.model, self.anew)
+        return kind_of(self.model, self.anew, self.inverse)
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -74,7 +85,7 @@ class Request:
         """Return the plan, with the input where it is or as it lies in the run store; starts nothing."""
         source = as_stored(self.source.shape, self.source.dtype) if ingested else self.source
         sizes = self.adjust(self._sizes(source, resources))
-        job = Job("", "", source.spec(), self.params, sizes, resources, anew=self.anew)
+        job = Job("", "", source.spec(), self.params, sizes, resources, anew=self.anew, inverse=self.inverse)
         context = make_context(job, source, model=self.model)
         return make_plan(context, steps_of(self.kind.pipeline, self.params))
 
@@ -82,6 +93,14 @@ class Request:
         if self.model is None or self.anew is not None:
             made = plan_sizes(source, self.params, resources, self.partitions)
             return made if self.model is None else self._like_the_model(made, self.model.sizes)
+        if self.inverse:
+            return make_inverse_sizes(
+                *source.shape,
+                self.params.n_neighbors,
+                resources,
+                model_rows=self.model.sizes.rows,
+                model_columns=self.model.sizes.columns,
+            )
         return make_transform_sizes(
             *source.shape,
             self.params.n_neighbors,
@@ -212,10 +231,36 @@ def make_transform_request(data: Any, model: Context) -> Request:
             f"The new rows have {source.shape[1]} columns, and the run in {model.url} was fitted to rows of "
             f"{model.sizes.columns}. Give the same columns in the same order."
         )
-    # What a transform leaves is its result; its start is none of the fit's.
-    params = dataclasses.replace(model.params, init="pca", report=False, unique=False)
-    keep = "all" if params.keep == "all" else "embedding"
-    return Request(source, dataclasses.replace(params, keep=keep), model=model)
+    return Request(source, params_by(model), model=model)
+
+
+def make_inverse_request(points: Any, model: Context) -> Request:
+    """Find the source of points of a map and check it against the map, and the metric of the run.
+
+    Raises
+    ------
+    SourceError
+        If they have another number of columns.
+    ParameterError
+        If the metric has no gradient.
+    """
+    source, columns = find(points), model.params.n_components
+    if source.shape[1] != columns:
+        raise SourceError(
+            f"The points have {source.shape[1]} columns, and the map in {model.url} has {columns}. Give "
+            "points of that map."
+        )
+    try:
+        gradient_of(model.metric, model.sizes.columns)
+    except ValueError as error:
+        raise ParameterError(f"{error} Rows are found by it; fit with another metric for them.") from error
+    return Request(source, params_by(model), model=model, inverse=True)
+
+
+def params_by(model: Context) -> Params:
+    """Return the parameters of what is made by a model: it leaves its result, and its start is no fit's."""
+    keep = "all" if model.params.keep == "all" else "embedding"
+    return dataclasses.replace(model.params, init="pca", report=False, unique=False, keep=keep)
 
 
 def check_params(params: Params, source: Source) -> None:

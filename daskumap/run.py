@@ -18,11 +18,11 @@ from daskumap.engine.machine import parse_memory
 from daskumap.errors import ParameterError, StoreError
 from daskumap.params import Params
 from daskumap.peer import Fitted, make_umap
-from daskumap.pipeline import TRANSFORMS, Kind, kind_in
+from daskumap.pipeline import INVERSES, TRANSFORMS, Kind, kind_in
 from daskumap.planning.sizes import Sizes
 from daskumap.report.progress import Progress, choose_progress
 from daskumap.report.text import assemble, render
-from daskumap.request import Request, make_transform_request
+from daskumap.request import Request, make_inverse_request, make_transform_request
 from daskumap.runtime.context import Context
 from daskumap.saving import save_model
 from daskumap.session import fit_request, open_model, refuse_other_rows
@@ -39,10 +39,11 @@ PLACED = (
     "{rows:,} rows placed in {epochs} epochs: {known:,} equal a fitted row, {alone:,} have no neighbour,\n"
     "{unlike:,} are farther from their neighbours than any fitted row"
 )
+INVERTED = "{points:,} points became rows by {neighbors} neighbours and {epochs} epochs; {alone:,} have none"
 
 
 class View:
-    """A run store as its user sees it, of a fit or of a transform."""
+    """A run store as its user sees it, of a fit, a transform or an inverse."""
 
     def __init__(self, store: RunStore) -> None:
         self.store = store
@@ -57,11 +58,8 @@ class View:
         """Whether every stage is done."""
         return self.store.ledger.finished() is not None
 
-    @property
-    def embedding(self) -> Any:
-        """The map: a `zarr.Array` (n, n_components) float32 in the user's row order.
-
-        Rows without any neighbour are NaN.
+    def _result(self, item: schema.Array) -> Any:
+        """Return an array of the result.
 
         Raises
         ------
@@ -71,9 +69,10 @@ class View:
         blocks = Sizes(**self.store.about["sizes"]).row_blocks
         if self.store.ledger.count(self._kind.publishes.name) < blocks:
             raise StoreError(
-                f"The run in {self.path} has no embedding yet. Fit again on the same run store to go on."
+                f"The run in {self.path} has no {item.name} yet. Make the same call with the same run store "
+                "to go on."
             )
-        return self.store.array(schema.EMBEDDING.name)
+        return self.store.array(item.name)
 
     @property
     def _kind(self) -> Kind:
@@ -113,7 +112,24 @@ class View:
         return render(self.report) if self.finished else repr(self)
 
 
-class Run(View):
+class Mapped(View):
+    """Rows on a map, of a fit or of a transform."""
+
+    @property
+    def embedding(self) -> Any:
+        """The map: a `zarr.Array` (n, n_components) float32 in the user's row order.
+
+        Rows without any neighbour are NaN.
+
+        Raises
+        ------
+        StoreError
+            While the run is unfinished.
+        """
+        return self._result(schema.EMBEDDING)
+
+
+class Run(Mapped):
     """A finished or unfinished fit.
 
     Parameters
@@ -171,12 +187,52 @@ class Run(View):
         trust_input: bool = False,
     ) -> Transformed:
         """Place new rows into the map, out of core: see `daskumap.transform`."""
-        shown, request = choose_progress(progress), self.request(data, fitted)
+        request, shown = self.request(data, fitted), choose_progress(progress)
+        made = self._made(request, out, client, memory, threads, shown, restart, take_over, trust_input)
+        return Transformed(made)
+
+    def inverse_transform(
+        self,
+        points: Any,
+        out: Any = None,
+        *,
+        fitted: Any = None,
+        client: Any = None,
+        memory: str | int | None = None,
+        threads: int | None = None,
+        progress: bool | Progress = True,
+        restart: bool = False,
+        take_over: bool = False,
+        trust_input: bool = False,
+    ) -> Inverted:
+        """Find rows of the data for points of the map, out of core: see `daskumap.inverse_transform`."""
+        request, shown = self.request(points, fitted, inverse=True), choose_progress(progress)
+        made = self._made(request, out, client, memory, threads, shown, restart, take_over, trust_input)
+        return Inverted(made)
+
+    def request(self, data: Any, fitted: Any = None, inverse: bool = False) -> Request:
+        """Return what a transform of new rows asks for, or an inverse of points, checked against this run."""
+        model = open_model(self.store, self._params, self._source, fitted)
+        return make_inverse_request(data, model) if inverse else make_transform_request(data, model)
+
+    def _made(
+        self,
+        request: Request,
+        out: Any,
+        client: Any,
+        memory: str | int | None,
+        threads: int | None,
+        progress: Progress,
+        restart: bool,
+        take_over: bool,
+        trust_input: bool,
+    ) -> RunStore:
+        """Return the run store of what is made by this run."""
         rows = max(request.source.shape[0], self.store.about["sizes"]["rows"])
         engine = make_engine(client, parse_memory(memory), threads, rows)
         try:
             self.refuse_out_of_reach(engine)
-            return Transformed(fit_request(request, out, engine, shown, restart, take_over, trust_input))
+            return fit_request(request, out, engine, progress, restart, take_over, trust_input)
         finally:
             engine.close()
 
@@ -198,10 +254,6 @@ class Run(View):
                 "n_epochs=[50, 200]."
             )
         return self.store.array(schema.EMBEDDING_LIST.name)
-
-    def request(self, data: Any, fitted: Any = None) -> Request:
-        """Return what a transform of new rows asks for, checked against the rows that were fitted."""
-        return make_transform_request(data, self.model(fitted))
 
     def save(self, path: Any, rows: bool = False, *, fitted: Any = None) -> Run:
         """Write what `transform` needs to a place of its own, without the neighbours and their graph.
@@ -383,7 +435,7 @@ class Run(View):
         embedding_png(self.embedding, path)
 
 
-class Transformed(View):
+class Transformed(Mapped):
     """New rows on the map of a run; `embedding` has them in the order of the input."""
 
     @property
@@ -393,8 +445,7 @@ class Transformed(View):
         The share of those that are nearer to their own neighbours, on average, than it is to its: 0 for a row
         in the midst of others, 1 for one that is farther from them than any is from its own.
         """
-        self.embedding  # noqa: B018, raises where there is none yet
-        return self.store.array(schema.FIT_DISTANCE.name)
+        return self._result(schema.FIT_DISTANCE)
 
     @property
     def report(self) -> dict[str, Any]:
@@ -408,9 +459,40 @@ class Transformed(View):
         return PLACED.format(**self.report["placed"]) + "\n\n" + super().__str__()
 
 
-def view(store: RunStore) -> Run | Transformed:
+class Inverted(View):
+    """Rows of the data for points of a map; `rows` has them in the order of the points."""
+
+    @property
+    def rows(self) -> Any:
+        """The rows: a `zarr.Array` (m, D) in the unit of the data.
+
+        float32, or float64 where float32 does not tell the fitted rows apart.
+
+        Raises
+        ------
+        StoreError
+            While the run is unfinished.
+        """
+        return self._result(schema.ROWS)
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """What was done: `inverted`, how many points by how many neighbours and epochs; and each stage."""
+        inverted = self.store.documents.load(schema.INVERTED.name) if self.finished else None
+        return {**super().report, **({"inverted": inverted} if self.finished else {})}
+
+    def __str__(self) -> str:
+        if not self.finished:
+            return repr(self)
+        return INVERTED.format(**self.report["inverted"]) + "\n\n" + super().__str__()
+
+
+def view(store: RunStore) -> Run | Transformed | Inverted:
     """Return what a user sees of a run store."""
-    return Transformed(store) if kind_in(store.about) is TRANSFORMS else Run(store)
+    kind = kind_in(store.about)
+    if kind is INVERSES:
+        return Inverted(store)
+    return Transformed(store) if kind is TRANSFORMS else Run(store)
 
 
 def start_of(init: Any) -> Any:
@@ -423,7 +505,7 @@ def start_of(init: Any) -> Any:
         return init
     if isinstance(init, str | Path):
         init = view(RunStore.open(find_place(init), mode="r"))
-    if not isinstance(init, View):
+    if not isinstance(init, Mapped):
         return init
     places = np.asarray(init.embedding[:])
     gone = np.isnan(places[:, 0])

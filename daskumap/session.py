@@ -22,7 +22,7 @@ from daskumap.engine.base import KEPT, Engine
 from daskumap.errors import NO_SPACE, DaskumapError, ParameterError, RunMismatchError, StoreError
 from daskumap.kernels import jit
 from daskumap.params import Params, make_params
-from daskumap.pipeline import TRANSFORMS, Kind, kind_in, kind_of, steps_of
+from daskumap.pipeline import INVERSES, TRANSFORMS, Kind, is_inverse, kind_in, kind_of, steps_of
 from daskumap.planning.job import Job
 from daskumap.planning.plan import Plan
 from daskumap.planning.sizes import Resources, Sizes
@@ -160,12 +160,14 @@ def describe(planned: Plan, request: Request) -> dict[str, Any]:
 def identity_of(request: Request) -> dict[str, Any] | None:
     """Return where the run is that another one is made from, and which; None where there is none.
 
-    A fit of its neighbours says what it does not have from it.
+    A fit of its neighbours says what it does not have from it, and an inverse that it is one.
     """
     if request.model is None:
         return None
-    made = {} if request.anew is None else {"anew": list(request.anew)}
-    return {"url": request.model.url, "id": request.model.job.id, **made}
+    known = {"url": request.model.url, "id": request.model.job.id}
+    if request.anew is not None:
+        return {**known, "anew": list(request.anew)}
+    return {**known, "inverse": True} if request.inverse else known
 
 
 def steps_in(context: Context) -> Steps:
@@ -175,7 +177,7 @@ def steps_in(context: Context) -> Steps:
 
 def kind_of_context(context: Context) -> Kind:
     """Return which kind of run a context is of."""
-    return kind_of(context.transforms or None, context.anew)
+    return kind_of(context.transforms or None, context.anew, context.job.inverse)
 
 
 @cache
@@ -274,9 +276,17 @@ def context_of(
 ) -> Context:
     """Return the context of a run as its run store describes it."""
     known, anew = store.about, (store.about["model"] or {}).get("anew")
-    anew = None if anew is None else tuple(anew)
-    sizes = Sizes(**known["sizes"])
-    job = Job(store.url, known["id"], source.spec(), params, sizes, resources, anew=anew, given=given)
+    job = Job(
+        store.url,
+        known["id"],
+        source.spec(),
+        params,
+        Sizes(**known["sizes"]),
+        resources,
+        anew=None if anew is None else tuple(anew),
+        inverse=is_inverse(known),
+        given=given,
+    )
     return make_context(job, source, store, model)
 
 
@@ -362,7 +372,7 @@ def open_named(store: RunStore, known: dict[str, Any]) -> Context:
         raise StoreError(
             f"{store.url} names {known['url']} as the run that it is made from: another protocol or host "
             "than its own, which is not contacted on the word of a run store. Name it: "
-            "daskumap.transform(run, data, out), or daskumap.fit(run, out)."
+            "daskumap.transform, daskumap.inverse_transform or daskumap.fit of it."
         )
     model = open_model(RunStore.open(find_place(known["url"]), mode="r"))
     if model.job.id != known["id"]:
@@ -376,7 +386,7 @@ def open_named(store: RunStore, known: dict[str, Any]) -> Context:
 def open_model(
     store: RunStore, params: Params | None = None, source: Source | None = None, fitted: Any = None
 ) -> Context:
-    """Return the context of a finished run, to place new rows into its map or to fit its neighbours again.
+    """Return the context of a finished run, to place new rows, find rows, or fit its neighbours again.
 
     Parameters
     ----------
@@ -390,14 +400,16 @@ def open_model(
     StoreError
         If the run is unfinished, or has not kept what that takes.
     """
-    if kind_in(store.about) is TRANSFORMS:
-        raise StoreError(f"{store.url} holds new rows on a map. Give the run that the map is of.")
+    if kind_in(store.about) in (TRANSFORMS, INVERSES):
+        what = "rows of points of a map" if is_inverse(store.about) else "new rows on a map"
+        raise StoreError(f"{store.url} holds {what}. Give the run that the map is of.")
     if store.ledger.finished() is None:
         raise StoreError(f"The run in {store.url} is unfinished. Finish it: daskumap resume {store.url}")
     if schema.VERTEX.name in store.ledger.freed():
         raise StoreError(
             f"The run in {store.url} kept its embedding alone, and new rows are placed by the rows that were "
-            "fitted and their cells, as another fit needs their neighbours. Fit again, with restart: "
+            "fitted and their cells, as points become rows by them and another fit needs their neighbours. "
+            "Fit again, with restart: "
             "daskumap.fit(data, run, keep='model', restart=True, ...)."
         )
     compare_versions(store, finished=True)
@@ -422,7 +434,7 @@ def open_to_look(store: RunStore) -> Context:
     if is_copied(store):
         refuse_uncopied(store)
     source = as_stored(tuple(known["source"]["shape"]), np.dtype(known["source"]["dtype"]))
-    copies = kind_in(known) is not TRANSFORMS
+    copies = kind_in(known) not in (TRANSFORMS, INVERSES)
     return context_of(store, source, params, Resources(1), None if copies else open_model_of(store))
 
 
@@ -518,7 +530,7 @@ def without_init(params: Params) -> Params:
 
 
 def is_finished(store: RunStore) -> bool:
-    """Return whether nothing is left to do of a run: it says so, and all of its map can be read."""
+    """Return whether nothing is left to do of a run: it says so, and all of its result can be read."""
     if store.ledger.finished() is None:
         return False
     step = kind_in(store.about).publishes

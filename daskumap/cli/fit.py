@@ -1,4 +1,4 @@
-"""`daskumap fit | transform | save | plan | resume`: commands that make a run, or say what it would be."""
+"""`daskumap fit | transform | inverse | save | plan | resume`: what makes a run, or says what it would be."""
 
 from __future__ import annotations
 
@@ -23,17 +23,7 @@ def add_commands(commands: Any) -> None:
     transform = commands.add_parser("transform", help="place new rows into the map of a finished run")
     transform.add_argument("run", help="path or URL of the run store that the map is in")
     transform.add_argument("source", help="path or URL of a Zarr array (m, D) with the columns of the fit's")
-    transform.add_argument(
-        "out", help="path or URL of the result; an unfinished one of the same rows goes on"
-    )
-    transform.add_argument(
-        "--fitted", help="path or URL of the rows that were fitted; default: what RUN names"
-    )
-    shared.add_machine(transform)
-    shared.add_driver(transform)
-    transform.add_argument("--restart", action="store_true", help="delete what is in OUT, and start over")
-    shared.add_take_over(transform)
-    shared.add_trust_input(transform)
+    _add_result(transform)
     transform.set_defaults(command=run_transform)
 
     save = commands.add_parser("save", help="write what transform needs of a run to a place of its own")
@@ -42,6 +32,11 @@ def add_commands(commands: Any) -> None:
     save.add_argument("--rows", action="store_true", help="with the rows that were fitted")
     save.add_argument("--fitted", help="path or URL of the rows that were fitted; default: what RUN names")
     save.set_defaults(command=run_save)
+    inverse = commands.add_parser("inverse", help="find rows of the data for points of a finished run's map")
+    inverse.add_argument("run", help="path or URL of the run store that the map is in")
+    inverse.add_argument("points", help="path or URL of a Zarr array (m, n_components)")
+    _add_result(inverse)
+    inverse.set_defaults(command=run_inverse)
 
     resume = commands.add_parser("resume", help="go on with an unfinished run, from what its run store says")
     shared.add_run(resume)
@@ -56,7 +51,24 @@ def add_commands(commands: Any) -> None:
     shared.add_input(plan)
     plan.add_argument("--workers", type=int, default=1, help="worker processes")
     plan.add_argument("--run", help="plan the transform of SOURCE into the map of this run")
+    plan.add_argument(
+        "--inverse",
+        action="store_const",
+        const=True,
+        help="plan the rows of SOURCE, points of the map of RUN",
+    )
     plan.set_defaults(command=run_plan)
+
+
+def _add_result(parser: Any) -> None:
+    """Add where the result goes of what is made by a finished run, and how it is made."""
+    parser.add_argument("out", help="path or URL of the result; an unfinished one of the same input goes on")
+    parser.add_argument("--fitted", help="path or URL of the rows that were fitted; default: what RUN names")
+    shared.add_machine(parser)
+    shared.add_driver(parser)
+    parser.add_argument("--restart", action="store_true", help="delete what is in OUT, and start over")
+    shared.add_take_over(parser)
+    shared.add_trust_input(parser)
 
 
 def run_fit(options: dict[str, Any]) -> None:
@@ -83,6 +95,15 @@ def run_save(options: dict[str, Any]) -> None:
     say(repr(daskumap.open(run).save(**options)))
 
 
+def run_inverse(options: dict[str, Any]) -> None:
+    """Find rows for points and say where they are."""
+    run, points, out = (options.pop(name) for name in ("run", "points", "out"))
+    quiet, scheduler = options.pop("quiet"), options.pop("scheduler")
+    result = daskumap.inverse_transform(run, points, out, client=scheduler, progress=not quiet, **options)
+    if not quiet:
+        _show(result, out)
+
+
 def run_resume(options: dict[str, Any]) -> None:
     """Go on with a run and show the report."""
     run, quiet, scheduler = (options.pop(name) for name in ("run", "quiet", "scheduler"))
@@ -97,9 +118,10 @@ def run_plan(options: dict[str, Any]) -> None:
     say(str(daskumap.plan(source, **shared.as_params(options))))
 
 
-def _show(result: daskumap.Run | daskumap.Transformed, place: str) -> None:
-    """Say what was measured and where the map is, and its picture, which a run without a report lacks."""
-    lines = [str(result), "", f"embedding            {place}/embedding"]
+def _show(result: daskumap.Run | daskumap.Transformed | daskumap.Inverted, place: str) -> None:
+    """Say what was measured and where the result is, and its picture, which a run without a report lacks."""
+    name = "rows" if isinstance(result, daskumap.Inverted) else "embedding"
+    lines = [str(result), "", f"{name:<21}{place}/{name}"]
     if isinstance(result, daskumap.Transformed):
         lines.append(f"fit distance         {place}/fit_distance")
     if result.report["measures"]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils import Tags, check_consistent_length
+from sklearn.utils import Tags, check_array, check_consistent_length
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from daskumap.api import fit, is_run
@@ -276,6 +276,22 @@ missing
         where = {name: options[name] for name in ("client", "memory", "threads", "progress")}
         placed = self._fitted().transform(source, **where)
         return placed.embedding[:] if plain else placed.embedding
+
+    def inverse_transform(self, X: Any) -> Any:
+        """Find a row of the data for each point of the map: see `daskumap.inverse_transform`.
+
+        Parameters
+        ----------
+        X
+            (m, n_components): points of the map, as `fit` takes rows.
+        """
+        check_is_fitted(self)
+        options = fit_options(self.get_params(deep=False))
+        plain = is_plain(X)
+        points = find(check_array(X, ensure_all_finite=False) if plain else X)
+        where = {name: options[name] for name in ("client", "memory", "threads", "progress")}
+        found = self._fitted().inverse_transform(points, **where)
+        return found.rows[:] if plain else found.rows
 
     def to_umap(self) -> Any:
         """Return a fitted `umap.UMAP` of umap-learn's with this map: see `daskumap.Run.to_umap`."""

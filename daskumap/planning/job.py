@@ -21,10 +21,12 @@ class Job:
         With what another process opens the input; None where it lies in the run store, or in this process.
         It may hold a password, so it is not shown.
     model
-        Of the finished run into whose map new rows are placed, or whose neighbours are fitted again; None for
-        any other fit.
+        Of the finished run into whose map new rows are placed, from whose map points are, or whose neighbours
+        are fitted again; None for any other fit.
     anew
         What a fit of the model's neighbours does not have from it: "graph", "start". None for anything else.
+    inverse
+        Whether the input is points of the model's map, which become rows.
     given
         With what another process opens the neighbours that the user gives; None where they lie in the run
         store, or are searched.
@@ -38,6 +40,7 @@ class Job:
     resources: Resources
     model: Job | None = None
     anew: tuple[str, ...] | None = None
+    inverse: bool = False
     given: tuple[dict[str, Any], dict[str, Any]] | None = field(default=None, repr=False)
 
     @property

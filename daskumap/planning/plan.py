@@ -135,7 +135,8 @@ class Plan:
                 f"from the neighbours of the run in {model.url}; {blocks}, {s.partitions:,} vertex partitions"
             )
         if model is not None:
-            return f"into the map of {model.sizes.rows:,} rows in {model.url}; {blocks}"
+            way = "from" if self.job.inverse else "into"
+            return f"{way} the map of {model.sizes.rows:,} rows in {model.url}; {blocks}"
         return f"about {s.cells:,} cells, {blocks}, {s.partitions:,} vertex partitions"
 
     def _terms(self, stage: Stage) -> str:

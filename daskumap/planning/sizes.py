@@ -265,6 +265,40 @@ def make_transform_sizes(
     return replace(made, row_block=block, window_rows=window, cache_bytes=cache)
 
 
+def make_inverse_sizes(
+    points: int,
+    n_components: int,
+    n_neighbors: int,
+    resources: Resources,
+    *,
+    model_rows: int,
+    model_columns: int,
+) -> Sizes:
+    """Fix the sizes of an inverse: each block of points holds the training rows that its points need.
+
+    Where one worker can hold the rows of the model in a quarter of its memory, it reads them once.
+
+    Parameters
+    ----------
+    model_rows, model_columns
+        Of the rows that were fitted, whose positions each worker holds.
+
+    >>> resources = Resources(4 * 10**9, 1, 2)
+    >>> make_inverse_sizes(10_000, 2, 15, resources, model_rows=60_000, model_columns=784).row_block
+    1391
+    """
+    made = make_sizes(points, n_components, n_neighbors, n_components, resources)
+    free = resources.memory - resources.reserved - model_rows * memory.map_row(n_components)
+    held = model_rows * model_columns * 4
+    cache = held + points * n_components * 4 if resources.workers == 1 and held <= free // 4 else 0
+    budget = max(32_000_000, (free - cache) // resources.threads)
+    target = min(2 * BLOCK_BYTES, budget // 4)
+    point_bytes = model_columns * (4 * min(n_neighbors, model_columns) + 28)
+    block = max(1, min(target // point_bytes, math.ceil(points / resources.slots)))
+    window = max(1, min(2 * BLOCK_BYTES, budget // 8) // (model_columns * 8))
+    return replace(made, row_block=block, window_rows=window, cache_bytes=cache)
+
+
 def _cells(rows: int, columns: int, matrix_product: bool, max_cell_rows: int | None) -> tuple[int, int]:
     """Return the most rows of a cell, and the number of cells."""
     wanted = cell_rows(rows, columns, matrix_product)

@@ -63,13 +63,14 @@ class Context:
     store
         The run store; None while the run is planned.
     model
-        The finished run into whose map new rows are placed, or whose neighbours are fitted again; None for
-        any other fit, and where that run is gone and no longer needed.
+        The finished run into whose map new rows are placed, from whose map points are, or whose neighbours
+        are fitted again; None for any other fit, and where that run is gone and no longer needed.
 
     Attributes
     ----------
     rows
-        The input's rows as the metric works on them: new ones moved as those of the model were.
+        The input's rows as the metric works on them: new ones moved as those of the model were. Points of a
+        map as they are.
     output_metric
         The metric of the map; None for the Euclidean one.
     """
@@ -81,8 +82,11 @@ class Context:
         p = job.params
         self.metric = metrics.resolve(p.metric, p.metric_kwds)
         self.output_metric = output_metrics.resolve(p.output_metric, p.output_metric_kwds, p.n_components)
-        find_move = (model if model is not None and job.anew is None else self)._find_move
-        self._rows = Rows(source, job.sizes, str(np.dtype(self.metric.dtype)), find_move)
+        if job.inverse:  # Points of the map are no rows of the data: no metric sees them, and none is moved.
+            self._rows = Rows(source, job.sizes, "float32", lambda planning: Move())
+        else:
+            find_move = (model if model is not None and job.anew is None else self)._find_move
+            self._rows = Rows(source, job.sizes, str(np.dtype(self.metric.dtype)), find_move)
         self._lock = threading.RLock()
         self._stage: Stage | None = None
         self._held: dict[str, Any] = {}
@@ -119,9 +123,7 @@ class Context:
 
     @property
     def model(self) -> Context:
-        """The finished run into whose map new rows are placed, or whose neighbours are fitted again.
-
-        Nothing is written there.
+        """The finished run that this one is made from; nothing is written there.
 
         Raises
         ------
@@ -142,7 +144,7 @@ class Context:
 
     @property
     def transforms(self) -> bool:
-        """Whether new rows are placed into the map of a model."""
+        """Whether new rows are placed into the map of a model, or points of it become rows."""
         return self._model is not None and self.anew is None
 
     def key(self, stream: str, index: int = 0) -> int:
@@ -203,6 +205,10 @@ class Context:
     def _find_move(self, planning: bool) -> Move:
         """Return how rows are moved: as chosen; for a plan before that not at all."""
         return Move.from_dict(self._fact(schema.CAST, STILL if planning else None), self.source.dtype)
+
+    def moved_back(self, rows: Array) -> Array:
+        """Return rows that the metric works on as the user has them, in the type "value" of the schema."""
+        return self._find_move(False).undo(rows)
 
     @property
     def cutoff(self) -> float:
@@ -349,6 +355,8 @@ class Context:
         """Return the NumPy name of a type of the schema."""
         if name == "metric":
             return str(np.dtype(self.metric.dtype))
+        if name == "value":
+            return "float32" if self.model._find_move(False).is_still else "float64"
         if name == "vertex":
             return "int32" if self.sizes.rows < 2**31 else "int64"
         return name
@@ -365,6 +373,11 @@ class Context:
             return self.groups
         if dim.startswith("model "):
             return self.model.extent(dim.removeprefix("model "))
+        if dim == "nearest":
+            # As many as the fit's, and as umap-learn no more than there are columns (docs/decisions/0021).
+            return min(p.n_neighbors, self.model.sizes.columns)
+        if dim == "feature":
+            return self.model.sizes.columns
         if dim == "reach":
             return min(memory.MOST_CELLS, self.model.cells)
         return {

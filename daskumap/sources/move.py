@@ -41,6 +41,13 @@ class Move(NamedTuple):
         with np.errstate(over="ignore", invalid="ignore"):
             return self.values(block).astype(np.float32)
 
+    def undo(self, rows: Array) -> Array:
+        """Return rows of float32 as the user has them: float64 where they were moved."""
+        if self.is_still:
+            return rows
+        back = np.ldexp(rows.astype(np.float64), -self.exponent)
+        return back if self.centre is None else back + self.centre
+
     def as_dict(self) -> dict[str, Any]:
         """Return JSON types: numbers of Python are as exact as those of any type here."""
         return {"exponent": self.exponent, "centre": None if self.centre is None else self.centre.tolist()}

@@ -22,10 +22,13 @@ model cell  small cell of the model                                      all
 model block row block of the model's source                              one
 quantile    of the training rows' distances to their neighbours          all
 given neig. column of neighbours that the user gives                     all
+nearest     of a point on the map                                        all
+feature     column of the model's input                                  all
 =========== ============================================================ ==================
 
 Types beside NumPy's: "metric" is what the metric works on, float32 or uint8; "vertex" is the type of vertex
-ids in graphs, int32 while they fit.
+ids in graphs, int32 while they fit; "value" holds the user's values of a model, float64 where rows were moved
+since float32 does not tell them apart, else float32.
 """
 
 from __future__ import annotations
@@ -276,9 +279,24 @@ GATHERED = Exchange(
 FIT_DISTANCE = Array("fit_distance", RESULT, "float32", ("row",))
 PLACED = Fact("facts/placed", RESULT)  # rows, epochs, known, alone, unlike
 
+# Inverse: points of the map of a finished run, the model, back to rows. The points are SOURCE.
+NEAREST_VERTICES = Array("nearest/vertices", SCRATCH, "int64", ("row", "nearest"))
+MAP_WEIGHTS = Array("nearest/weights", SCRATCH, "float32", ("row", "nearest"))
+# A batch holds "rows", or "ids" where the one worker holds all rows.
+NEEDED = Exchange(
+    "needed",
+    SCRATCH,
+    "model block",
+    "window of vertices",
+    {"rows": ("metric", "feature"), "ids": ("int64", ""), "vertices": ("int64", "")},
+)
+ROWS = Array("rows", RESULT, "value", ("row", "feature"))
+INVERTED = Fact("facts/inverted", RESULT)  # points, neighbors, epochs, alone
+
 # What other tools read, by name: what the records of the tasks that write it call its crc32.
 PUBLIC = {
     EMBEDDING.name: "crc32",
     EMBEDDING_LIST.name: "crc32",
     FIT_DISTANCE.name: "fit_distance_crc32",
+    ROWS.name: "crc32",
 }

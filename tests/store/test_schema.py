@@ -13,7 +13,7 @@ import daskumap
 from daskumap.engine.sequential import SequentialEngine
 from daskumap.kernels.cells.join import LEVELS
 from daskumap.kernels.cells.slices import join_cells
-from daskumap.pipeline import FIT, TRANSFORM, again
+from daskumap.pipeline import FIT, INVERSE, TRANSFORM, again
 from daskumap.report.progress import choose_progress
 from daskumap.request import make_request
 from daskumap.session import fit_request
@@ -25,11 +25,13 @@ STEPS = [step for step, _ in FIT]
 NEW_STEPS = [step for step, _ in TRANSFORM]
 # A fit of a run's neighbours, by what it does not have from that run.
 AGAIN = {anew: [step for step, _ in again(anew)] for anew in ((), ("graph",), ("start",), ("graph", "start"))}
+INVERSE_STEPS = [step for step, _ in INVERSE]
 # What the driver brings into the run store before the first step.
 BROUGHT = (schema.SOURCE, schema.INIT, schema.GIVEN_INDICES, schema.GIVEN_DISTANCES)
 # What no step reads: it is for the user, `CELLS` for plans, and `TYPICAL` for a transform.
 UNREAD = (schema.MEASURES, schema.PICTURE, schema.CELLS, schema.TYPICAL, schema.EMBEDDING_LIST)
 NEW_UNREAD = (schema.EMBEDDING, schema.FIT_DISTANCE, schema.PLACED)
+INVERSE_UNREAD = (schema.ROWS, schema.INVERTED)
 # Of arrays that tasks make themselves, since only they know how many there are.
 MADE = ("micro-cell", "bound", "cell bound", "group bound", "quantile", "given neighbor")
 
@@ -60,7 +62,9 @@ def test_each_item_has_a_place_of_its_own():
 
 
 @pytest.mark.parametrize(
-    "steps", [STEPS, NEW_STEPS, *AGAIN.values()], ids=["fit", "transform", *map(str, AGAIN)]
+    "steps",
+    [STEPS, NEW_STEPS, INVERSE_STEPS, *AGAIN.values()],
+    ids=["fit", "transform", "inverse", *map(str, AGAIN)],
 )
 def test_each_item_has_one_writer(steps):
     written = [item for step in steps for item in step.writes]
@@ -69,13 +73,13 @@ def test_each_item_has_one_writer(steps):
 
 
 def test_each_item_has_a_writer():
-    written = [item for step in STEPS + NEW_STEPS for item in step.writes]
+    written = [item for step in STEPS + NEW_STEPS + INVERSE_STEPS for item in step.writes]
     assert names(written) | names(BROUGHT) == names(ITEMS)
 
 
 def test_a_model_is_kept():
     """But for the distances, whose quantiles a model has instead; a fit of neighbours needs the graph too."""
-    lost = {item for step in NEW_STEPS for item in step.model if item.stays < schema.MODEL}
+    lost = {item for step in NEW_STEPS + INVERSE_STEPS for item in step.model if item.stays < schema.MODEL}
     assert lost == {schema.DISTANCES}
     steps = [step for again_steps in AGAIN.values() for step in again_steps]
     assert all(item.stays >= schema.GRAPH_TOO for step in steps for item in step.model)
@@ -93,7 +97,9 @@ def test_a_fit_of_neighbours_copies_what_a_model_is_for(anew):
 
 
 @pytest.mark.parametrize(
-    ("steps", "unread"), [(STEPS, UNREAD), (NEW_STEPS, NEW_UNREAD)], ids=["fit", "transform"]
+    ("steps", "unread"),
+    [(STEPS, UNREAD), (NEW_STEPS, NEW_UNREAD), (INVERSE_STEPS, INVERSE_UNREAD)],
+    ids=["fit", "transform", "inverse"],
 )
 def test_each_item_is_read_after_it_was_written(steps, unread):
     written, read = names(BROUGHT), set()

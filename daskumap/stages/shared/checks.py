@@ -49,6 +49,11 @@ def check_rows(context: Context, number: int, X: Array) -> dict[str, Any]:
     return {key: value for what, mask in masks.items() for key, value in named(what, mask, start).items()}
 
 
+def find_broken(X: Array, start: int) -> dict[str, Any]:
+    """Return the number and the first of the rows that hold NaN or inf; the first row of all is `start`."""
+    return named("broken", not_finite(X), start)
+
+
 def not_finite(X: Array) -> Array:
     """Return (r,) bool: rows with NaN or inf. One sum clears a good block without a temporary of its size."""
     with np.errstate(over="ignore", invalid="ignore"):
@@ -106,8 +111,8 @@ def refuse_lost(context: Context, receipts: dict[int, Receipt]) -> None:
         )
 
 
-def refuse_bad_rows(context: Context, receipts: dict[int, Receipt]) -> None:
-    """Raise where a row cannot take part.
+def refuse_broken(context: Context, receipts: dict[int, Receipt]) -> None:
+    """Raise where a row is not finite.
 
     Raises
     ------
@@ -120,6 +125,17 @@ def refuse_bad_rows(context: Context, receipts: dict[int, Receipt]) -> None:
             f"{count:,} of {context.sizes.rows:,} rows hold NaN or infinity (or values beyond float32, "
             f"or missing ones); the first: {first}. Remove or impute these rows, and go on with the others."
         )
+
+
+def refuse_bad_rows(context: Context, receipts: dict[int, Receipt]) -> None:
+    """Raise where a row cannot take part.
+
+    Raises
+    ------
+    SourceError
+        Naming the first such rows and their number.
+    """
+    refuse_broken(context, receipts)
     count, first = total(receipts, "far")
     if count:
         raise SourceError(

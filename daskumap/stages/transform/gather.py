@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from daskumap.errors import RunMismatchError
 from daskumap.planning import costs
 from daskumap.planning.stage import Receipt, Stage, Step
 from daskumap.runtime.context import Context
-from daskumap.stages.shared.checks import digest_block
+from daskumap.stages.shared.fitted import read_fitted
 from daskumap.stages.shared.pieces import gathered_column, gathered_rows, pieces_of
 from daskumap.store import schema
 
@@ -51,7 +50,7 @@ def gather_task(context: Context, number: int) -> Receipt:
     rows = rows[np.argsort(vertices[rows])]
     offsets = np.searchsorted(vertices[rows], context.held("pieces", lambda: pieces_of(context)))
     column = gathered_column(context)
-    X = _read_block(context, number) if len(rows) else np.empty((0, model.sizes.columns), model.metric.dtype)
+    X = read_fitted(context, number) if len(rows) else np.empty((0, model.sizes.columns), model.metric.dtype)
     sent = {"vertices": vertices[rows], column: start + rows if column == "ids" else X[rows]}
     context.send(schema.GATHERED, number, offsets, **sent)
     return Receipt(len(rows))
@@ -64,27 +63,6 @@ def _wanted_cells(context: Context) -> Array:
     for block in blocks:
         wanted[:-1] |= context.read(schema.REACHED_BY, block, block + 1)[0] > 0
     return wanted
-
-
-def _read_block(context: Context, number: int) -> Array:
-    """Return the rows of a block of the model.
-
-    Raises
-    ------
-    RunMismatchError
-        If they are not those that were fitted.
-    """
-    model = context.model
-    start, stop = model.sizes.block(number)
-    X = model.rows.read(start, stop)
-    known = model.store.ledger.receipt("scan", number)
-    if known is not None and known.found["crc32"] != digest_block(model, number, X)["crc32"]:
-        raise RunMismatchError(
-            f"Rows {start} to {stop - 1} of {model.source.name} are not those that the run in {model.url} "
-            "was fitted to: values differ, and new rows would be placed by other ones. Restore them, or fit "
-            "again."
-        )
-    return X
 
 
 GATHER = Step(

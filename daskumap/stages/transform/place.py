@@ -23,6 +23,7 @@ from daskumap.planning import costs, memory
 from daskumap.planning.stage import Receipt, Stage, Step
 from daskumap.runtime.context import Context
 from daskumap.runtime.listen import tell
+from daskumap.stages.shared.fitted import places_by_vertex
 from daskumap.stages.shared.pieces import gathered_column, gathered_rows, largest_piece, pieces_of
 from daskumap.store import schema
 
@@ -153,13 +154,10 @@ class Map(NamedTuple):
     @classmethod
     def of(cls, context: Context) -> Map:
         """Read it."""
-        model, s = context.model, context.model.sizes
-        places = np.empty((s.rows, context.params.n_components), np.float32)
-        for start, stop in map(s.block, range(s.row_blocks)):
-            places[model.read(schema.VERTEX, start, stop)] = model.read(schema.EMBEDDING, start, stop)
+        places, distinct = places_by_vertex(context), context.model.distinct
         gone = np.isnan(places[:, 0])
-        seen = places[: model.distinct]  # Twins count once, as in the fit.
-        seen = seen[~gone[: model.distinct]] if gone.any() else seen
+        seen = places[:distinct]  # Twins count once, as in the fit.
+        seen = seen[~gone[:distinct]] if gone.any() else seen
         pool = negative_pool(seen if len(seen) else places[:1] * 0, context.key("transform"), 0, POOL)
         return cls(places, gone, pool)
 
