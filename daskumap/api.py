@@ -51,8 +51,8 @@ def fit(
     Parameters
     ----------
     data
-        (n, D): path or URL of a Zarr array (v2 or v3, any chunks), a `zarr.Array`, a NumPy array or a dask
-        array.
+        (n, D): path or URL of a Zarr array (v2 or v3, any chunks), a `zarr.Array`, a NumPy array, a sparse
+        matrix or array of SciPy's, whose rows are made dense block by block, or a dask array.
     run
         Path or URL of the run store, or a Zarr store. If it holds an unfinished run of the same input and
         parameters, that run goes on. None: for an array in memory the run store is in memory while it takes
@@ -93,6 +93,11 @@ def fit(
         "model" (default) all but scratch, which goes when its last reader is done; "all"; or "embedding",
         with the report. `missing="refuse"` refuses a Zarr array that lacks chunks; "fill" (default) reads
         them as its fill value, since Zarr leaves out what is all fill value, and the report counts them.
+        `undefined` says what becomes of rows on which the metric is not defined, such as rows of zeros under
+        "cosine": "refuse" (default); "isolate" leaves them out of the map, where they are NaN, and the report
+        counts them; "apart" puts those without a direction at distance 0 from one another and 1 from all
+        others, as umap-learn does. `ensure_all_finite="allow-nan"`, or False for infinity too, leaves rows
+        with such values to a metric that is a function.
 
     Returns
     -------
@@ -124,6 +129,7 @@ def transform(
     out: Any = None,
     *,
     fitted: Any = None,
+    ensure_all_finite: bool | str | None = None,
     client: Any = None,
     memory: str | int | None = None,
     threads: int | None = None,
@@ -150,6 +156,8 @@ def transform(
         is there goes on. None: in memory or a temporary folder, as of `fit`.
     fitted
         Path or URL of the rows that were fitted. None: what the run names, as in `resume`.
+    ensure_all_finite
+        As in `fit`; None: what the fit had.
     client, memory, threads, progress, restart, take_over, trust_input
         As in `fit`; `restart` is about the transform that is in `out`.
 
@@ -169,6 +177,7 @@ def transform(
         data,
         out,
         fitted=fitted,
+        ensure_all_finite=ensure_all_finite,
         client=client,
         memory=memory,
         threads=threads,

@@ -24,6 +24,8 @@ INITS = ("pca", "spectral", "random")
 # Optimizers, and their iterations an epoch: with one, 50 epochs of Adam fall below umap-learn's (record 17).
 OPTIMIZERS = {"adam": 2, "sgd": 1}
 MISSING = ("fill", "refuse")
+UNDEFINED = ("refuse", "isolate", "apart")
+FINITE = (True, False, "allow-nan")
 KEEP = ("all", "model", "embedding")
 # As in umap-learn: at these distances two rows share nothing, and no edge joins them.
 DISCONNECTION_DISTANCES = {
@@ -67,6 +69,8 @@ class Params:
     report: bool = True
     keep: str = "model"
     missing: str = "fill"
+    undefined: str = "refuse"
+    ensure_all_finite: bool | str = True
 
     def epochs(self, rows: int) -> int:
         """Return the number of epochs: as given, else 500 up to 10,000 rows and 200 above."""
@@ -206,7 +210,9 @@ def _check_rest(params: Params) -> None:
         raise ParameterError(
             "a and b go together: give both, or neither and let min_dist and spread set them."
         )
-    for name, allowed in (("optimizer", OPTIMIZERS), ("keep", KEEP), ("missing", MISSING)):
+    check_finite(params)
+    words = {"optimizer": OPTIMIZERS, "keep": KEEP, "missing": MISSING, "undefined": UNDEFINED}
+    for name, allowed in words.items():
         value = getattr(params, name)
         if not isinstance(value, str) or value not in allowed:
             raise ParameterError(f"{name} is {value!r}; allowed are {', '.join(allowed)}.")
@@ -226,10 +232,28 @@ def _check_rest(params: Params) -> None:
     for name in ("unique", "report"):
         if not isinstance(getattr(params, name), bool):
             raise ParameterError(f"{name} is {getattr(params, name)!r}; it must be True or False.")
-    words = params.metric_kwds
-    if words is not None and not (isinstance(words, dict) and all(isinstance(word, str) for word in words)):
+    bound = params.metric_kwds
+    if bound is not None and not (isinstance(bound, dict) and all(isinstance(word, str) for word in bound)):
         raise ParameterError(
-            f"metric_kwds is a {type(words).__name__}; it must be a dict of keyword arguments by their names."
+            f"metric_kwds is a {type(bound).__name__}; it must be a dict of keyword arguments by their names."
+        )
+
+
+def check_finite(params: Params) -> None:
+    """Refuse to let through what is not finite where the metric cannot measure it.
+
+    Raises
+    ------
+    ParameterError
+        Saying what to do.
+    """
+    wanted = params.ensure_all_finite
+    if not any(wanted is one or (isinstance(wanted, str) and wanted == one) for one in FINITE):
+        raise ParameterError(f"ensure_all_finite is {wanted!r}; it must be True, False or 'allow-nan'.")
+    if wanted is not True and isinstance(params.metric, str) and params.metric != "precomputed":
+        raise ParameterError(
+            f"ensure_all_finite is {wanted!r}, and the metric {params.metric!r} makes NaN of rows with NaN "
+            "or infinity. Pass a function that measures such rows as metric, or impute them."
         )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from daskumap.driver import make_plan
 from daskumap.errors import ParameterError, SourceError
 from daskumap.kernels.metrics import metric as metrics
-from daskumap.params import Params, make_params
+from daskumap.params import Params, check_finite, make_params
 from daskumap.pipeline import kind_of, steps_of
 from daskumap.planning.job import Job
 from daskumap.planning.plan import Plan
@@ -60,6 +60,7 @@ class Request:
             model_rows=self.model.sizes.rows,
             source_block_rows=source.block_rows,
             source_item_bytes=source.dtype.itemsize,
+            source_gathers=source.gathers,
         )
 
 
@@ -76,8 +77,13 @@ def make_request(data: Any, values: dict[str, Any], partitions: int | None) -> R
     return Request(source, params, partitions)
 
 
-def make_transform_request(data: Any, model: Context) -> Request:
+def make_transform_request(data: Any, model: Context, ensure_all_finite: bool | str | None = None) -> Request:
     """Find the source of new rows and check it against the rows that were fitted.
+
+    Parameters
+    ----------
+    ensure_all_finite
+        Which values that are not finite may come; None for those of the fit.
 
     Raises
     ------
@@ -93,7 +99,11 @@ def make_transform_request(data: Any, model: Context) -> Request:
     # What a transform leaves is its result; its start is none of the fit's.
     params = dataclasses.replace(model.params, init="pca", report=False, unique=False)
     keep = "all" if params.keep == "all" else "embedding"
-    return Request(source, dataclasses.replace(params, keep=keep), model=model)
+    params = dataclasses.replace(params, keep=keep)
+    if ensure_all_finite is not None:
+        params = dataclasses.replace(params, ensure_all_finite=ensure_all_finite)
+        check_finite(params)
+    return Request(source, params, model=model)
 
 
 def check_params(params: Params, source: Source) -> None:
@@ -132,6 +142,7 @@ def plan_sizes(source: Source, params: Params, resources: Resources, partitions:
         matrix_product=not metrics.resolve(params.metric, params.metric_kwds).uses_descent,
         source_block_rows=source.block_rows,
         source_item_bytes=source.dtype.itemsize,
+        source_gathers=source.gathers,
         max_cell_rows=params.max_cell_rows,
         partitions=partitions,
     )

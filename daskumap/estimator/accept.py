@@ -28,7 +28,6 @@ NOT_YET: dict[str, tuple[Any, str]] = {
     "dens_var_shift": (0.1, "densMAP"),
     "output_dens": (False, "densMAP"),
     "precomputed_knn": ((None, None, None), "a graph of given neighbours"),
-    "ensure_all_finite": (True, "a map of rows with missing values"),
 }
 # What tunes a search, a seed or a bar that umap-learn has and daskumap has not, by umap-learn's default.
 NO_EFFECT: dict[str, Any] = {

@@ -74,7 +74,8 @@ class Context:
         self, job: Job, source: Source, store: RunStore | None = None, model: Context | None = None
     ) -> None:
         self.job, self.source, self._store, self._model = job, source, store, model
-        self.metric = metrics.resolve(job.params.metric, job.params.metric_kwds)
+        p = job.params
+        self.metric = metrics.resolve(p.metric, p.metric_kwds, apart=p.undefined == "apart")
         find_move = (model or self)._find_move
         self._rows = Rows(source, job.sizes, str(np.dtype(self.metric.dtype)), find_move)
         self._lock = threading.RLock()

@@ -14,7 +14,7 @@ from daskumap.planning import costs, memory
 from daskumap.planning.stage import Stage, Step
 from daskumap.runtime.context import Context
 from daskumap.stages.shared.checks import find_lost, refuse_lost
-from daskumap.stages.shared.distinct import distinct_memory, read_distinct
+from daskumap.stages.shared.distinct import READS, distinct_memory, read_distinct
 from daskumap.stages.shared.micro import has_micro_cells
 from daskumap.stages.shared.nearest import nearest_cells
 from daskumap.stages.shared.sample import places_of, probe_rows
@@ -25,9 +25,9 @@ Array = np.ndarray[Any, Any]
 
 
 class Block(NamedTuple):
-    """A row block: its rows without twins, (r, D), their places in the block, and what cells they join.
+    """A row block: its rows that take part, (r, D), their places in the block, and what cells they join.
 
-    `nearest`, (b, m) int32, and `levels`, (b, m) uint8, are of all b rows; twins have no cell, -1.
+    `nearest`, (b, m) int32, and `levels`, (b, m) uint8, are of all b rows; the others have no cell, -1.
     """
 
     start: int
@@ -130,7 +130,10 @@ def project(context: Context, number: int, block: Block) -> dict[str, Any]:
     """Write where the rows of a block lie on the main axes; twins at 0."""
     axes = np.zeros((block.rows, context.params.n_components), np.float32)
     flat = metrics.to_space(block.X, context.metric) if context.metric.space else block.X
-    axes[block.places] = spaces.linear(flat - context.read(schema.MEAN), context.read(schema.AXES))
+    about = flat - context.read(schema.MEAN)
+    if context.params.ensure_all_finite is not True:
+        about[~np.isfinite(about)] = 0.0
+    axes[block.places] = spaces.linear(about, context.read(schema.AXES))
     context.write(schema.ON_AXES, block.start, axes)
     return {}
 
@@ -160,7 +163,7 @@ ASSIGN = Step(
     plan_assign,
     reads=(
         schema.SOURCE,
-        schema.FIRST,
+        *READS,
         schema.CENTROIDS,
         schema.RADII,
         schema.MEMBERS,
