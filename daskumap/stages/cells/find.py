@@ -106,7 +106,7 @@ def _make_cells(context: Context, flat: Array, probes: Array, seed: int) -> find
 
 
 def _distinct_sample(context: Context) -> tuple[Array, Array]:
-    """Return the sampled rows that take part, and their ids; with `unique` each kind once, by its first row."""
+    """Return the sampled rows that take part, and their ids; with `unique` each kind once, by its first."""
     sample, rows = context.reader(schema.SAMPLE, 0, 1).read(0, 1)["rows"], sample_rows(context)
     if context.params.undefined == "isolate":
         taken = context.take(schema.LEFT_OUT, rows) == 0
