@@ -53,12 +53,12 @@ def fit(
     Parameters
     ----------
     data
-        (n, D): path or URL of a Zarr array (v2 or v3, any chunks), a `zarr.Array`, a NumPy array or a dask
-        array. Or a finished `Run`, or its path or URL: then its neighbours are not searched again, and
-        parameters that are not given are those of that run. What is the same is copied, so that either run
-        may be deleted afterwards; the graph is made anew with another `set_op_mix_ratio` or
-        `local_connectivity`, fewer `n_neighbors` or a lower `disconnection_distance`. Parameters of the
-        search cannot be others.
+        (n, D): path or URL of a Zarr array (v2 or v3, any chunks), a `zarr.Array`, a NumPy array, a sparse
+        matrix or array of SciPy's, whose rows are made dense block by block, or a dask array. Or a finished
+        `Run`, or its path or URL: then its neighbours are not searched again, and parameters that are not
+        given are those of that run. What is the same is copied, so that either run may be deleted afterwards;
+        the graph is made anew with another `set_op_mix_ratio` or `local_connectivity`, fewer `n_neighbors` or
+        a lower `disconnection_distance`. Parameters of the search cannot be others.
     run
         Path or URL of the run store, or a Zarr store. If it holds an unfinished run of the same input and
         parameters, that run goes on. None: for an array in memory the run store is in memory while it takes
@@ -113,6 +113,11 @@ def fit(
         ascending and with each row itself first, as umap-learn has them, or without; a sparse matrix (n, n)
         of distances; the path of a Zarr group with the arrays indices and distances, read by block; or a run
         of the same data, as in the place of data.
+        `undefined` says what becomes of rows on which the metric is not defined, such as rows of zeros under
+        "cosine": "refuse" (default); "isolate" leaves them out of the map, where they are NaN, and the report
+        counts them; "apart" puts those without a direction at distance 0 from one another and 1 from all
+        others, as umap-learn does. `ensure_all_finite="allow-nan"`, or False for infinity too, leaves rows
+        with such values to a metric that is a function.
 
     Returns
     -------
@@ -148,6 +153,7 @@ def transform(
     out: Any = None,
     *,
     fitted: Any = None,
+    ensure_all_finite: bool | str | None = None,
     client: Any = None,
     memory: str | int | None = None,
     threads: int | None = None,
@@ -174,6 +180,8 @@ def transform(
         is there goes on. None: in memory or a temporary folder, as of `fit`.
     fitted
         Path or URL of the rows that were fitted. None: what the run names, as in `resume`.
+    ensure_all_finite
+        As in `fit`; None: what the fit had.
     client, memory, threads, progress, restart, take_over, trust_input
         As in `fit`; `restart` is about the transform that is in `out`.
 
@@ -193,6 +201,7 @@ def transform(
         data,
         out,
         fitted=fitted,
+        ensure_all_finite=ensure_all_finite,
         client=client,
         memory=memory,
         threads=threads,

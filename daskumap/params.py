@@ -26,6 +26,8 @@ INITS = ("pca", "spectral", "random")
 OPTIMIZERS = {"adam": 2, "sgd": 1, "none": 0}
 MOST_EPOCHS = 1_000_000
 MISSING = ("fill", "refuse")
+UNDEFINED = ("refuse", "isolate", "apart")
+FINITE = (True, False, "allow-nan")
 KEEP = ("all", "graph", "model", "embedding")
 # As in umap-learn: at these distances two rows share nothing, and no edge joins them.
 DISCONNECTION_DISTANCES = {
@@ -72,6 +74,8 @@ class Params:
     keep: str = "graph"
     missing: str = "fill"
     precomputed_knn: Any = None
+    undefined: str = "refuse"
+    ensure_all_finite: bool | str = True
 
     @property
     def listed_epochs(self) -> tuple[int, ...]:
@@ -250,7 +254,9 @@ def _check_rest(params: Params) -> None:
         raise ParameterError(
             "a and b go together: give both, or neither and let min_dist and spread set them."
         )
-    for name, allowed in (("optimizer", OPTIMIZERS), ("keep", KEEP), ("missing", MISSING)):
+    check_finite(params)
+    words = {"optimizer": OPTIMIZERS, "keep": KEEP, "missing": MISSING, "undefined": UNDEFINED}
+    for name, allowed in words.items():
         value = getattr(params, name)
         if not isinstance(value, str) or value not in allowed:
             raise ParameterError(f"{name} is {value!r}; allowed are {', '.join(allowed)}.")
@@ -280,6 +286,24 @@ def _check_metric(name: str, metric: Any, words: Any) -> None:
     if words is not None and not (isinstance(words, dict) and all(isinstance(word, str) for word in words)):
         raise ParameterError(
             f"{name}_kwds is a {type(words).__name__}; it must be a dict of keyword arguments by their names."
+        )
+
+
+def check_finite(params: Params) -> None:
+    """Refuse to let through what is not finite where the metric cannot measure it.
+
+    Raises
+    ------
+    ParameterError
+        Saying what to do.
+    """
+    wanted = params.ensure_all_finite
+    if not any(wanted is one or (isinstance(wanted, str) and wanted == one) for one in FINITE):
+        raise ParameterError(f"ensure_all_finite is {wanted!r}; it must be True, False or 'allow-nan'.")
+    if wanted is not True and isinstance(params.metric, str) and params.metric != "precomputed":
+        raise ParameterError(
+            f"ensure_all_finite is {wanted!r}, and the metric {params.metric!r} makes NaN of rows with NaN "
+            "or infinity. Pass a function that measures such rows as metric, or impute them."
         )
 
 

@@ -14,7 +14,7 @@ from daskumap.errors import ParameterError, SourceError, StoreError
 from daskumap.kernels.layout import output_metrics
 from daskumap.kernels.metrics import metric as metrics
 from daskumap.kernels.metrics.gradients import gradient_of
-from daskumap.params import Params, make_params
+from daskumap.params import Params, check_finite, make_params
 from daskumap.pipeline import Kind, kind_of, steps_of
 from daskumap.planning.job import Job
 from daskumap.planning.plan import Plan
@@ -109,6 +109,7 @@ class Request:
             model_rows=self.model.sizes.rows,
             source_block_rows=source.block_rows,
             source_item_bytes=source.dtype.itemsize,
+            source_gathers=source.gathers,
         )
 
     def _like_the_model(self, made: Sizes, known: Sizes) -> Sizes:
@@ -217,8 +218,13 @@ def check_partitions(partitions: int | None, rows: int) -> None:
         )
 
 
-def make_transform_request(data: Any, model: Context) -> Request:
+def make_transform_request(data: Any, model: Context, ensure_all_finite: bool | str | None = None) -> Request:
     """Find the source of new rows and check it against the rows that were fitted.
+
+    Parameters
+    ----------
+    ensure_all_finite
+        Which values that are not finite may come; None for those of the fit.
 
     Raises
     ------
@@ -231,7 +237,11 @@ def make_transform_request(data: Any, model: Context) -> Request:
             f"The new rows have {source.shape[1]} columns, and the run in {model.url} was fitted to rows of "
             f"{model.sizes.columns}. Give the same columns in the same order."
         )
-    return Request(source, params_by(model), model=model)
+    params = params_by(model)
+    if ensure_all_finite is not None:
+        params = dataclasses.replace(params, ensure_all_finite=ensure_all_finite)
+        check_finite(params)
+    return Request(source, params, model=model)
 
 
 def make_inverse_request(points: Any, model: Context) -> Request:
@@ -312,6 +322,7 @@ def plan_sizes(source: Source, params: Params, resources: Resources, partitions:
         matrix_product=not metrics.resolve(params.metric, params.metric_kwds).uses_descent,
         source_block_rows=source.block_rows,
         source_item_bytes=source.dtype.itemsize,
+        source_gathers=source.gathers,
         max_cell_rows=params.max_cell_rows,
         partitions=partitions,
     )

@@ -98,6 +98,11 @@ class View:
             if has(cast(Params, params))
         }
 
+    @property
+    def undefined_rows(self) -> int:
+        """How many rows the metric is not defined on, such as rows of zeros under "cosine"."""
+        return int(self.store.documents.load(schema.UNDEFINED.name) or 0)
+
     def _stages(self) -> dict[str, Any]:
         return dict(self.store.documents.load(STAGES) or {}) if self.store.ledger.has_begun() else {}
 
@@ -178,6 +183,7 @@ class Run(Mapped):
         out: Any = None,
         *,
         fitted: Any = None,
+        ensure_all_finite: bool | str | None = None,
         client: Any = None,
         memory: str | int | None = None,
         threads: int | None = None,
@@ -187,7 +193,7 @@ class Run(Mapped):
         trust_input: bool = False,
     ) -> Transformed:
         """Place new rows into the map, out of core: see `daskumap.transform`."""
-        request, shown = self.request(data, fitted), choose_progress(progress)
+        request, shown = self.request(data, fitted, ensure_all_finite), choose_progress(progress)
         made = self._made(request, out, client, memory, threads, shown, restart, take_over, trust_input)
         return Transformed(made)
 
@@ -210,10 +216,18 @@ class Run(Mapped):
         made = self._made(request, out, client, memory, threads, shown, restart, take_over, trust_input)
         return Inverted(made)
 
-    def request(self, data: Any, fitted: Any = None, inverse: bool = False) -> Request:
+    def request(
+        self,
+        data: Any,
+        fitted: Any = None,
+        ensure_all_finite: bool | str | None = None,
+        inverse: bool = False,
+    ) -> Request:
         """Return what a transform of new rows asks for, or an inverse of points, checked against this run."""
-        model = open_model(self.store, self._params, self._source, fitted)
-        return make_inverse_request(data, model) if inverse else make_transform_request(data, model)
+        model = self.model(fitted)
+        if inverse:
+            return make_inverse_request(data, model)
+        return make_transform_request(data, model, ensure_all_finite)
 
     def _made(
         self,
@@ -327,10 +341,13 @@ class Run(Mapped):
         from scipy.sparse import csr_matrix
 
         self._refuse_freed(schema.GRAPH)
-        place = self._places()
+        vertices = self._vertices()
+        place = np.full(self.store.about["sizes"]["rows"], -1)
+        place[vertices] = np.arange(len(vertices))
         indptr, tails, weights = read_edges(self.store, Sizes(**self.store.about["sizes"]), 0, len(place))
         heads = np.repeat(place, np.diff(indptr))
-        graph = csr_matrix((weights, (heads, place[tails])), shape=(len(place), len(place)))
+        size = len(vertices)
+        graph = csr_matrix((weights, (heads, place[tails])), shape=(size, size))
         graph.eliminate_zeros()
         return graph
 
@@ -348,14 +365,11 @@ class Run(Mapped):
             If the run did not keep them.
         """
         self._refuse_freed(schema.RHO)
-        place = self._places()
-        found = []
-        for item in (schema.RHO, schema.SIGMA):
-            values = self.store.read(item.name, 0, len(place))
-            in_order = np.empty_like(values)
-            in_order[place] = values
-            found.append(self._in_users_unit(in_order))
-        return found[0], found[1]
+        vertices = self._vertices()
+        rho, sigma = (
+            self._in_users_unit(self.store.read(item.name)[vertices]) for item in (schema.RHO, schema.SIGMA)
+        )
+        return rho, sigma
 
     def __reduce__(self) -> tuple[Callable[..., Run], tuple[Any, ...]]:
         # Rows that lie elsewhere are found again by what the run store says of them.
@@ -400,14 +414,12 @@ class Run(Mapped):
         self._refuse_freed(schema.FIRST)
         return np.unique(self.store.read(schema.FIRST.name), return_inverse=True)[1]
 
-    def _places(self) -> Array:
-        """Return the place of each vertex among the distinct rows in the user's order; twins are left out."""
+    def _vertices(self) -> Array:
+        """Return the vertex of each distinct row in the user's order; twins are left out."""
         vertex = self.store.read(schema.VERTEX.name)
         if self.params.get("unique"):
             vertex = vertex[np.unique(self.store.read(schema.FIRST.name))]
-        place = np.empty_like(vertex)
-        place[vertex] = np.arange(len(vertex))
-        return place
+        return vertex
 
     def _in_users_unit(self, distances: Array) -> Array:
         """Return distances as of the user's values, in float64 where these were scaled to suit float32."""

@@ -25,7 +25,6 @@ NOT_YET: dict[str, tuple[Any, str]] = {
     "dens_frac": (0.3, "densMAP"),
     "dens_var_shift": (0.1, "densMAP"),
     "output_dens": (False, "densMAP"),
-    "ensure_all_finite": (True, "a map of rows with missing values"),
 }
 # What tunes a search, a seed or a bar that umap-learn has and daskumap has not, by umap-learn's default.
 NO_EFFECT: dict[str, Any] = {

@@ -14,7 +14,7 @@ from daskumap.api import fit, is_run
 from daskumap.estimator.accept import fit_options
 from daskumap.estimator.adopt import map_of, parameters_of
 from daskumap.params import Params, explicit
-from daskumap.run import Run
+from daskumap.run import Run, View
 from daskumap.sources.base import Source
 from daskumap.sources.find import find, is_plain
 
@@ -86,6 +86,9 @@ target_metric_kwds, target_weight, densmap, dens_lambda, dens_frac, dens_var_shi
     optimizer, reconcile_every, target_recall, max_overlap, max_cell_rows, checkpoint_every, report, keep, \
 missing
         As of `daskumap.fit`.
+    undefined
+        What becomes of rows on which the metric is not defined, such as rows of zeros under "cosine": "apart"
+        follows umap-learn's rule, with a warning; "isolate" makes them NaN; "refuse" refuses them.
 
     Attributes
     ----------
@@ -156,6 +159,7 @@ missing
         report: bool = False,
         keep: str = "graph",
         missing: str = "fill",
+        undefined: str = "apart",
     ) -> None:
         self.n_neighbors = n_neighbors
         self.n_components = n_components
@@ -208,6 +212,7 @@ missing
         self.report = report
         self.keep = keep
         self.missing = missing
+        self.undefined = undefined
 
     def fit(self, X: Any, y: Any = None, ensure_all_finite: bool = True) -> UMAP:
         """Find the map of the rows.
@@ -222,7 +227,8 @@ missing
         y
             Accepted, as scikit-learn's pipelines pass it, with a warning: the map does not depend on it.
         ensure_all_finite
-            True; other values are not in this version.
+            True refuses NaN and infinity. "allow-nan" leaves rows with NaN, and False those with infinity
+            too, to a metric that is a function; it has to return a finite number for them.
 
         Raises
         ------
@@ -241,7 +247,9 @@ missing
             self.embedding_ = np.zeros((1, self.n_components), np.float32)
             return self
         options["n_neighbors"] = _truncated(self.n_neighbors, rows)
-        return self._take(fit(source, **options), options, plain)
+        run = fit(source, **options)
+        self._warn_of_undefined(run, rows)
+        return self._take(run, options, plain)
 
     def _fit_neighbors(self, run: Any, y: Any, options: dict[str, Any]) -> UMAP:
         """Find the map of a run's rows by its neighbours."""
@@ -274,7 +282,8 @@ missing
         options = fit_options({**self.get_params(deep=False), "ensure_all_finite": ensure_all_finite})
         source, plain = self._source(X, reset=False)
         where = {name: options[name] for name in ("client", "memory", "threads", "progress")}
-        placed = self._fitted().transform(source, **where)
+        placed = self._fitted().transform(source, ensure_all_finite=ensure_all_finite, **where)
+        self._warn_of_undefined(placed, source.shape[0])
         return placed.embedding[:] if plain else placed.embedding
 
     def inverse_transform(self, X: Any) -> Any:
@@ -377,10 +386,26 @@ missing
         if np.ma.isMaskedArray(X):
             find(X)  # It refuses what scikit-learn would take without its mask.
         if plain:
-            return find(validate_data(self, X, dtype="numeric", ensure_all_finite=False, reset=reset)), True
+            checked = validate_data(
+                self, X, accept_sparse=True, dtype="numeric", ensure_all_finite=False, reset=reset
+            )
+            return find(checked), True
         source = find(X)
         validate_data(self, source, skip_check_array=True, reset=reset)
         return source, False
+
+    def _warn_of_undefined(self, found: View, rows: int) -> None:
+        """Say how many rows the metric is not defined on, and what became of them."""
+        count = found.undefined_rows
+        if count:
+            alone = self.undefined == "isolate"
+            place = "have no place on the map" if alone else "are 0 from one another and 1 from all others"
+            warnings.warn(
+                f"The metric {self.metric!r} is not defined on {count:,} of {rows:,} rows, as on rows of "
+                f"zeros: they {place}. Leave them out, or see the parameter undefined.",
+                UserWarning,
+                stacklevel=3,
+            )
 
     def _fitted(self) -> Run:
         check_is_fitted(self)
@@ -392,6 +417,7 @@ missing
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float32"]
+        tags.input_tags.sparse = True
         return tags
 
 

@@ -176,6 +176,7 @@ def make_sizes(
     matrix_product: bool = True,
     source_block_rows: int = 1,
     source_item_bytes: int = 4,
+    source_gathers: bool = False,
     max_cell_rows: int | None = None,
     partitions: int | None = None,
 ) -> Sizes:
@@ -189,7 +190,8 @@ def make_sizes(
     wide = min(rows, max_cell_rows or min(WIDE_ROWS, WIDE_BYTES // (8 * columns + 50 * n_neighbors)))
     chunk = vertex_chunk(rows)
     free = resources.memory - resources.reserved - 8 * n_components * rows
-    cache = _cache_bytes(rows, columns, n_neighbors, resources, free, wide)
+    # Scattered rows of a source that gathers are read as often as they are asked for.
+    cache = 0 if source_gathers else _cache_bytes(rows, columns, n_neighbors, resources, free, wide)
     budget = max(32_000_000, (free - cache) // resources.threads)
     partition = _spread(
         rows,
@@ -239,6 +241,7 @@ def make_transform_sizes(
     model_rows: int,
     source_block_rows: int = 1,
     source_item_bytes: int = 4,
+    source_gathers: bool = False,
 ) -> Sizes:
     """Fix the sizes of a transform: as of a fit of the new rows, but for blocks as large as memory allows.
 
@@ -256,7 +259,7 @@ def make_transform_sizes(
     made = make_sizes(rows, columns, n_neighbors, n_components, resources)
     free = resources.memory - resources.reserved - model_rows * (8 * n_components + 1)
     held = (model_rows + rows) * columns * 4
-    cache = held if resources.workers == 1 and held <= free // 4 else 0
+    cache = held if resources.workers == 1 and held <= free // 4 and not source_gathers else 0
     budget = max(32_000_000, (free - cache) // resources.threads)
     row_bytes = columns * (4 + source_item_bytes) + memory.transform_row(n_neighbors, n_components)
     target = min(2 * BLOCK_BYTES, budget // 8)

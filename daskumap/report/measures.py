@@ -94,7 +94,10 @@ def _trustworthiness(figures: Figures) -> float | None:
 
 def _crumbs(figures: Figures) -> float | None:
     """Return the components without those of single rows, which are counted on their own."""
-    return figures["components"] - figures["isolated_rows"] if "components" in figures else None
+    if "components" not in figures:
+        return None
+    alone = figures["isolated_rows"] - figures.get("undefined_rows", 0)  # The latter are in no component.
+    return float(figures["components"] - alone)
 
 
 def _component_limits(figures: Figures) -> tuple[float, float]:

@@ -80,7 +80,7 @@ class Context:
     ) -> None:
         self.job, self.source, self._store, self._model = job, source, store, model
         p = job.params
-        self.metric = metrics.resolve(p.metric, p.metric_kwds)
+        self.metric = metrics.resolve(p.metric, p.metric_kwds, apart=p.undefined == "apart")
         self.output_metric = output_metrics.resolve(p.output_metric, p.output_metric_kwds, p.n_components)
         if job.inverse:  # Points of the map are no rows of the data: no metric sees them, and none is moved.
             self._rows = Rows(source, job.sizes, "float32", lambda planning: Move())

@@ -32,12 +32,12 @@ class Rows:
 
     @property
     def held(self) -> bool:
-        """Whether the one worker keeps all rows in memory once they are read."""
-        return self.sizes.cache_bytes > 0
+        """Whether scattered rows cost little: the one worker keeps all that it reads, or need not."""
+        return self.sizes.cache_bytes > 0 or self.source.gathers
 
     def read(self, start: int, stop: int) -> Array:
         """Return rows start to stop, (r, D)."""
-        if not self.held:
+        if not self.held or self.source.gathers:
             return self._read(start, stop)
         block = self._blocks.get((start, stop))
         if block is None:
@@ -99,8 +99,20 @@ class Rows:
 
     def gather(self, ids: Array) -> Array:
         """Return scattered rows in the order asked for, (len(ids), D)."""
+        if self.source.gathers:
+            return self._take(ids)
         out = np.empty((len(ids), self.sizes.columns), self.dtype)
         return fill_by_block(self.sizes, ids, out, self.read)
+
+    def _take(self, ids: Array) -> Array:
+        move = self._find_move(False)
+        if move.is_still:
+            return self.source.take(ids, self.dtype)
+        out = np.empty((len(ids), self.sizes.columns), self.dtype)
+        for first in range(0, len(ids), self.move_rows):
+            here = slice(first, first + self.move_rows)
+            out[here] = move.apply(self.source.take(ids[here], self.source.dtype))
+        return out
 
     def release(self) -> None:
         """Free the rows that are held."""

@@ -46,9 +46,12 @@ class Source(ABC):
     in_place
         Whether this process reads rows at no more cost than from a store. Where it does not, a run writes
         the rows into its store first.
+    gathers
+        Whether scattered rows, as `take` returns them, cost no more than consecutive ones.
     """
 
     in_place: ClassVar[bool] = True
+    gathers: ClassVar[bool] = False
 
     def __init__(self, array: Any, name: str, block_rows: int) -> None:
         self.name = hide_secrets(name)
@@ -94,6 +97,10 @@ class Source(ABC):
     @abstractmethod
     def _read(self, start: int, stop: int, dtype: np.dtype[Any]) -> Array:
         """Return rows, C-contiguous, in a type that `read` allows or in `self.dtype`."""
+
+    def take(self, rows: Array, dtype: np.dtype[Any]) -> Array:
+        """Return scattered rows in the order asked for, in a type that `read` allows or in `self.dtype`."""
+        raise NotImplementedError(f"{type(self).__name__} reads consecutive rows alone.")
 
     def read_stored(self, start: int, stop: int) -> Array:
         """Return rows start to stop in `self.dtype`, C-contiguous; the caller must not change them."""
@@ -151,16 +158,16 @@ class Source(ABC):
         """Return how many scattered rows can be read at little cost: as many as a fingerprint reads."""
         return min(self.shape[0], FINGERPRINT_ROWS)
 
-    def _cast(self, block: Array, out: Array, start: int) -> None:
-        """Copy rows from `start` on into the type of `out`; refuse bits that uint8 would change."""
+    def _cast(self, block: Array, out: Array, start: int, rows: int | None = None) -> None:
+        """Copy values of rows from `start` on into the type of `out`; refuse bits that uint8 would change."""
         with np.errstate(over="ignore", invalid="ignore"):
             np.copyto(out, block, casting="unsafe")
         exact = block.dtype in (np.bool_, np.uint8) or out.dtype != np.uint8
         if not exact and (out != block).any():
             raise SourceError(
-                f"Rows {start} to {start + len(block)} of {self.name} hold {self.dtype} values other than "
-                "integers in 0 to 255. A metric on bits needs 0 and 1: threshold the data first, or choose "
-                "another metric."
+                f"Rows {start} to {start + (rows or len(block))} of {self.name} hold {self.dtype} values "
+                "other than integers in 0 to 255. A metric on bits needs 0 and 1: threshold the data first, "
+                "or choose another metric."
             )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from daskumap.sources import anndata, dask, memory, nodes, objects
+from daskumap.sources import anndata, dask, memory, nodes, objects, sparse
 from daskumap.sources import zarr as stored
 from daskumap.sources.base import Source
 
@@ -22,6 +22,7 @@ OPENERS: tuple[tuple[Callable[[Any], bool], Callable[[Any], Any]], ...] = (
     (objects.is_hdf5, objects.refuse_hdf5),
     (dask.is_dask, dask.open_dask),
     (objects.is_several, objects.refuse_several),
+    (objects.is_sparse_matrix, sparse.SparseSource),
     (memory.is_object, memory.open_object),
 )
 
@@ -45,8 +46,8 @@ def find(data: Any) -> Source:
 
 
 def is_plain(data: Any) -> bool:
-    """Return whether it is a plain array or frame in memory, or nested lists: what NumPy has to convert."""
-    return not isinstance(data, Source) and _opener(data) is memory.open_object
+    """Return whether it is an array, a frame or a sparse matrix in memory, or nested lists."""
+    return not isinstance(data, Source) and _opener(data) in (memory.open_object, sparse.SparseSource)
 
 
 def _opener(data: Any) -> Callable[[Any], Any]:

@@ -60,7 +60,10 @@ def as_numpy(data: Any) -> Array:
     """Return an array in memory; refuse what NumPy would take apart or change in silence."""
     kind = type(data).__name__
     if is_sparse(data):
-        raise SourceError(f"The input is sparse ({kind}); dense is needed for now. Pass data.toarray().")
+        raise SourceError(
+            f"The input is sparse ({kind}), and none of SciPy's. Pass it as a scipy.sparse.csr_array, or as "
+            "a dense array."
+        )
     if isinstance(data, np.ma.MaskedArray):
         raise SourceError("The input is a masked array, and rows must be complete. Pass data.filled(value).")
     if not _is_array_like(data):

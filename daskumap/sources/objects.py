@@ -27,6 +27,11 @@ def is_sparse(data: Any) -> bool:
     )
 
 
+def is_sparse_matrix(data: Any) -> bool:
+    """Return whether it is one of SciPy's sparse matrices or arrays, which are in memory."""
+    return comes_from(data, "scipy") and hasattr(data, "tocoo")
+
+
 # -- what is no array at all
 
 
@@ -80,13 +85,13 @@ def is_anndata(data: Any) -> bool:
 
 
 def matrix_of_anndata(data: Any) -> Any:
-    """Return the dense X; refuse a sparse one and one that is missing, and list what else there is."""
+    """Return X, dense or SciPy's; refuse one on disk and one that is missing, and list what else there is."""
     matrix = data.X
-    if matrix is not None and not is_sparse(matrix):
+    if matrix is not None and (is_sparse_matrix(matrix) or not is_sparse(matrix)):
         return matrix
     lines = ", ".join(f"adata.obsm[{name!r}]" for name in _dense_keys(data))
     seen = (
-        "has no X" if matrix is None else f"has a sparse X ({type(matrix).__name__}); dense is needed for now"
+        "has no X" if matrix is None else f"has a sparse X on disk ({type(matrix).__name__}); dense is needed"
     )
     remedy = f"Pass one of {lines}" if lines else "Compute a dense matrix, as scanpy.pp.pca(adata) does"
     raise SourceError(

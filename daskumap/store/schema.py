@@ -129,6 +129,9 @@ HASHES = Exchange(
     "bucket",
     {"high": ("uint64", ""), "low": ("uint64", ""), "rows": ("int64", "")},
 )
+# Rows that are left out since the metric is not defined on them: 1.
+LEFT_OUT = Array("rows/left_out", GRAPH_TOO, "uint8", ("row",))
+UNDEFINED = Fact("facts/undefined", RESULT)  # rows on which the metric is not defined
 BLOCK_FIRST = Array("unique/block_first", SCRATCH, "int64", ("row",))
 TWINS = Exchange("unique/twins", SCRATCH, "bucket", "block", {"rows": ("int64", ""), "firsts": ("int64", "")})
 FIRST = Array("rows/first", MODEL, "int64", ("row",))

@@ -8,7 +8,7 @@ import warnings
 import joblib
 import numpy as np
 import pytest
-from scipy.sparse import csr_array
+from scipy.sparse import coo_matrix, csc_array, csr_matrix
 from sklearn.base import clone
 from sklearn.compose import ColumnTransformer
 from sklearn.exceptions import NotFittedError
@@ -360,11 +360,6 @@ def test_what_is_not_there_yet_is_refused(small, name):
         UMAP(**{name: OTHER[name]}).fit(small)
 
 
-def test_missing_values_are_not_there_yet(small):
-    with pytest.raises(ParameterError, match=r"^ensure_all_finite is 'allow-nan'; allowed is True"):
-        UMAP().fit(small, ensure_all_finite="allow-nan")
-
-
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -393,7 +388,6 @@ def test_values_out_of_range_are_refused_by_fit(small, name, value):
     ("change", "error", "message"),
     [
         (lambda X: np.ma.masked_array(X, X > 1), SourceError, "masked array, and rows must be complete"),
-        (csr_array, TypeError, "dense data is required"),
         (lambda X: [X, X], SourceError, "it must be one array"),
         (lambda X: np.where(X > 1, np.nan, X), SourceError, "hold NaN or infinity"),
     ],
@@ -401,6 +395,20 @@ def test_values_out_of_range_are_refused_by_fit(small, name, value):
 def test_rows_that_are_refused(small, change, error, message):
     with pytest.raises(error, match=message):
         UMAP(**QUICK).fit(change(small))
+
+
+@pytest.mark.parametrize("kind", [csr_matrix, csc_array, coo_matrix])
+def test_sparse_rows(small, kind):
+    """Their map is that of the dense array; a pickle of a fit keeps them, and places new ones."""
+    X = np.where(np.abs(small) < 2, 0, small)
+    model, plain = UMAP(**QUICK).fit(kind(X)), UMAP(**QUICK).fit(X)
+    assert np.array_equal(model.embedding_, plain.embedding_)
+    assert model.n_features_in_ == 8
+    again = pickle.loads(pickle.dumps(model))
+    assert np.array_equal(again.transform(kind(X[:50])), model.embedding_[:50])
+    assert np.array_equal(model.transform(kind(small[:9])), plain.transform(small[:9]))
+    with pytest.raises(ValueError, match="3 features, but UMAP is expecting 8"):
+        model.transform(kind(X[:, :3]))
 
 
 def test_what_has_no_effect_is_said_once(small):

@@ -194,7 +194,7 @@ def test_refuses_arrays(data, message, stored):
     [
         (np.zeros((3, 3), object), "holds object; allowed"),
         ([[1, 2], [3]], "The list is no two-dimensional array"),
-        (types.SimpleNamespace(tocsr=None), r"sparse \(SimpleNamespace\); dense is needed for now"),
+        (types.SimpleNamespace(tocsr=None), r"sparse \(SimpleNamespace\), and none of SciPy's"),
         (np.ma.masked_array(X, X > 3), r"masked array.*filled"),
     ],
 )

@@ -139,6 +139,14 @@ def order_by_proximity(centroids: Array) -> Array:
     return np.concatenate(split(np.arange(len(centroids))))
 
 
+def fill_missing(rows: Array) -> Array:
+    """Return rows with the mean of the column in place of what is not finite."""
+    known = np.isfinite(rows)
+    sums = np.where(known, rows, 0).sum(axis=0, dtype=np.float64)
+    means = sums / np.maximum(known.sum(axis=0), 1)
+    return np.where(known, rows, means.astype(rows.dtype))
+
+
 def principal_axes(sample: Array, n_components: int) -> tuple[Array, Array, Array]:
     """Return mean (D,), axes (D, n_components) and limits (2, n_components) of a sample's main directions.
 
@@ -148,7 +156,7 @@ def principal_axes(sample: Array, n_components: int) -> tuple[Array, Array, Arra
     mean = sample.mean(axis=0, dtype=np.float64)
     rows = sample - mean.astype(np.float32)
     # Squares of what is larger overflow, and eigenvectors do not depend on the scale.
-    scale = np.float32(np.abs(rows).max(initial=0.0))
+    scale = max(rows.max(initial=np.float32(0.0)), -rows.min(initial=np.float32(0.0)))
     scale = scale if scale > 1e15 else np.float32(1.0)
     rows /= scale
     wide = rows.shape[1] > rows.shape[0]

@@ -30,6 +30,14 @@ NORMS = ("manhattan", "chebyshev", "minkowski", "wminkowski")
 
 def to_space(X: Array, metric: Metric) -> Array:
     """Return `metric.to_space` of (r, D) rows in float64; rows as they are where the metric has no space."""
+    flat = _to_space(X, metric)
+    if not metric.apart:
+        return flat
+    apart = metrics.rows_apart(X, metric)[:, None]
+    return np.concatenate([np.where(apart, 0.0, flat), apart], axis=1)
+
+
+def _to_space(X: Array, metric: Metric) -> Array:
     values = dict(metric.keywords)
     match metric.space:
         case "scaled":
@@ -47,6 +55,9 @@ def to_space(X: Array, metric: Metric) -> Array:
         case "root_unit":
             total = X.sum(axis=1, keepdims=True)
             return np.sqrt(np.maximum(X, 0) / np.where(total > 0, total, 1.0))
+        case "root_softmax":
+            roots = np.exp(0.5 * (X - X.max(axis=1, keepdims=True)))
+            return np.asarray(roots / np.sqrt((roots * roots).sum(axis=1, keepdims=True)))
     return X
 
 

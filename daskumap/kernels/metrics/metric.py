@@ -23,7 +23,16 @@ from numpy.typing import NDArray
 
 from daskumap.kernels.jit import uncached
 from daskumap.kernels.metrics import spaces
-from daskumap.kernels.metrics.names import ARRAYS, DISTRIBUTIONS, KEYWORDS, NEED_MASS, OTHERS, SPACES
+from daskumap.kernels.metrics.functions import FUNCTIONS
+from daskumap.kernels.metrics.names import (
+    ARRAYS,
+    DIRECTIONS,
+    DISTRIBUTIONS,
+    KEYWORDS,
+    NEED_MASS,
+    OTHERS,
+    SPACES,
+)
 from daskumap.kernels.neighbors.scores import SQRT, finished, squared_distance
 
 Array = np.ndarray[Any, Any]
@@ -42,15 +51,17 @@ class Metric:
         canonical name, or "callable:<module.qualname>".
     space
         the transform after which rows are Euclidean-comparable: "identity", "scaled", "linear", "unit",
-        "centred_unit", "ranked_unit", "root_unit"; None where there is none.
+        "centred_unit", "ranked_unit", "root_unit", "root_softmax"; None where there is none.
     finish
         how a squared distance in the space becomes the distance (`scores.SQRT`, ...).
     dtype
         what rows are cast to: "float32", or "uint8" for the bit metrics.
     keywords
         bound arguments in the order in which the function takes them.
+    apart
+        whether rows without a direction have a place in the space, as in umap-learn: `spaces`.
     function
-        the numba function behind a callable.
+        the numba function behind a callable, or behind a name that pynndescent has not.
     """
 
     name: str
@@ -58,6 +69,7 @@ class Metric:
     finish: int = SQRT
     dtype: str = "float32"
     keywords: tuple[tuple[str, Any], ...] = ()
+    apart: bool = False
     function: Callable[..., Any] | None = field(default=None, repr=False)
 
     @property
@@ -71,7 +83,7 @@ class Metric:
         digest = hashlib.sha256()
         for name, value in self.keywords:
             digest.update(f"{name}{np.shape(value)}".encode() + np.asarray(value).tobytes())
-        return (self.name, digest.hexdigest(), self.function)
+        return (self.name, digest.hexdigest(), self.apart, self.function)
 
 
 def names() -> list[str]:
@@ -79,8 +91,15 @@ def names() -> list[str]:
     return sorted((*SPACES, *OTHERS))
 
 
-def resolve(metric: str | Callable[..., Any], kwds: dict[str, Any] | None = None) -> Metric:
+def resolve(
+    metric: str | Callable[..., Any], kwds: dict[str, Any] | None = None, apart: bool = False
+) -> Metric:
     """Find the metric behind a name or a function, and check its keywords.
+
+    Parameters
+    ----------
+    apart
+        Whether rows without a direction are to have a place, where the metric compares directions.
 
     Raises
     ------
@@ -104,7 +123,7 @@ def resolve(metric: str | Callable[..., Any], kwds: dict[str, Any] | None = None
     if name == "mahalanobis" and not _is_inner_product(keywords[0][1]):
         space = None
     dtype = "uint8" if name.startswith("bit_") else "float32"
-    return Metric(name, space, finish, dtype, keywords)
+    return Metric(name, space, finish, dtype, keywords, apart and space in DIRECTIONS, FUNCTIONS.get(name))
 
 
 def _keywords(name: str, given: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
@@ -177,7 +196,7 @@ def _resolve_callable(metric: Callable[..., Any], kwds: dict[str, Any]) -> Metri
     metric_keywords = tuple(
         (word, kwds[word] if np.ndim(kwds[word]) == 0 else np.ascontiguousarray(kwds[word])) for word in bound
     )
-    resolved = Metric(name, None, SQRT, "float32", metric_keywords, function)
+    resolved = Metric(name, None, keywords=metric_keywords, function=function)
     try:
         distance_function(resolved).compile((numba.float32[::1], numba.float32[::1]))
     except Exception as error:
@@ -210,11 +229,21 @@ def check_shape(metric: Metric, columns: int) -> None:
             raise ValueError(f"Metric {metric.name!r}: {keyword} is for {fits} columns, not {columns}.")
 
 
+def rows_apart(X: Array, metric: Metric) -> NDArray[np.bool_]:
+    """Return (r,) bool: rows without a direction that have a place all the same."""
+    if not metric.apart:
+        return np.zeros(len(X), bool)
+    if metric.space in ("centred_unit", "ranked_unit"):
+        return np.asarray(X.max(axis=1) == X.min(axis=1))
+    return np.asarray(~X.any(axis=1))
+
+
 def invalid_rows(X: Array, metric: Metric) -> NDArray[np.bool_]:
-    """Return (r,) bool: rows on which the metric is not defined.
+    """Return (r,) bool: rows on which the metric is not defined, and that have no place.
 
     Zero rows where directions are compared, constant rows where correlations are, negative or missing mass
-    where distributions are; the transport plan of `sinkhorn` needs every bin above zero.
+    where distributions are; the transport plan of `sinkhorn` needs every bin above zero, and `poincare` rows
+    shorter than 1.
     """
     invalid = np.zeros(len(X), bool)
     if metric.space == "unit" or metric.name == "tsss":
@@ -225,7 +254,9 @@ def invalid_rows(X: Array, metric: Metric) -> NDArray[np.bool_]:
         invalid |= (X <= 0 if metric.name == "sinkhorn" else X < 0).any(axis=1)
     if metric.name in NEED_MASS:
         invalid |= ~X.any(axis=1)
-    return invalid
+    if metric.name == "poincare":
+        invalid |= np.square(X, dtype=np.float64).sum(axis=1) >= 1.0
+    return np.asarray(invalid & ~rows_apart(X, metric))
 
 
 def misplaced_rows(X: Array, metric: Metric) -> NDArray[np.bool_]:
@@ -264,8 +295,8 @@ def to_space(X: Array, metric: Metric) -> NDArray[np.float32]:
     Returns
     -------
     :
-        (r, D) float32 C array: X itself for "identity", a new one otherwise. Rows that `invalid_rows` marks
-        become zero. A row's bits depend on that row alone.
+        (r, D) float32 C array: X itself for "identity", a new one otherwise; (r, D + 1) with `metric.apart`.
+        Rows that `invalid_rows` marks become zero. A row's bits depend on that row alone.
     """
     rows = np.ascontiguousarray(X, np.float32)
     values = dict(metric.keywords)
@@ -277,13 +308,15 @@ def to_space(X: Array, metric: Metric) -> NDArray[np.float32]:
         case "linear":
             return spaces.linear(rows, np.linalg.cholesky(values["VI"]))  # type: ignore[no-any-return]
         case "unit":
-            return spaces.unit(rows, False)  # type: ignore[no-any-return]
+            return spaces.unit(rows, False, metric.apart)  # type: ignore[no-any-return]
         case "centred_unit":
-            return spaces.unit(rows, True)  # type: ignore[no-any-return]
+            return spaces.unit(rows, True, metric.apart)  # type: ignore[no-any-return]
         case "ranked_unit":
-            return spaces.unit(spaces.ranks(rows), True)  # type: ignore[no-any-return]
+            return spaces.unit(spaces.ranks(rows), True, metric.apart)  # type: ignore[no-any-return]
         case "root_unit":
-            return spaces.root_unit(rows)  # type: ignore[no-any-return]
+            return spaces.root_unit(rows, metric.apart)  # type: ignore[no-any-return]
+        case "root_softmax":
+            return spaces.root_softmax(rows)  # type: ignore[no-any-return]
     raise ValueError(f"Metric {metric.name!r} has no Euclidean space: use distance_function().")
 
 
@@ -334,7 +367,7 @@ def _in_space(metric: Metric) -> Any:
 
 def _row_transform(metric: Metric) -> Any:
     """Return `to_space` of this metric as a numba function of (1, D) arrays."""
-    values = dict(metric.keywords)
+    values, apart = dict(metric.keywords), metric.apart
     if metric.space == "identity":
         return uncached(lambda rows: rows)
     if metric.space == "scaled":
@@ -344,8 +377,10 @@ def _row_transform(metric: Metric) -> Any:
         factor = np.linalg.cholesky(values["VI"])
         return uncached(lambda rows: spaces.linear(rows, factor))
     if metric.space == "ranked_unit":
-        return uncached(lambda rows: spaces.unit(spaces.ranks(rows), True))
+        return uncached(lambda rows: spaces.unit(spaces.ranks(rows), True, apart))
     if metric.space == "root_unit":
-        return uncached(lambda rows: spaces.root_unit(rows))
+        return uncached(lambda rows: spaces.root_unit(rows, apart))
+    if metric.space == "root_softmax":
+        return uncached(lambda rows: spaces.root_softmax(rows))
     centred = metric.space == "centred_unit"
-    return uncached(lambda rows: spaces.unit(rows, centred))
+    return uncached(lambda rows: spaces.unit(rows, centred, apart))

@@ -1,4 +1,4 @@
-"""The dense metrics of pynndescent 0.7: names, spellings, keywords and where they are defined. Data only."""
+"""The dense metrics of pynndescent 0.7 and umap-learn: names, spellings, keywords and domains. Data only."""
 
 from daskumap.kernels.neighbors.scores import ANGLE, HALF, HALF_SQRT, SQRT, SQUARE
 
@@ -17,8 +17,11 @@ SPACES = {
     "correlation": ("correlation", "centred_unit", HALF),
     "spearmanr": ("spearmanr", "ranked_unit", HALF),
     "hellinger": ("hellinger", "root_unit", HALF_SQRT),
+    "softmax_hellinger": ("softmax_hellinger", "root_softmax", HALF_SQRT),
 }
-# name -> canonical name, evaluated by pynndescent's function of that name
+# Spaces of unit vectors, in which some rows have no direction.
+DIRECTIONS = ("unit", "centred_unit", "ranked_unit", "root_unit")
+# name -> canonical name, evaluated by the function of that name in `functions`, or in pynndescent
 OTHERS = {
     name: group[0]
     for group in (
@@ -49,6 +52,9 @@ OTHERS = {
         ("yule",),
         ("bit_hamming",),
         ("bit_jaccard",),
+        ("poincare",),
+        ("hyperboloid",),
+        ("ll_dirichlet",),
     )
     for name in group
 }
@@ -73,6 +79,7 @@ DISTRIBUTIONS = {
     "sinkhorn",
     "jensen_shannon",
     "symmetric_kl",
+    "ll_dirichlet",
 }
 NEED_MASS = DISTRIBUTIONS - {"jensen_shannon", "symmetric_kl"}
 # canonical name -> d, where all values times c make all distances times c^d; others have no such d.

@@ -96,11 +96,13 @@ def nn_descent(X: Array, k: int, metric: Metric, seed: int) -> Lists:
     Dong, Moses, Li (2011), Efficient k-nearest neighbor graph construction for generic similarity measures.
     """
     from pynndescent import NNDescent  # seconds
+    from sklearn import config_context
 
     rows = _cast(X, metric)
     # A function with bound keywords is passed as such: NNDescent would compile a new one for every cell.
     named = metric.function is None and not metric.keywords
-    with warnings.catch_warnings(), _guard():
+    # What is not finite is the metric's own business here: the fit has refused what it does not measure.
+    with warnings.catch_warnings(), config_context(assume_finite=True), _guard():
         warnings.filterwarnings("ignore", "Failed to correctly find n_neighbors")
         index = NNDescent(
             rows,

@@ -22,7 +22,7 @@ ARRAYS = (
     schema.PROBE_ROWS,
     schema.DOUBTED,
 )
-FACTS = (schema.CAST, schema.CELLS, schema.ORDER)
+FACTS = (schema.CAST, schema.CELLS, schema.ORDER, schema.UNDEFINED)
 
 
 def plan_cells(context: Context) -> Stage:

@@ -18,8 +18,10 @@ from daskumap.store import schema
 
 
 def taken(context: Context) -> tuple[schema.Array, ...]:
-    """Return the arrays by row that every run has."""
-    return (schema.VERTEX, schema.FIRST) if context.params.unique else (schema.VERTEX,)
+    """Return the arrays by row that a run has, whatever its start is."""
+    first = (schema.FIRST,) if context.params.unique else ()
+    left_out = (schema.LEFT_OUT,) if context.params.undefined == "isolate" else ()
+    return (schema.VERTEX, *first, *left_out)
 
 
 def plan_rows(context: Context) -> Stage:
@@ -90,8 +92,8 @@ SCAN = "scan"
 ROWS = Step(
     SCAN,
     plan_rows,
-    writes=(schema.VERTEX, schema.FIRST),
-    model=(schema.VERTEX, schema.FIRST),
+    writes=(schema.VERTEX, schema.FIRST, schema.LEFT_OUT),
+    model=(schema.VERTEX, schema.FIRST, schema.LEFT_OUT),
 )
 START = Step(
     "taken.start",

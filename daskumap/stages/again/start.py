@@ -17,7 +17,7 @@ from daskumap.planning import costs
 from daskumap.planning.stage import Receipt, Stage, Step
 from daskumap.runtime.context import Context
 from daskumap.stages.shared.checks import digest_block
-from daskumap.stages.shared.distinct import read_distinct
+from daskumap.stages.shared.distinct import READS, read_distinct
 from daskumap.stages.shared.micro import has_micro_cells
 from daskumap.stages.shared.sample import TAKE_SAMPLE
 from daskumap.stages.shared.start import (
@@ -114,12 +114,12 @@ SAMPLE = Step(
 AXES = Step(
     "start.axes",
     plan_axes,
-    reads=(schema.SAMPLE, schema.FIRST),
+    reads=(schema.SAMPLE, *READS),
     writes=(schema.MEAN, schema.AXES, schema.LIMITS, schema.MICRO),
 )
 PLACES = Step(
     "start.places",
     plan_places,
-    reads=(schema.SOURCE, schema.FIRST, schema.MEAN, schema.AXES, schema.MICRO),
+    reads=(schema.SOURCE, *READS, schema.MEAN, schema.AXES, schema.MICRO),
     writes=(schema.ON_AXES, schema.IN_MICRO),
 )

@@ -12,7 +12,7 @@ from daskumap.planning import costs, memory
 from daskumap.planning.stage import Stage, Step
 from daskumap.runtime.context import Context
 from daskumap.stages.shared.checks import find_lost, refuse_lost
-from daskumap.stages.shared.distinct import distinct_memory, read_distinct
+from daskumap.stages.shared.distinct import READS, distinct_memory, read_distinct
 from daskumap.stages.shared.nearest import nearest_cells
 from daskumap.stages.shared.sample import places_of, probe_rows
 from daskumap.stages.shared.start import FIND_MICRO, PROJECT
@@ -23,9 +23,9 @@ Array = np.ndarray[Any, Any]
 
 
 class Block(NamedTuple):
-    """A row block: its rows without twins, (r, D), their places in the block, and what cells they join.
+    """A row block: its rows that take part, (r, D), their places in the block, and what cells they join.
 
-    `nearest`, (b, m) int32, and `levels`, (b, m) uint8, are of all b rows; twins have no cell, -1.
+    `nearest`, (b, m) int32, and `levels`, (b, m) uint8, are of all b rows; the others have no cell, -1.
     """
 
     start: int
@@ -130,7 +130,7 @@ ASSIGN = Step(
     plan_assign,
     reads=(
         schema.SOURCE,
-        schema.FIRST,
+        *READS,
         schema.CENTROIDS,
         schema.RADII,
         schema.MEMBERS,

@@ -10,6 +10,7 @@ from daskumap.kernels.quality import neighbors
 from daskumap.planning import costs
 from daskumap.planning.stage import Receipt, Stage, Step
 from daskumap.runtime.context import Context
+from daskumap.stages.shared.distinct import READS
 from daskumap.stages.shared.distinct_map import map_of
 from daskumap.stages.shared.sample import probe_rows
 from daskumap.stages.shared.stored import GATHER_STORED
@@ -73,7 +74,7 @@ def gather_rows(context: Context, number: int, X: Array) -> dict[str, Any]:
 MAP_NEIGHBORS = Step(
     "report.neighbors",
     plan_map_neighbors,
-    reads=(schema.EMBEDDING, schema.FIRST, schema.PROBE_ROWS),
+    reads=(schema.EMBEDDING, *READS, schema.PROBE_ROWS),
     writes=(schema.MAP_IDS,),
 )
 MAP_ROWS = Step(

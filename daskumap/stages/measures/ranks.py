@@ -10,7 +10,7 @@ from daskumap.kernels.neighbors import knn
 from daskumap.planning import costs, memory
 from daskumap.planning.stage import Receipt, Stage, Step
 from daskumap.runtime.context import Context
-from daskumap.stages.shared.distinct import distinct_memory, read_distinct
+from daskumap.stages.shared.distinct import READS, distinct_memory, read_distinct
 from daskumap.stages.shared.sample import places_of, probe_rows
 from daskumap.stages.shared.stored import MEASURE_STORED
 from daskumap.stages.shared.visitors import Share, Visitor, plan_pass
@@ -93,7 +93,7 @@ RANKS = Step(
     plan_ranks,
     reads=(
         schema.SOURCE,
-        schema.FIRST,
+        *READS,
         schema.PROBES,
         schema.PROBE_ROWS,
         schema.MAP_DISTANCES,

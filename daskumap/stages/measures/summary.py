@@ -13,6 +13,7 @@ from daskumap.planning import costs, memory
 from daskumap.planning.stage import Receipt, Stage, Step
 from daskumap.report.measures import judge
 from daskumap.runtime.context import Context
+from daskumap.stages.shared.distinct import READS
 from daskumap.stages.shared.distinct_map import map_of
 from daskumap.stages.shared.sample import probe_rows
 from daskumap.stages.shared.stored import any_doubted, true_closer, true_neighbors
@@ -47,8 +48,11 @@ def summary_task(context: Context, number: int) -> Receipt:
 
     measures = {**_map_measures(context), **_loss_measures(context), **_graph_measures(context)}
     measures |= _input_measures(context)
+    if context.params.undefined != "refuse":
+        name = "undefined_rows" if context.params.undefined == "isolate" else "rows_apart"
+        measures[name] = int(context.fact(schema.UNDEFINED))
     if context.params.unique:
-        measures["duplicate_rows"] = context.sizes.rows - context.distinct
+        measures["duplicate_rows"] = context.sizes.rows - context.distinct - _left_out(context)
     context.save_fact(schema.MEASURES, measures)
     embedding_png(context.array(schema.EMBEDDING), picture := io.BytesIO())
     context.save_file(schema.PICTURE, picture.getvalue())
@@ -142,7 +146,7 @@ def _graph_measures(context: Context) -> dict[str, Any]:
     graph, order = context.fact(schema.GRAPH_FACTS), context.fact(schema.ORDER)
     return {
         **context.fact(schema.PIECES),
-        "isolated_rows": graph["isolated"] - (s.rows - distinct),
+        "isolated_rows": graph["isolated"] - (s.rows - distinct) + _left_out(context),
         "edges": graph["edges"],
         "largest_degree": graph["largest_degree"],
         "cells_a_row": round(order["copies"] * s.rows / distinct, 2),
@@ -152,13 +156,19 @@ def _graph_measures(context: Context) -> dict[str, Any]:
     }
 
 
+def _left_out(context: Context) -> int:
+    """Return how many rows are not on the map since the metric is not defined on them."""
+    return int(context.fact(schema.UNDEFINED)) if context.params.undefined == "isolate" else 0
+
+
 SUMMARY = Step(
     "report.summary",
     plan_summary,
     reads=(
         schema.CAST,
+        schema.UNDEFINED,
         schema.EMBEDDING,
-        schema.FIRST,
+        *READS,
         schema.PROBE_ROWS,
         schema.PROBE_IDS,
         schema.DOUBTED,

@@ -18,7 +18,7 @@ from daskumap.kernels.metrics.names import DEGREES, TRANSLATED
 from daskumap.planning.stage import Receipt, Stage, Step
 from daskumap.runtime.context import Context
 from daskumap.sources.move import Move
-from daskumap.stages.shared.checks import count_missing, refuse_missing
+from daskumap.stages.shared.checks import broken_rows, count_missing, refuse_missing
 from daskumap.store import schema
 
 Array = np.ndarray[Any, Any]
@@ -73,14 +73,16 @@ def look_task(context: Context, number: int) -> Receipt:
         [context.rows.source.read_stored(int(part[0]), int(part[-1]) + 1) for part in rows]
     )
     rows = rows.ravel()
-    finite = np.isfinite(block).all(axis=1)
-    block, rows = block[finite], rows[finite]
+    good = ~broken_rows(context, block)
+    block, rows = block[good], rows[good]
     if context.metric.dtype != "float32" or len(block) < 3:
         return Receipt(len(rows), {**Move().as_dict(), "degree": 0, "missing_chunks": missing})
     move, found = choose_move(block, context.metric, context.job.neighbors)
     found |= {"degree": DEGREES.get(context.metric.name, 0), "rows": rows[found.pop("changed")].tolist()}
     found |= {"sample_rows": len(rows), "missing_chunks": missing}
-    found["unmeasured"] = rows[_unmeasured(move.apply(block), context.metric)][:NAMED].tolist()
+    cast = move.apply(block)
+    good = ~broken_rows(context, cast)
+    found["unmeasured"] = rows[good][_unmeasured(cast[good], context.metric)][:NAMED].tolist()
     return Receipt(len(rows), {**move.as_dict(), **found})
 
 
@@ -136,7 +138,7 @@ def _try(move: Move, block: Array, metric: metrics.Metric, k: int) -> tuple[dict
 
 def _unmeasured(X: Array, metric: metrics.Metric) -> Array:
     """Return places of rows of which a metric without a space makes NaN, infinity or less than nothing."""
-    X = X[np.isfinite(X).all(axis=1) & ~metrics.invalid_rows(X, metric) & ~metrics.misplaced_rows(X, metric)]
+    X = X[~metrics.invalid_rows(X, metric) & ~metrics.misplaced_rows(X, metric)]
     if metric.space is not None or len(X) < 2:
         return np.zeros(0, np.int64)
     distance = metrics.distance_function(metric)

@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from daskumap.errors import SourceError
+from daskumap.kernels.metrics import metric as metrics
 from daskumap.kernels.neighbors.equal import first_of_equal, hash_rows
-from daskumap.planning.stage import Stage, Step
+from daskumap.planning.stage import Receipt, Stage, Step
 from daskumap.runtime.context import Context
-from daskumap.stages.shared.checks import CHECK, DIGEST, refuse_bad_rows
-from daskumap.stages.shared.sample import TAKE_SAMPLE
+from daskumap.stages.shared.checks import CHECK, DIGEST, keep_undefined, refuse_bad_rows
+from daskumap.stages.shared.sample import TAKE_SAMPLE, sample_rows
 from daskumap.stages.shared.visitors import Share, Visitor, plan_pass, read_rows
 from daskumap.store import schema
 
@@ -21,7 +23,8 @@ HASH_BYTES = 24  # Two words and the row id.
 
 def plan_scan(context: Context) -> Stage:
     """Plan one task a row block."""
-    return plan_pass(context, (CHECK, DIGEST, TAKE_SAMPLE, HASH), read_rows, conclude=refuse_bad_rows)
+    visitors = (CHECK, DIGEST, TAKE_SAMPLE, LEAVE_OUT, HASH)
+    return plan_pass(context, visitors, read_rows, conclude=conclude_scan)
 
 
 def plan_reread(context: Context) -> Stage:
@@ -58,13 +61,45 @@ def write_hashes(context: Context, number: int, X: Array) -> dict[str, Any]:
     return {}
 
 
+def leave_out(context: Context, number: int, X: Array) -> dict[str, Any]:
+    """Mark the rows of a block on which the metric is not defined."""
+    start, _ = context.sizes.block(number)
+    left_out = metrics.invalid_rows(X, context.metric)
+    context.write(schema.LEFT_OUT, start, left_out.astype(np.uint8))
+    return {}
+
+
+def conclude_scan(context: Context, receipts: dict[int, Receipt]) -> None:
+    """Raise where a row cannot take part, or too few can; keep how many the metric is not defined on."""
+    refuse_bad_rows(context, receipts)
+    keep_undefined(context, receipts)
+    if context.params.undefined == "isolate":
+        _refuse_few(context)
+
+
+def _refuse_few(context: Context) -> None:
+    rows, k = context.sizes.rows, context.params.n_neighbors
+    taken = rows - int(context.fact(schema.UNDEFINED))
+    if taken <= k or context.take(schema.LEFT_OUT, sample_rows(context)).all():
+        raise SourceError(
+            f"n_neighbors is {k} and the metric {context.metric.name!r} is defined on {taken:,} of {rows:,} "
+            "rows; it needs more such rows than n_neighbors, and some in a sample of all. Remove the others, "
+            "or use another metric such as 'euclidean'."
+        )
+
+
+LEAVE_OUT = Visitor(
+    leave_out,
+    lambda context: Share(outputs=(context.output(schema.LEFT_OUT),)),
+    when=lambda context: context.params.undefined == "isolate",
+)
 HASH = Visitor(write_hashes, _share_of_hash, when=lambda context: context.params.unique)
 
 SCAN = Step(
     "scan",
     plan_scan,
     reads=(schema.SOURCE,),
-    writes=(schema.SAMPLE, schema.HASHES, schema.BLOCK_FIRST),
+    writes=(schema.SAMPLE, schema.LEFT_OUT, schema.HASHES, schema.BLOCK_FIRST, schema.UNDEFINED),
 )
 # No step of a pipeline: it leaves no record. What it found is compared when a run goes on.
 REREAD = Step("scan.reread", plan_reread, reads=(schema.SOURCE,))

@@ -13,6 +13,7 @@ from daskumap.kernels.neighbors.equal import first_of_equal
 from daskumap.planning import costs, sizes
 from daskumap.planning.stage import Receipt, Stage, Step
 from daskumap.runtime.context import Context
+from daskumap.stages.shared.distinct import distinct_places
 from daskumap.store import schema
 
 HASH_BYTES = 24  # Two words and the row id.
@@ -70,7 +71,7 @@ def rows_task(context: Context, number: int) -> Receipt:
     moved[twins["rows"] - start] = twins["firsts"]
     first = moved[first - start]
     context.write(schema.FIRST, start, first)
-    return Receipt(stop - start, {"twins": int(np.count_nonzero(first != np.arange(start, stop)))})
+    return Receipt(stop - start, {"distinct": len(distinct_places(context, start, stop))})
 
 
 def count_distinct(context: Context, receipts: dict[int, Receipt]) -> None:
@@ -82,7 +83,7 @@ def count_distinct(context: Context, receipts: dict[int, Receipt]) -> None:
         With the number of distinct rows and the largest n_neighbors allowed.
     """
     rows, k = context.sizes.rows, context.params.n_neighbors
-    distinct = rows - Receipt.total(receipts, "twins")
+    distinct = Receipt.total(receipts, "distinct")
     if distinct <= k:
         raise SourceError(
             f"n_neighbors is {k} and {distinct:,} of the {rows:,} rows are distinct; unique=True needs more "
@@ -97,6 +98,6 @@ TWINS = Step("unique.twins", plan_twins, reads=(schema.HASHES,), writes=(schema.
 ROWS = Step(
     "unique.rows",
     plan_rows,
-    reads=(schema.BLOCK_FIRST, schema.TWINS),
+    reads=(schema.BLOCK_FIRST, schema.TWINS, schema.LEFT_OUT),
     writes=(schema.FIRST, schema.DISTINCT_ROWS),
 )

@@ -41,17 +41,26 @@ def _share_of_check(context: Context) -> Share:
 def check_rows(context: Context, number: int, X: Array) -> dict[str, Any]:
     """Find the rows of a block that cannot take part."""
     start, _ = context.sizes.block(number)
-    broken = not_finite(X)
+    broken = broken_rows(context, X)
     undefined = metrics.invalid_rows(X, context.metric) & ~broken
     far = metrics.far_rows(X, context.metric) & ~broken
     misplaced = metrics.misplaced_rows(X, context.metric) & ~broken
     masks = {"broken": broken, "undefined": undefined, "far": far, "misplaced": misplaced}
-    return {key: value for what, mask in masks.items() for key, value in named(what, mask, start).items()}
+    found = {key: value for what, mask in masks.items() for key, value in named(what, mask, start).items()}
+    return found | {"apart": int(metrics.rows_apart(X, context.metric).sum())}
 
 
 def find_broken(X: Array, start: int) -> dict[str, Any]:
     """Return the number and the first of the rows that hold NaN or inf; the first row of all is `start`."""
     return named("broken", not_finite(X), start)
+
+
+def broken_rows(context: Context, X: Array) -> Array:
+    """Return (r,) bool: rows with NaN or inf, of those that the user does not leave to the metric."""
+    allowed = context.params.ensure_all_finite
+    if allowed is True:
+        return not_finite(X)
+    return np.asarray(np.isinf(X).any(axis=1)) if allowed == "allow-nan" else np.zeros(len(X), bool)
 
 
 def not_finite(X: Array) -> Array:
@@ -151,18 +160,27 @@ def refuse_bad_rows(context: Context, receipts: dict[int, Receipt]) -> None:
             "Pass numpy.radians(data) where they are degrees, with data[:, ::-1] where longitude is first."
         )
     count, first = total(receipts, "undefined")
-    if count:
+    if count and context.params.undefined != "isolate":
         name = context.metric.name
         raise SourceError(
             f"The metric {name!r} is not defined on {count:,} of {context.sizes.rows:,} rows; "
-            f"the first: {first}. It needs {_needs(name)}. Remove these rows, or use another metric "
-            "such as 'euclidean'."
+            f"the first: {first}. It needs {_needs(name)}. Remove these rows, use another metric such as "
+            "'euclidean', or fit with undefined='isolate', which leaves them out of the map."
         )
+
+
+def keep_undefined(context: Context, receipts: dict[int, Receipt]) -> None:
+    """Keep how many rows the metric is not defined on."""
+    context.save_fact(
+        schema.UNDEFINED, Receipt.total(receipts, "undefined") + Receipt.total(receipts, "apart")
+    )
 
 
 def _needs(name: str) -> str:
     if name in ("correlation", "spearmanr"):
         return "rows that are not constant"
+    if name == "poincare":
+        return "rows whose length is below 1"
     if name in DISTRIBUTIONS:
         return "rows without negative values and with a positive sum"
     return "rows that are not all zero"

@@ -31,8 +31,11 @@ class Distinct(Protocol):
 
 
 def distinct_sample(context: Context) -> tuple[Array, Array]:
-    """Return the sampled rows and their ids; with `unique` each kind once, under the id of its first row."""
+    """Return the sampled rows that take part, and their ids; with `unique` each kind once, by its first."""
     sample, rows = context.reader(schema.SAMPLE, 0, 1).read(0, 1)["rows"], sample_rows(context)
+    if context.params.undefined == "isolate":
+        taken = context.take(schema.LEFT_OUT, rows) == 0
+        sample, rows = sample[taken], rows[taken]
     if not context.params.unique:
         return sample, rows
     rows, places = np.unique(context.take(schema.FIRST, rows), return_index=True)
@@ -48,7 +51,8 @@ def put_micro(context: Context, flat: Array) -> None:
 
 def put_axes(context: Context, flat: Array) -> None:
     """Write the main axes of a sample in the metric's space, its mean, and how far out its rows lie."""
-    mean, axes, limits = find.principal_axes(flat, context.params.n_components)
+    whole = flat if context.params.ensure_all_finite is True else find.fill_missing(flat)
+    mean, axes, limits = find.principal_axes(whole, context.params.n_components)
     context.put(schema.MEAN, mean)
     context.put(schema.AXES, axes)
     context.put(schema.LIMITS, limits)
@@ -67,7 +71,10 @@ def project(context: Context, number: int, block: Distinct) -> dict[str, Any]:
     """Write where the rows of a block lie on the main axes; twins at 0."""
     axes = np.zeros((block.rows, context.params.n_components), np.float32)
     flat = metrics.to_space(block.X, context.metric) if context.metric.space else block.X
-    axes[block.places] = spaces.linear(flat - context.read(schema.MEAN), context.read(schema.AXES))
+    about = flat - context.read(schema.MEAN)
+    if context.params.ensure_all_finite is not True:
+        about[~np.isfinite(about)] = 0.0
+    axes[block.places] = spaces.linear(about, context.read(schema.AXES))
     context.write(schema.ON_AXES, block.start, axes)
     return {}
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from daskumap.kernels.cells import join
+from daskumap.kernels.metrics import metric as metrics
 from daskumap.planning import costs, memory
 from daskumap.planning.stage import Receipt, Stage, Step
 from daskumap.runtime.context import Context
@@ -15,6 +16,7 @@ from daskumap.stages.shared.checks import (
     DIGEST,
     count_missing,
     find_lost,
+    keep_undefined,
     refuse_bad_rows,
     refuse_lost,
     refuse_missing,
@@ -55,19 +57,24 @@ def find_cells(context: Context, number: int, X: Array) -> dict[str, Any]:
     start, _ = context.sizes.block(number)
     with np.errstate(invalid="ignore"):  # of rows that are refused when the pass is over
         nearest, levels = nearest_cells(context.model, X, context.extent("reach"))
+    left_out = np.zeros(len(X), bool)
+    if context.params.undefined == "isolate":
+        left_out = metrics.invalid_rows(X, context.metric)
+    nearest[left_out] = -1
     reached = join.joined(nearest, levels, context.fact(schema.REACH)["level"])
     by = np.zeros((1, context.model.cells), np.uint8)
     by[0, reached[reached >= 0]] = 1
     context.write(schema.REACHED, start, reached)
     context.write(schema.REACHED_BY, number, by)
-    return find_lost(nearest[:, 0], start)
+    return find_lost(np.where(left_out, 0, nearest[:, 0]), start)
 
 
 def refuse(context: Context, receipts: dict[int, Receipt]) -> None:
-    """Raise where a row cannot be placed, as the fit would."""
+    """Raise where a row cannot be placed, as the fit would; keep how many the metric is not defined on."""
     refuse_missing(context, count_missing(context) if context.params.missing == "refuse" else 0)
     refuse_bad_rows(context, receipts)
     refuse_lost(context, receipts)
+    keep_undefined(context, receipts)
 
 
 FIND_CELLS = Visitor(find_cells, _share_of_cells)
@@ -76,7 +83,7 @@ SCAN = Step(
     "transform.scan",
     plan_scan,
     reads=(schema.SOURCE, schema.REACH),
-    writes=(schema.REACHED, schema.REACHED_BY),
+    writes=(schema.REACHED, schema.REACHED_BY, schema.UNDEFINED),
     model=(schema.CENTROIDS, schema.RADII, schema.MEMBERS),
 )
 # No step of a pipeline: it leaves no record. What it found is compared when a transform goes on.
