@@ -11,7 +11,7 @@ from daskumap.engine.clusters import make_engine
 from daskumap.engine.machine import parse_memory, plan_resources
 from daskumap.errors import ParameterError, StoreError
 from daskumap.kernels.speed import measure_speed
-from daskumap.params import explicit
+from daskumap.params import PRECOMPUTED, explicit
 from daskumap.planning.plan import Plan
 from daskumap.report.progress import Progress, choose_progress
 from daskumap.request import make_request
@@ -52,7 +52,8 @@ def fit(
     ----------
     data
         (n, D): path or URL of a Zarr array (v2 or v3, any chunks), a `zarr.Array`, a NumPy array or a dask
-        array.
+        array. With metric="precomputed" (n, n): the distances between all rows; SciPy's sparse matrices too.
+        Pairs at distance inf, or of which none is stored, are no neighbours.
     run
         Path or URL of the run store, or a Zarr store. If it holds an unfinished run of the same input and
         parameters, that run goes on. None: for an array in memory the run store is in memory while it takes
@@ -82,13 +83,14 @@ def fit(
         changed since it was scanned.
     **params
         umap-learn's `n_neighbors`, `n_components`, `metric`, `metric_kwds`, `n_epochs`, `learning_rate`,
-        `init` ("pca", "spectral", "random" or an array), `min_dist`, `spread`, `a`, `b`, `set_op_mix_ratio`,
-        `local_connectivity`, `repulsion_strength`, `negative_sample_rate`, `disconnection_distance`,
-        `random_state`; and `optimizer` ("adam", "sgd"), `reconcile_every`, `target_recall`, `max_overlap`,
+        `init` ("pca", "spectral", "tswspectral", "random" or an array), `min_dist`, `spread`, `a`, `b`,
+        `set_op_mix_ratio`, `local_connectivity`, `repulsion_strength`, `negative_sample_rate`,
+        `disconnection_distance`, `transform_mode`, `random_state`; and `optimizer` ("adam", "sgd"), `reconcile_every`, `target_recall`, `max_overlap`,
         `max_cell_rows`, `checkpoint_every`. Adam moves all vertices twice an epoch, each time as an
         iteration; with `reconcile_every` iterations above 1 the result depends on `partitions`. And
         umap-learn's `unique`: exact duplicates of a row cost no neighbours; the map is that of the distinct
         rows, and each duplicate gets the position of its first occurrence.
+        With `transform_mode="graph"` a run ends with `Run.graph`, and so does a transform of new rows.
         `report=False` leaves out the measures and the picture. `keep` says what stays in the run store:
         "model" (default) all but scratch, which goes when its last reader is done; "all"; or "embedding",
         with the report. `missing="refuse"` refuses a Zarr array that lacks chunks; "fill" (default) reads
@@ -113,8 +115,9 @@ def fit(
         store = fit_request(request, run, engine, shown, restart, take_over, trust_input)
     finally:
         engine.close()
-    # Rows in memory that are in no run store stay with a run that keeps its model.
-    held = request.params.keep != "embedding" and not store.has(schema.SOURCE.name)
+    # Rows in memory that are in no run store stay with a run that keeps its model; distances are not needed again.
+    rows = request.params.keep != "embedding" and request.params.metric != PRECOMPUTED
+    held = rows and not store.has(schema.SOURCE.name)
     return Run(store, without_init(request.params), request.source if held else None)
 
 
@@ -156,7 +159,7 @@ def transform(
     Returns
     -------
     Transformed
-        Its `embedding` is a `zarr.Array` (m, n_components) float32 in the order of the new rows, NaN for rows
+        With transform_mode="graph" its `graph` has the edges of new rows; else its `embedding` is a `zarr.Array` (m, n_components) float32 in the order of the new rows, NaN for rows
         that have no neighbour within `disconnection_distance`; its `fit_distance`, (m,) float32 from 0 to 1,
         says how unlike the fitted rows each is.
 

@@ -20,10 +20,14 @@ from daskumap.errors import ParameterError
 P = ParamSpec("P")
 R = TypeVar("R")
 
-INITS = ("pca", "spectral", "random")
+INITS = ("pca", "spectral", "tswspectral", "random")
 # Optimizers, and their iterations an epoch: with one, 50 epochs of Adam fall below umap-learn's (record 17).
 OPTIMIZERS = {"adam": 2, "sgd": 1}
 MISSING = ("fill", "refuse")
+# What a fit ends with, and what becomes of new rows: their places, or their edges to the rows that were fitted.
+TRANSFORM_MODES = ("embedding", "graph")
+# The metric of an input that is itself a matrix of distances.
+PRECOMPUTED = "precomputed"
 KEEP = ("all", "model", "embedding")
 # As in umap-learn: at these distances two rows share nothing, and no edge joins them.
 DISCONNECTION_DISTANCES = {
@@ -67,6 +71,7 @@ class Params:
     report: bool = True
     keep: str = "model"
     missing: str = "fill"
+    transform_mode: str = "embedding"
 
     def epochs(self, rows: int) -> int:
         """Return the number of epochs: as given, else 500 up to 10,000 rows and 200 above."""
@@ -206,7 +211,12 @@ def _check_rest(params: Params) -> None:
         raise ParameterError(
             "a and b go together: give both, or neither and let min_dist and spread set them."
         )
-    for name, allowed in (("optimizer", OPTIMIZERS), ("keep", KEEP), ("missing", MISSING)):
+    for name, allowed in (
+        ("optimizer", OPTIMIZERS),
+        ("keep", KEEP),
+        ("missing", MISSING),
+        ("transform_mode", TRANSFORM_MODES),
+    ):
         value = getattr(params, name)
         if not isinstance(value, str) or value not in allowed:
             raise ParameterError(f"{name} is {value!r}; allowed are {', '.join(allowed)}.")
@@ -226,6 +236,15 @@ def _check_rest(params: Params) -> None:
     for name in ("unique", "report"):
         if not isinstance(getattr(params, name), bool):
             raise ParameterError(f"{name} is {getattr(params, name)!r}; it must be True or False.")
+    if params.unique and params.metric == PRECOMPUTED:
+        raise ParameterError(
+            "unique is True and the input is distances, which do not tell whether rows are copies: two rows at "
+            "distance 0 may differ. Leave unique out, or leave out rows and columns of copies."
+        )
+    if params.transform_mode == "graph" and params.keep == "embedding":
+        raise ParameterError(
+            "keep is 'embedding' and transform_mode is 'graph', which makes none. Keep 'model' or 'all'."
+        )
     words = params.metric_kwds
     if words is not None and not (isinstance(words, dict) and all(isinstance(word, str) for word in words)):
         raise ParameterError(

@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from daskumap.params import Params
+from daskumap.params import PRECOMPUTED, Params
 from daskumap.planning.stage import Step
 from daskumap.stages.cells.assign import ASSIGN
 from daskumap.stages.cells.count import COUNT
 from daskumap.stages.cells.find import FIND
 from daskumap.stages.cells.order import ORDER
 from daskumap.stages.cells.shuffle import SHUFFLE
+from daskumap.stages.given import look as given
+from daskumap.stages.given import new as given_new
+from daskumap.stages.given.ranks import RANKS as GIVEN_RANKS
+from daskumap.stages.given.scan import REREAD as GIVEN_REREAD
+from daskumap.stages.given.scan import SCAN as GIVEN_SCAN
 from daskumap.stages.graph.calibrate import CALIBRATE
 from daskumap.stages.graph.merge import MERGE
 from daskumap.stages.graph.search import NEIGHBORS
@@ -29,7 +34,8 @@ from daskumap.stages.rows.scan import REREAD, SCAN
 from daskumap.stages.rows.unique import ROWS, TWINS
 from daskumap.stages.transform import scan as new
 from daskumap.stages.transform.gather import GATHER
-from daskumap.stages.transform.place import PLACE
+from daskumap.stages.transform.join import JOIN, JOIN_GIVEN
+from daskumap.stages.transform.place import PLACE, PLACE_GIVEN
 from daskumap.stages.transform.reach import REACH
 
 Condition = Callable[[Params], bool]
@@ -46,9 +52,19 @@ def unique(params: Params) -> bool:
     return params.unique
 
 
+def maps(params: Params) -> bool:
+    """Tell whether a run ends with a map."""
+    return params.transform_mode == "embedding"
+
+
+def graphs(params: Params) -> bool:
+    """Tell whether a run ends with the graph."""
+    return not maps(params)
+
+
 def report(params: Params) -> bool:
-    """Tell whether a run has a report."""
-    return params.report
+    """Tell whether a run has a report: there is none without a map."""
+    return params.report and maps(params)
 
 
 #   source           X (n, D)
@@ -66,9 +82,9 @@ FIT: Pipeline = (
     (MERGE, always),  # merged nearest k per vertex                    knn/indices, knn/distances
     (CALIBRATE, always),  # per-row smooth-kNN                         calibration/rho, sigma
     (SYMMETRIZE, always),  # fuzzy union with the transpose            graph/: one CSR block row per partition
-    (INITIALIZE, always),  # pca | spectral (coarse) | random | array  initial
-    (LAYOUT, always),  # synchronous iterations                          layout/ checkpoints
-    (PUBLISH, always),  # back to the user's row order                 embedding (n, d)
+    (INITIALIZE, maps),  # pca | spectral (coarse) | random | array    initial
+    (LAYOUT, maps),  # synchronous iterations                          layout/ checkpoints
+    (PUBLISH, maps),  # back to the user's row order                   embedding (n, d)
     (MAP_NEIGHBORS, report),  # what the map is worth                  report/
     (MAP_ROWS, report),
     (MAP_DISTANCES, report),
@@ -84,7 +100,35 @@ TRANSFORM: Pipeline = (
     (REACH, always),  # how many cells a new row is compared with      facts/reach
     (new.SCAN, always),  # one streaming pass: NaN and inf, the cells of each row
     (GATHER, always),  # the training rows of those cells, cell by cell
-    (PLACE, always),  # neighbours, memberships, a short layout       embedding (n, d), fit_distance (n,)
+    (PLACE, maps),  # neighbours, memberships, a short layout         embedding (n, d), fit_distance (n,)
+    (JOIN, graphs),  # neighbours, memberships                        new_graph/: one CSR block row per block
+)
+
+
+#   source           distances (n, n)
+GIVEN_FIT: Pipeline = (
+    (given.LOOK, always),  # how they are cast; vertices are rows, in one cell
+    (GIVEN_SCAN, always),  # one streaming pass: what is wrong, the nearest of each row
+    (MERGE, always),  # the rest as of a fit
+    (CALIBRATE, always),
+    (SYMMETRIZE, always),
+    (INITIALIZE, maps),
+    (LAYOUT, maps),
+    (PUBLISH, maps),
+    (MAP_NEIGHBORS, report),
+    (GIVEN_RANKS, report),  # the probes' rows again: their nearest, and who is closer than these on the map
+    (LOSS, report),
+    (PIECES, report),
+    (SUMMARY, report),
+)
+
+
+#   new rows         distances (m, n) to the rows that were fitted
+GIVEN_TRANSFORM: Pipeline = (
+    (given_new.TYPICAL, always),  # how far fitted rows are from their neighbours
+    (given_new.SCAN, always),  # one streaming pass: what is wrong, the nearest of each row
+    (PLACE_GIVEN, maps),
+    (JOIN_GIVEN, graphs),
 )
 
 
@@ -98,7 +142,7 @@ class Kind(NamedTuple):
     digests
         What digests each row block of the input, and what digests it again before a run goes on.
     publishes
-        The step that writes the embedding.
+        The step that writes the result.
     """
 
     pipeline: Pipeline
@@ -106,13 +150,20 @@ class Kind(NamedTuple):
     publishes: Step
 
 
-FITS = Kind(FIT, (SCAN, REREAD), PUBLISH)
-TRANSFORMS = Kind(TRANSFORM, (new.SCAN, new.REREAD), PLACE)
+# By whether new rows are placed, and whether distances are given: the pipeline, what digests its input, and what
+# ends it with a map or with a graph.
+KINDS: dict[tuple[bool, bool], tuple[Pipeline, tuple[Step, Step], tuple[Step, Step]]] = {
+    (False, False): (FIT, (SCAN, REREAD), (PUBLISH, SYMMETRIZE)),
+    (False, True): (GIVEN_FIT, (GIVEN_SCAN, GIVEN_REREAD), (PUBLISH, SYMMETRIZE)),
+    (True, False): (TRANSFORM, (new.SCAN, new.REREAD), (PLACE, JOIN)),
+    (True, True): (GIVEN_TRANSFORM, (given_new.SCAN, given_new.REREAD), (PLACE_GIVEN, JOIN_GIVEN)),
+}
 
 
-def kind_of(transforms: Any) -> Kind:
+def kind_of(transforms: Any, params: Params) -> Kind:
     """Return which kind a run is: a transform, if there is anything that it transforms by, or a fit."""
-    return TRANSFORMS if transforms else FITS
+    pipeline, digests, ends = KINDS[bool(transforms), params.metric == PRECOMPUTED]
+    return Kind(pipeline, digests, ends[graphs(params)])
 
 
 def steps_of(pipeline: Pipeline, params: Params) -> tuple[Step, ...]:

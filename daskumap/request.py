@@ -11,13 +11,14 @@ import numpy as np
 from daskumap.driver import make_plan
 from daskumap.errors import ParameterError, SourceError
 from daskumap.kernels.metrics import metric as metrics
-from daskumap.params import Params, make_params
+from daskumap.params import PRECOMPUTED, Params, make_params
 from daskumap.pipeline import kind_of, steps_of
 from daskumap.planning.job import Job
 from daskumap.planning.plan import Plan
-from daskumap.planning.sizes import Resources, Sizes, make_sizes, make_transform_sizes
+from daskumap.planning.sizes import Resources, Sizes, make_distance_sizes, make_sizes, make_transform_sizes
 from daskumap.runtime.context import Context, make_context
 from daskumap.sources.base import Source
+from daskumap.sources.distances import SparseDistances, find_distances
 from daskumap.sources.find import find
 from daskumap.sources.ingest import as_stored
 
@@ -42,14 +43,17 @@ class Request:
 
     def plan(self, resources: Resources, ingested: bool) -> Plan:
         """Return the plan, with the input where it is or as it lies in the run store; starts nothing."""
-        source = as_stored(self.source.shape, self.source.dtype) if ingested else self.source
+        stored = ingested and not isinstance(self.source, SparseDistances)  # which are copied as they are
+        source = as_stored(self.source.shape, self.source.dtype) if stored else self.source
         sizes = self.adjust(self._sizes(source, resources))
         context = make_context(
             Job("", "", source.spec(), self.params, sizes, resources), source, model=self.model
         )
-        return make_plan(context, steps_of(kind_of(self.model).pipeline, self.params))
+        return make_plan(context, steps_of(kind_of(self.model, self.params).pipeline, self.params))
 
     def _sizes(self, source: Source, resources: Resources) -> Sizes:
+        if self.params.metric == PRECOMPUTED:
+            return plan_distance_sizes(source, self.params, resources, self.partitions, self.model)
         if self.model is None:
             return plan_sizes(source, self.params, resources, self.partitions)
         return make_transform_sizes(
@@ -65,7 +69,7 @@ class Request:
 
 def make_request(data: Any, values: dict[str, Any], partitions: int | None) -> Request:
     """Find the source and check the parameters, alone and against the shape of the data."""
-    source = find(data)
+    source = find_input(data, values.get("metric"))
     whole = isinstance(partitions, int) and not isinstance(partitions, bool)
     if partitions is not None and not (whole and 1 <= partitions <= source.shape[0]):
         raise ParameterError(
@@ -76,6 +80,11 @@ def make_request(data: Any, values: dict[str, Any], partitions: int | None) -> R
     return Request(source, params, partitions)
 
 
+def find_input(data: Any, metric: Any) -> Source:
+    """Return the source of rows, or of distances, which may be sparse."""
+    return find_distances(data) if isinstance(metric, str) and metric == PRECOMPUTED else find(data)
+
+
 def make_transform_request(data: Any, model: Context) -> Request:
     """Find the source of new rows and check it against the rows that were fitted.
 
@@ -84,7 +93,7 @@ def make_transform_request(data: Any, model: Context) -> Request:
     SourceError
         If they have another number of columns.
     """
-    source = find(data)
+    source = find_input(data, model.params.metric)
     if source.shape[1] != model.sizes.columns:
         raise SourceError(
             f"The new rows have {source.shape[1]} columns, and the run in {model.url} was fitted to rows of "
@@ -106,6 +115,11 @@ def check_params(params: Params, source: Source) -> None:
             if rows > 2
             else f"The input has {rows} rows; at least 3 are needed."
         )
+    if params.metric == PRECOMPUTED and rows != columns:
+        raise SourceError(
+            f"metric is 'precomputed' and the input has {rows} rows and {columns} columns; it must be the "
+            "distances between all rows, as many rows as columns."
+        )
     try:
         metrics.check_shape(metrics.resolve(params.metric, params.metric_kwds), columns)
     except ValueError as error:
@@ -120,6 +134,25 @@ def check_params(params: Params, source: Source) -> None:
                 f"init is an array of shape {init.shape} and type {init.dtype}; it must be {wanted}, "
                 "numeric, without a mask, and finite in float32."
             )
+
+
+def plan_distance_sizes(
+    source: Source, params: Params, resources: Resources, partitions: int | None, model: Context | None
+) -> Sizes:
+    """Fix the sizes of a run whose input is distances."""
+    rows, columns = source.shape
+    sparse = isinstance(source, SparseDistances)
+    return make_distance_sizes(
+        rows,
+        columns,
+        params.n_neighbors,
+        params.n_components,
+        resources,
+        row_bytes=-(-source.csr_bytes(rows) // rows) if sparse else columns * (4 + source.dtype.itemsize),
+        source_block_rows=source.block_rows,
+        partitions=partitions,
+        held_bytes=columns * (8 * params.n_components + 9) if model else 0,
+    )
 
 
 def plan_sizes(source: Source, params: Params, resources: Resources, partitions: int | None) -> Sizes:

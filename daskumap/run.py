@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -14,15 +13,15 @@ from daskumap.engine.clusters import make_engine
 from daskumap.engine.machine import parse_memory
 from daskumap.errors import ParameterError, StoreError
 from daskumap.params import Params
-from daskumap.pipeline import Kind, kind_of
+from daskumap.pipeline import Kind, kind_of, steps_of
 from daskumap.planning.sizes import Sizes
 from daskumap.report.progress import Progress, choose_progress
 from daskumap.report.text import assemble, render
 from daskumap.request import Request, make_transform_request
-from daskumap.session import fit_request, open_model
+from daskumap.session import fit_request, open_model, stored_params
 from daskumap.sources.base import Source
 from daskumap.store import schema
-from daskumap.store.graph import read_edges
+from daskumap.store.graph import read_blocks, read_edges
 from daskumap.store.places import Place
 from daskumap.store.run import RunStore
 
@@ -30,6 +29,10 @@ Array = np.ndarray[Any, Any]
 
 PLACED = (
     "{rows:,} rows placed in {epochs} epochs: {known:,} equal a fitted row, {alone:,} have no neighbour,\n"
+    "{unlike:,} are farther from their neighbours than any fitted row"
+)
+JOINED = (
+    "{rows:,} rows joined to {fitted:,} fitted ones: {known:,} equal one of these, {alone:,} have no neighbour,\n"
     "{unlike:,} are farther from their neighbours than any fitted row"
 )
 
@@ -59,18 +62,26 @@ class View:
         Raises
         ------
         StoreError
-            While the run is unfinished.
+            While the run is unfinished, or if it ends with the graph.
         """
+        if self.params.get("transform_mode") == "graph":
+            raise StoreError(
+                f"The run in {self.path} has no map: its transform_mode is 'graph'. It has graph(); fit with "
+                "transform_mode='embedding' for a map."
+            )
+        self._refuse_unfinished("embedding")
+        return self.store.array(schema.EMBEDDING.name)
+
+    def _refuse_unfinished(self, what: str) -> None:
         blocks = Sizes(**self.store.about["sizes"]).row_blocks
         if self.store.ledger.count(self._kind.publishes.name) < blocks:
             raise StoreError(
-                f"The run in {self.path} has no embedding yet. Fit again on the same run store to go on."
+                f"The run in {self.path} has no {what} yet. Fit again on the same run store to go on."
             )
-        return self.store.array(schema.EMBEDDING.name)
 
     @property
     def _kind(self) -> Kind:
-        return kind_of(self.store.about["model"])
+        return kind_of(self.store.about["model"], stored_params(self.store))
 
     @property
     def report(self) -> dict[str, Any]:
@@ -85,12 +96,8 @@ class View:
 
     def status(self) -> dict[str, int]:
         """Return the number of finished tasks by step."""
-        params = SimpleNamespace(**self.params)
-        return {
-            step.name: self.store.ledger.count(step.name)
-            for step, has in self._kind.pipeline
-            if has(cast(Params, params))
-        }
+        steps = steps_of(self._kind.pipeline, stored_params(self.store))
+        return {step.name: self.store.ledger.count(step.name) for step in steps}
 
     def _stages(self) -> dict[str, Any]:
         return dict(self.store.documents.load(STAGES) or {}) if self.store.ledger.has_begun() else {}
@@ -280,7 +287,7 @@ class Transformed(View):
         The share of those that are nearer to their own neighbours, on average, than it is to its: 0 for a row
         in the midst of others, 1 for one that is farther from them than any is from its own.
         """
-        self.embedding  # noqa: B018, raises where there is none yet
+        self._refuse_unfinished("embedding")
         return self.store.array(schema.FIT_DISTANCE.name)
 
     @property
@@ -289,9 +296,40 @@ class Transformed(View):
         facts = {name: self.store.documents.load(f"facts/{name}") for name in ("placed", "reach")}
         return {**super().report, **(facts if self.finished else {})}
 
+    def graph(self) -> Any:
+        """Return the memberships of edges from new rows to those that were fitted, in memory.
+
+        Only where the run was fitted with transform_mode="graph".
+
+        Returns
+        -------
+        scipy.sparse.csr_matrix
+            (m, n) float32, both in the user's order, with ascending columns. Each row has at most n_neighbors
+            entries, and none where all are beyond `disconnection_distance`.
+
+        Raises
+        ------
+        StoreError
+            While it is unfinished, or if new rows were placed on the map.
+        """
+        from scipy.sparse import csr_matrix
+
+        if self.params.get("transform_mode") != "graph":
+            raise StoreError(
+                f"{self.path} holds places on a map and no graph. Transform by a run that was fitted with "
+                "transform_mode='graph'."
+            )
+        self._refuse_unfinished("graph")
+        sizes = Sizes(**self.store.about["sizes"])
+        indptr, tails, weights = read_blocks(self.store, sizes.row_blocks)
+        fitted = self.store.documents.load(schema.PLACED.name)["fitted"]
+        return csr_matrix((weights, tails, indptr), shape=(sizes.rows, fitted))
+
     def __str__(self) -> str:
         if not self.finished:
             return repr(self)
+        if self.params.get("transform_mode") == "graph":
+            return JOINED.format(**self.report["placed"]) + "\n\n" + super().__str__()
         return PLACED.format(**self.report["placed"]) + "\n\n" + super().__str__()
 
 

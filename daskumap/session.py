@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator
 from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 
@@ -21,8 +22,8 @@ from daskumap.driver import Steps, make_plan, refuse_changed_input, reopen, run_
 from daskumap.engine.base import KEPT, Engine
 from daskumap.errors import NO_SPACE, ParameterError, RunMismatchError, StoreError
 from daskumap.kernels import jit
-from daskumap.params import Params, make_params
-from daskumap.pipeline import kind_of, steps_of
+from daskumap.params import PRECOMPUTED, Params, make_params
+from daskumap.pipeline import Kind, kind_of, steps_of
 from daskumap.planning.job import Job
 from daskumap.planning.plan import Plan
 from daskumap.planning.sizes import Resources, Sizes
@@ -31,7 +32,7 @@ from daskumap.request import Request
 from daskumap.runtime.context import Context, make_context
 from daskumap.sources.base import Source
 from daskumap.sources.find import find, open_spec
-from daskumap.sources.ingest import as_stored, ingest
+from daskumap.sources.ingest import as_stored, ingest, names_of_copy, open_ingested
 from daskumap.sources.nodes import check_stored_spec, is_near, public_spec
 from daskumap.store import schema
 from daskumap.store.damage import find_damage
@@ -161,7 +162,12 @@ def identity_of(model: Context | None) -> dict[str, Any] | None:
 
 def steps_in(context: Context) -> Steps:
     """Return the steps of a run."""
-    return steps_of(kind_of(context.transforms).pipeline, context.params)
+    return steps_of(kind(context).pipeline, context.params)
+
+
+def kind(context: Context) -> Kind:
+    """Return which kind a run is."""
+    return kind_of(context.transforms, context.params)
 
 
 @cache
@@ -232,7 +238,7 @@ def open_fit(store: RunStore, request: Request, ingested: bool, resources: Resou
     if ingested:
         if input_digest(store) is None or schema.SOURCE.name in store.ledger.freed():
             store.documents.save(INPUT_DIGEST, ingest(source, store.arrays, schema.SOURCE.name))
-        source = find(store.array(schema.SOURCE.name))
+        source = open_ingested(store)
     if not store.place.shared:  # A run store that dies with this process needs no checkpoints.
         params = dataclasses.replace(params, checkpoint_every=params.epochs(source.shape[0]))
     return context_of(store, source, params, resources, request.model)
@@ -325,6 +331,9 @@ def open_model(
         )
     compare_versions(store, finished=True)
     params = known_params(store) if params is None else params
+    if params.metric == PRECOMPUTED:  # None of the distances that were fitted is read again.
+        known = store.about["source"]
+        source, fitted = as_stored(tuple(known["shape"]), np.dtype(known["dtype"])), None
     if source is None or fitted is not None:
         copied = store.about["spec"] is None
         source = open_copy(store) if copied else open_input(store, fitted)
@@ -387,7 +396,7 @@ def open_copy(store: RunStore) -> Source:
             "again with the same input to go on."
         )
     refuse_uncopied(store)
-    return find(store.array(schema.SOURCE.name))
+    return open_ingested(store)
 
 
 def refuse_uncopied(store: RunStore) -> None:
@@ -410,7 +419,9 @@ def is_copied(store: RunStore) -> bool:
 
 def find_damaged_copy(store: RunStore) -> list[str]:
     """Return what is wrong with a run's copy of its input, which is read."""
-    return find_damage(store, schema.SOURCE.name, True, {}) if is_copied(store) else []
+    if not is_copied(store):
+        return []
+    return [text for name in names_of_copy(store) for text in find_damage(store, name, True, {})]
 
 
 def forget_copy(store: RunStore) -> None:
@@ -431,6 +442,12 @@ def known_params(store: RunStore) -> Params:
     return without_init(make_params({**values, "init": "pca"})) if given else make_params(values)
 
 
+def stored_params(store: RunStore) -> Params:
+    """Return the parameters that a run store recorded, to look at: functions and arrays as their digests."""
+    defaults = {field.name: field.default for field in dataclasses.fields(Params)}
+    return cast(Params, SimpleNamespace(**{**defaults, **store.about["params"]}))
+
+
 def without_init(params: Params) -> Params:
     """Return the parameters with the user's start left in the run store: tasks read it there."""
     return dataclasses.replace(params, init=np.zeros((0, 0), np.float32))
@@ -440,7 +457,7 @@ def is_finished(store: RunStore) -> bool:
     """Return whether nothing is left to do of a run: it says so, and all of its map can be read."""
     if store.ledger.finished() is None:
         return False
-    step = kind_of(store.about["model"]).publishes
+    step = kind_of(store.about["model"], stored_params(store)).publishes
     written = store.ledger.records(step.name)
     arrays = (item.name for item in step.writes if isinstance(item, schema.Array))
     return not any(find_damage(store, name, True, written) for name in arrays)
@@ -475,7 +492,7 @@ def drive(
         steps = steps_in(context)
         if not fresh:
             if not trust_input:
-                refuse_changed_input(context, *kind_of(context.transforms).digests, engine, progress)
+                refuse_changed_input(context, *kind(context).digests, engine, progress)
             go_on(context, steps, turn)
         run_pipeline(context, steps, engine, progress, turn)
         store.place.sweep()  # Workers may have died in this attempt.
@@ -489,7 +506,7 @@ def compare_input(
         return
     with contextlib.closing(open_context()) as context:
         try:
-            refuse_changed_input(context, *kind_of(context.transforms).digests, engine, progress)
+            refuse_changed_input(context, *kind(context).digests, engine, progress)
         finally:
             progress.close()
 

@@ -31,7 +31,7 @@ def add_input(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--min-dist", type=float, help="0.1 by default")
     parser.add_argument("--spread", type=float, help="1.0 by default")
     parser.add_argument("--n-epochs", type=int, help="200 by default, 500 up to 10,000 rows")
-    parser.add_argument("--init", choices=("pca", "spectral", "random"), help="pca by default")
+    parser.add_argument("--init", choices=("pca", "spectral", "tswspectral", "random"), help="pca by default")
     parser.add_argument("--optimizer", choices=("adam", "sgd"), help="adam by default")
     parser.add_argument(
         "--unique", action="store_const", const=True, help="exact duplicates get the position of the first"

@@ -17,7 +17,6 @@ from daskumap.params import Params
 NOT_YET: dict[str, tuple[Any, str]] = {
     "output_metric": ("euclidean", "a map with another metric"),
     "output_metric_kwds": (None, "a map with another metric"),
-    "transform_mode": ("embedding", "the graph as the result"),
     "target_n_neighbors": (-1, "supervision"),
     "target_metric": ("categorical", "supervision"),
     "target_metric_kwds": (None, "supervision"),

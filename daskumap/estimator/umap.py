@@ -12,10 +12,12 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from daskumap.api import fit
 from daskumap.estimator.accept import fit_options
-from daskumap.params import Params, explicit
+from daskumap.params import PRECOMPUTED, Params, explicit
 from daskumap.run import Run
 from daskumap.sources.base import Source
+from daskumap.sources.distances import find_distances
 from daskumap.sources.find import find, is_plain
+from daskumap.sources.objects import is_sparse
 
 Array = np.ndarray[Any, Any]
 
@@ -226,12 +228,15 @@ missing
         options["n_neighbors"] = self._n_neighbors = _truncated(self.n_neighbors, rows)
         self._run = fit(source, **options)
         self._a, self._b = Params(a=self.a, b=self.b, min_dist=self.min_dist, spread=self.spread).curve()
-        self.embedding_ = self._run.embedding[:] if plain else self._run.embedding
+        self.__dict__.pop("embedding_", None)
+        if self.transform_mode == "embedding":
+            self.embedding_ = self._run.embedding[:] if plain else self._run.embedding
         return self
 
     def fit_transform(self, X: Any, y: Any = None, ensure_all_finite: bool = True) -> Any:
-        """Find the map of the rows and return it: `embedding_`. Arguments as in `fit`."""
-        return self.fit(X, y, ensure_all_finite).embedding_
+        """Find the map of the rows and return it: `embedding_`, or `graph_`. Arguments as in `fit`."""
+        self.fit(X, y, ensure_all_finite)
+        return self.graph_ if self.transform_mode == "graph" else self.embedding_
 
     def transform(self, X: Any, ensure_all_finite: bool = True) -> Any:
         """Place new rows into the map: see `daskumap.transform`. Arguments as in `fit`."""
@@ -239,7 +244,10 @@ missing
         options = fit_options({**self.get_params(deep=False), "ensure_all_finite": ensure_all_finite})
         source, plain = self._source(X, reset=False)
         where = {name: options[name] for name in ("client", "memory", "threads", "progress")}
-        placed = self._fitted().transform(source, **where)
+        run = self._fitted()
+        placed = run.transform(source, **where)
+        if run.params["transform_mode"] == "graph":
+            return placed.graph()
         return placed.embedding[:] if plain else placed.embedding
 
     @property
@@ -261,7 +269,7 @@ missing
 
     @property
     def _n_features_out(self) -> int:
-        return int(self.embedding_.shape[1])
+        return int((self.embedding_ if hasattr(self, "embedding_") else self.graph_).shape[1])
 
     def _source(self, X: Any, reset: bool = True) -> tuple[Source, bool]:
         """Return the rows, and whether they are a plain array in memory; keep the columns' number and names.
@@ -271,6 +279,10 @@ missing
         plain = is_plain(X)
         if np.ma.isMaskedArray(X):
             find(X)  # It refuses what scikit-learn would take without its mask.
+        if self.metric == PRECOMPUTED and is_sparse(X):
+            source = find_distances(X)
+            validate_data(self, source, skip_check_array=True, reset=reset)
+            return source, True
         if plain:
             return find(validate_data(self, X, dtype="numeric", ensure_all_finite=False, reset=reset)), True
         source = find(X)
@@ -286,6 +298,7 @@ missing
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
+        tags.input_tags.pairwise = self.metric == PRECOMPUTED
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
 

@@ -16,6 +16,7 @@ overlap     cells that a row joins, at most                              all
 level       from which a row joins a cell                                all
 cell        small cell                                                   all
 probe       row whose neighbours are also found exactly                  all
+near        neighbours of a new row                                      all
 reach       cells of the model that a new row is compared with, at most  all
 model cell  small cell of the model                                      all
 model block row block of the model's source                              one
@@ -258,6 +259,20 @@ GATHERED = Exchange(
 )
 FIT_DISTANCE = Array("fit_distance", RESULT, "float32", ("row",))
 PLACED = Fact("facts/placed", RESULT)  # rows, epochs, known, alone, unlike
+# Where distances to the rows of the model are given: the nearest ones, by vertex.
+NEW_INDICES = Array("near/indices", SCRATCH, "int64", ("row", "near"))
+NEW_DISTANCES = Array("near/distances", SCRATCH, "float32", ("row", "near"))
+# Edges from new rows to rows of the model, by row: the result where transform_mode is "graph".
+NEW_GRAPH = Exchange(
+    "new_graph",
+    RESULT,
+    "block",
+    "row",
+    {"tails": ("int64", ""), "weights": ("float32", "")},
+    offsets="indptr",
+    chunk_bytes=4 << 20,
+    offsets_a_chunk=1 << 19,
+)
 
 # What other tools read, by name: what the records of the tasks that write it call its crc32.
 PUBLIC = {EMBEDDING.name: "crc32", FIT_DISTANCE.name: "fit_distance_crc32"}

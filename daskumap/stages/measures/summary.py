@@ -97,8 +97,12 @@ def _loss_measures(context: Context) -> dict[str, Any]:
 
 
 def _trustworthiness(ranks: Array, rows: int, k: int) -> float | None:
-    """Return trustworthiness, None where it is not defined: fewer than 1.5 rows for each neighbour."""
-    return figures.trustworthiness_from_ranks(ranks, rows, k) if 2 * rows - 3 * k - 1 > 0 else None
+    """Return trustworthiness, None where it is not defined.
+
+    So it is with fewer than 1.5 rows for each neighbour, and where a rank, 0, is not known.
+    """
+    defined = 2 * rows - 3 * k - 1 > 0 and bool((ranks > 0).all())
+    return figures.trustworthiness_from_ranks(ranks, rows, k) if defined else None
 
 
 def _found(context: Context, probes: Array) -> Array:
