@@ -85,8 +85,9 @@ def fit(
         umap-learn's `n_neighbors`, `n_components`, `metric`, `metric_kwds`, `n_epochs`, `learning_rate`,
         `init` ("pca", "spectral", "tswspectral", "random" or an array), `min_dist`, `spread`, `a`, `b`,
         `set_op_mix_ratio`, `local_connectivity`, `repulsion_strength`, `negative_sample_rate`,
-        `disconnection_distance`, `transform_mode`, `random_state`; and `optimizer` ("adam", "sgd"), `reconcile_every`, `target_recall`, `max_overlap`,
-        `max_cell_rows`, `checkpoint_every`. Adam moves all vertices twice an epoch, each time as an
+        `disconnection_distance`, `transform_mode`, `random_state`; and `optimizer` ("adam", "sgd"),
+        `reconcile_every`, `target_recall`, `max_overlap`, `max_cell_rows`, `checkpoint_every`.
+        Adam moves all vertices twice an epoch, each time as an
         iteration; with `reconcile_every` iterations above 1 the result depends on `partitions`. And
         umap-learn's `unique`: exact duplicates of a row cost no neighbours; the map is that of the distinct
         rows, and each duplicate gets the position of its first occurrence.
@@ -115,9 +116,9 @@ def fit(
         store = fit_request(request, run, engine, shown, restart, take_over, trust_input)
     finally:
         engine.close()
-    # Rows in memory that are in no run store stay with a run that keeps its model; distances are not needed again.
-    rows = request.params.keep != "embedding" and request.params.metric != PRECOMPUTED
-    held = rows and not store.has(schema.SOURCE.name)
+    # Rows in memory that are in no run store stay with a run that keeps its model. Distances are not needed.
+    wanted = request.params.keep != "embedding" and request.params.metric != PRECOMPUTED
+    held = wanted and not store.has(schema.SOURCE.name)
     return Run(store, without_init(request.params), request.source if held else None)
 
 
@@ -159,8 +160,9 @@ def transform(
     Returns
     -------
     Transformed
-        With transform_mode="graph" its `graph` has the edges of new rows; else its `embedding` is a `zarr.Array` (m, n_components) float32 in the order of the new rows, NaN for rows
-        that have no neighbour within `disconnection_distance`; its `fit_distance`, (m,) float32 from 0 to 1,
+        Its `embedding` is a `zarr.Array` (m, n_components) float32 in the order of the new rows, NaN for rows
+        that have no neighbour within `disconnection_distance`; with transform_mode="graph" it has `graph`
+        instead, (m, n) memberships. Its `fit_distance`, (m,) float32 from 0 to 1,
         says how unlike the fitted rows each is.
 
     Raises

@@ -24,7 +24,7 @@ INITS = ("pca", "spectral", "tswspectral", "random")
 # Optimizers, and their iterations an epoch: with one, 50 epochs of Adam fall below umap-learn's (record 17).
 OPTIMIZERS = {"adam": 2, "sgd": 1}
 MISSING = ("fill", "refuse")
-# What a fit ends with, and what becomes of new rows: their places, or their edges to the rows that were fitted.
+# What a fit ends with, and what becomes of new rows: their places, or their edges to rows that were fitted.
 TRANSFORM_MODES = ("embedding", "graph")
 # The metric of an input that is itself a matrix of distances.
 PRECOMPUTED = "precomputed"
@@ -238,7 +238,7 @@ def _check_rest(params: Params) -> None:
             raise ParameterError(f"{name} is {getattr(params, name)!r}; it must be True or False.")
     if params.unique and params.metric == PRECOMPUTED:
         raise ParameterError(
-            "unique is True and the input is distances, which do not tell whether rows are copies: two rows at "
+            "unique is True and the input is distances, which do not tell whether rows are copies: rows at "
             "distance 0 may differ. Leave unique out, or leave out rows and columns of copies."
         )
     if params.transform_mode == "graph" and params.keep == "embedding":

@@ -28,7 +28,7 @@ from daskumap.stages.measures.loss import LOSS
 from daskumap.stages.measures.neighbors import MAP_NEIGHBORS, MAP_ROWS
 from daskumap.stages.measures.pieces import PIECES
 from daskumap.stages.measures.ranks import MAP_DISTANCES, RANKS
-from daskumap.stages.measures.summary import SUMMARY
+from daskumap.stages.measures.summary import GIVEN_SUMMARY, SUMMARY
 from daskumap.stages.rows.look import LOOK
 from daskumap.stages.rows.scan import REREAD, SCAN
 from daskumap.stages.rows.unique import ROWS, TWINS
@@ -119,7 +119,7 @@ GIVEN_FIT: Pipeline = (
     (GIVEN_RANKS, report),  # the probes' rows again: their nearest, and who is closer than these on the map
     (LOSS, report),
     (PIECES, report),
-    (SUMMARY, report),
+    (GIVEN_SUMMARY, report),
 )
 
 
@@ -150,8 +150,8 @@ class Kind(NamedTuple):
     publishes: Step
 
 
-# By whether new rows are placed, and whether distances are given: the pipeline, what digests its input, and what
-# ends it with a map or with a graph.
+# By whether new rows are placed, and whether distances are given: the pipeline, what digests its input, and
+# what ends it with a map or with a graph.
 KINDS: dict[tuple[bool, bool], tuple[Pipeline, tuple[Step, Step], tuple[Step, Step]]] = {
     (False, False): (FIT, (SCAN, REREAD), (PUBLISH, SYMMETRIZE)),
     (False, True): (GIVEN_FIT, (GIVEN_SCAN, GIVEN_REREAD), (PUBLISH, SYMMETRIZE)),

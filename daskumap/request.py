@@ -141,14 +141,16 @@ def plan_distance_sizes(
 ) -> Sizes:
     """Fix the sizes of a run whose input is distances."""
     rows, columns = source.shape
-    sparse = isinstance(source, SparseDistances)
+    row_bytes = columns * (4 + source.dtype.itemsize)
+    if isinstance(source, SparseDistances):
+        row_bytes = -(-source.csr_bytes(rows) // rows)
     return make_distance_sizes(
         rows,
         columns,
         params.n_neighbors,
         params.n_components,
         resources,
-        row_bytes=-(-source.csr_bytes(rows) // rows) if sparse else columns * (4 + source.dtype.itemsize),
+        row_bytes=row_bytes,
         source_block_rows=source.block_rows,
         partitions=partitions,
         held_bytes=columns * (8 * params.n_components + 9) if model else 0,

@@ -32,7 +32,7 @@ PLACED = (
     "{unlike:,} are farther from their neighbours than any fitted row"
 )
 JOINED = (
-    "{rows:,} rows joined to {fitted:,} fitted ones: {known:,} equal one of these, {alone:,} have no neighbour,\n"
+    "{rows:,} rows joined to {fitted:,} fitted ones: {known:,} equal one, {alone:,} have no neighbour,\n"
     "{unlike:,} are farther from their neighbours than any fitted row"
 )
 

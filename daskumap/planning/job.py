@@ -46,7 +46,7 @@ class Job:
     def start(self) -> str:
         """Where vertices start: "pca", "spectral", "random", or "array" for the user's, in the run store.
 
-        Distances have no main axes. umap-learn's "tswspectral" is another way to the eigenvectors of "spectral".
+        Distances have no main axes. umap-learn's "tswspectral" is another way to the same eigenvectors.
         """
         init = self.params.init
         if not isinstance(init, str):

@@ -428,7 +428,9 @@ def make_context(
 def open_context(job: Job) -> Context:
     """Open a run that is reached by its place, with a source that is reached by its spec or lies in there."""
     store = RunStore.open(find_place(job.url))
-    return Context(job, _open_source(job, store), store, None if job.model is None else _open_model(job.model))
+    return Context(
+        job, _open_source(job, store), store, None if job.model is None else _open_model(job.model)
+    )
 
 
 def _open_model(job: Job) -> Context:

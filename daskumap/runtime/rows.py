@@ -54,8 +54,9 @@ class Rows:
 
     def distances_bytes(self, rows: int) -> int:
         """Return an upper bound, in bytes, of what reading that many rows of distances holds."""
-        sparse = isinstance(self.source, SparseDistances)
-        return self.source.csr_bytes(rows) if sparse else self.read_bytes(rows)
+        if isinstance(self.source, SparseDistances):
+            return self.source.csr_bytes(rows)
+        return self.read_bytes(rows)
 
     def _read(self, start: int, stop: int) -> Array:
         """Read rows, and move them piece by piece to where float32 resolves them."""

@@ -57,9 +57,8 @@ class SparseDistances(Source):
 
     def csr(self, start: int, stop: int, move: Move) -> Distances:
         """Return rows start to stop, moved, as they are stored."""
-        indptr = self._indptr[start : stop + 1]
-        columns, values = (self._parts[name][indptr[0] : indptr[-1]] for name in PARTS[1:])
-        return Distances(indptr - indptr[0], np.asarray(columns, np.int64), move.apply(np.asarray(values)))
+        indptr, columns, values = self._csr(start, stop)
+        return Distances(indptr, columns, move.apply(values))
 
     def csr_bytes(self, rows: int) -> int:
         """Return an upper bound, in bytes, of what reading that many rows as they are stored holds."""
@@ -73,10 +72,17 @@ class SparseDistances(Source):
 
     def _read(self, start: int, stop: int, dtype: np.dtype[Any]) -> Array:
         """Return whole rows, inf where nothing is stored."""
-        rows = self.csr(start, stop, Move())
+        indptr, columns, values = self._csr(start, stop)
         out = np.full((stop - start, self.shape[1]), np.inf, dtype if dtype.kind == "f" else np.float64)
-        out[np.repeat(np.arange(stop - start), np.diff(rows.indptr)), rows.columns] = rows.values
+        with np.errstate(over="ignore"):
+            out[np.repeat(np.arange(stop - start), np.diff(indptr)), columns] = values
         return out
+
+    def _csr(self, start: int, stop: int) -> tuple[Array, Array, Array]:
+        """Return rows start to stop as they are stored: indptr from 0, columns and values."""
+        indptr = self._indptr[start : stop + 1]
+        columns, values = (self._parts[name][indptr[0] : indptr[-1]] for name in PARTS[1:])
+        return indptr - indptr[0], np.asarray(columns, np.int64), np.asarray(values)
 
     def identity(self) -> dict[str, Any]:
         """Return the fingerprint of a dense source, and how many distances are stored."""

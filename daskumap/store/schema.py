@@ -231,6 +231,8 @@ MAP_IDS = Array("report/map_ids", SCRATCH, "int64", ("probe", "neighbor"))
 MAP_ROWS = Exchange("report/rows", SCRATCH, "block", "all", {"rows": ("metric", "column")})
 MAP_DISTANCES = Array("report/map_distances", SCRATCH, "float32", ("probe", "neighbor"))
 CLOSER = Array("report/closer", SCRATCH, "int64", ("block", "probe", "neighbor"))
+# Where distances are given; -1 where that to a row on the map is not.
+GIVEN_CLOSER = Array("report/given_closer", SCRATCH, "int64", ("probe", "neighbor"))
 # Where probes are in doubt: those and their nearest rows on the map as stored, and what is found with them.
 STORED_ROWS = Exchange("report/stored_rows", SCRATCH, "block", "all", {"rows": ("float64", "column")})
 STORED_NEAREST = (

@@ -35,7 +35,7 @@ def plan_look(context: Context) -> Stage:
 
 
 def look_task(context: Context, number: int) -> Receipt:
-    """Choose the power of two that brings a usual distance near 1, where it is far from that; and the probes."""
+    """Choose the probes, and the power of two that brings a usual distance near 1 if it is far from it."""
     s, source = context.sizes, context.rows.source
     rows = np.linspace(0, s.rows - 1, source.fingerprint_rows()).astype(np.int64)
     usual = [_median(source.read_stored(row, row + 1)) for row in rows.tolist()]

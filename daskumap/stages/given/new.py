@@ -1,4 +1,4 @@
-"""New rows as distances to the rows that were fitted: what usual distances are, and the nearest of each row."""
+"""New rows as distances to the rows that were fitted: the nearest of each, and what usual distances are."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def typical_task(context: Context, number: int) -> Receipt:
 
 def plan_scan(context: Context) -> Stage:
     """Plan one task a row block."""
-    s, k = context.sizes, context.params.n_neighbors
+    s = context.sizes
     return Stage(
         task=scan_task,
         tasks=s.row_blocks,

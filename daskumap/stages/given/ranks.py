@@ -18,8 +18,12 @@ def plan_ranks(context: Context) -> Stage:
     return Stage(
         task=ranks_task,
         tasks=1,
-        memory={"input block": context.input_bytes(1), "row": s.columns * 12, "probes": s.probe_rows * k * 32},
-        outputs=(context.output(schema.CLOSER),),
+        memory={
+            "input block": context.input_bytes(1),
+            "row": s.columns * 12,
+            "probes": s.probe_rows * k * 32,
+        },
+        outputs=(context.output(schema.GIVEN_CLOSER),),
         read_bytes=s.probe_rows * s.columns * context.source.dtype.itemsize,
         made=(schema.PROBE_IDS.name,),
         made_bytes=s.probe_rows * k * 8,
@@ -42,9 +46,7 @@ def ranks_task(context: Context, number: int) -> Receipt:
         closer[i] = np.searchsorted(np.sort(row), there)
         closer[i][(there == np.inf) & (on_map[i] >= 0)] = -1
     context.put(schema.PROBE_IDS, nearest)
-    for block in range(context.sizes.row_blocks):
-        # The summary adds up what blocks of rows counted.
-        context.write(schema.CLOSER, block, (closer if block == 0 else np.zeros_like(closer))[None])
+    context.write(schema.GIVEN_CLOSER, 0, closer)
     return Receipt(len(probes))
 
 
@@ -52,5 +54,5 @@ RANKS = Step(
     "report.ranks",
     plan_ranks,
     reads=(schema.SOURCE, schema.PROBE_ROWS, schema.MAP_IDS),
-    writes=(schema.CLOSER, schema.PROBE_IDS),
+    writes=(schema.GIVEN_CLOSER, schema.PROBE_IDS),
 )

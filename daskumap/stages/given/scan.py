@@ -58,7 +58,11 @@ def _sides(rows: Distances, start: int) -> dict[str, int]:
     count = len(rows.indptr) - 1
     if len(rows.columns) or not len(rows.values):
         own = np.repeat(np.arange(start, start + count), np.diff(rows.indptr))
-        return {"below": int((rows.columns < own).sum()), "above": int((rows.columns > own).sum()), "other": 0}
+        return {
+            "below": int((rows.columns < own).sum()),
+            "above": int((rows.columns > own).sum()),
+            "other": 0,
+        }
     few = min(count, COMPARED_ROWS)
     block = rows.values.reshape(count, -1)[:few, start : start + few]
     same = np.isclose(block, block.T, rtol=SYMMETRIC, atol=0.0)
@@ -78,8 +82,8 @@ def keep_scan(context: Context, receipts: dict[int, Receipt]) -> None:
     rows, k = context.sizes.rows, context.job.neighbors
     if below != above:
         raise SourceError(
-            f"Of the sparse distances {below:,} are stored below the diagonal and {above:,} above; as many are "
-            "needed, since each pair has one distance. Pass data.maximum(data.T), which has the pairs of both."
+            f"Of the sparse distances {below:,} are stored below the diagonal and {above:,} above; each pair "
+            "has one distance, which stands on both sides. Pass data.maximum(data.T), which has all pairs."
         )
     if other:
         log.warning(
@@ -89,8 +93,8 @@ def keep_scan(context: Context, receipts: dict[int, Receipt]) -> None:
         )
     if few:
         log.warning(
-            "%d of %d rows have distances to fewer than %d other rows (n_neighbors less the row itself), and have "
-            "as many neighbours. Lower n_neighbors, or give more distances.",
+            "%d of %d rows have finite distances to fewer than %d other rows, and as many neighbours. Lower "
+            "n_neighbors, which counts the row itself, or give more distances.",
             few,
             rows,
             k,

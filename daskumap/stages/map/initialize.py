@@ -121,7 +121,8 @@ def regions_of_graph(context: Context) -> Array:
 def seeded_vertices(context: Context, seeds: int) -> Array:
     """Return one hashed vertex of each of so many equal stretches, ascending."""
     share = uniform(context.key("regions"), 0, seeds, 1)[:, 0]
-    return ((np.arange(seeds) + share) * (context.sizes.rows / seeds)).astype(np.int64)
+    places: Array = (np.arange(seeds) + share) * (context.sizes.rows / seeds)
+    return np.minimum(places.astype(np.int64), context.sizes.rows - 1)
 
 
 def smoothed(context: Context, positions: Array) -> Array:

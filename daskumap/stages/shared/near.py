@@ -107,7 +107,7 @@ def count_rows(ids: Array, distances: Array, fit_distance: Array) -> dict[str, i
 
 
 def total_counts(context: Context, receipts: dict[int, Receipt]) -> dict[str, int]:
-    """Return how many rows there are, equal a fitted one, have no neighbour, are farther than any from theirs."""
+    """Return how many rows there are, and the sums of what their blocks counted."""
     counts = {name: Receipt.total(receipts, name) for name in ("known", "alone", "unlike")}
     return {"rows": context.sizes.rows, "fitted": context.model.sizes.rows, **counts}
 

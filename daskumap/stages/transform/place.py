@@ -1,7 +1,7 @@
 """Place: the neighbours of each new row among the training rows, and its place on their map.
 
-A task holds a row block. What becomes of a row depends on the row, the model and the seed alone: what is drawn
-at random is keyed by a digest of the row.
+A task holds a row block. What becomes of a row depends on the row, the model and the seed alone: what is
+drawn at random is keyed by a digest of the row.
 """
 
 from __future__ import annotations
