@@ -201,7 +201,7 @@ def test_the_copy_of_sparse_distances_is_verified(fit, apart, tmp_path):
 def test_rows_of_megabytes_make_small_blocks(tmp_path):
     resources = Resources(2 * 10**9, 2, 4)
     sizes = make_distance_sizes(10**6, 10**6, 15, 2, resources, row_bytes=8 * 10**6)
-    assert sizes.row_block * 8 * 10**6 <= 48_000_000
+    assert sizes.row_block * 8 * 10**6 <= 192_000_000
     place = str(tmp_path / "x.zarr")
     zarr.create_array(place, shape=(200_000, 200_000), chunks=(1000, 1000), dtype="float32")
     made = daskumap.plan(place, memory="2GB", threads=1, calibrate=False, **GIVEN)

@@ -36,13 +36,14 @@ class UMAP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  #
     n_components
         Columns of the map.
     metric, metric_kwds
-        A name, or a function of two rows that numba can compile; and its keywords, by name.
+        A name, or a function of two rows that numba can compile; and its keywords, by name. "precomputed": the
+        rows are distances, (n, n), and new ones are distances to all rows that were fitted, (m, n).
     n_epochs
         Epochs of the layout; None: 500 up to 10,000 rows and 200 above.
     learning_rate
         Scales the steps of the layout.
     init
-        "spectral", "pca", "random" or an array (n, n_components).
+        "spectral", "tswspectral" (the same), "pca", "random" or an array (n, n_components).
     min_dist, spread, a, b
         How close points may lie, and the scale of the map; or the curve 1 / (1 + a r^2b) itself.
     set_op_mix_ratio, local_connectivity
@@ -57,6 +58,9 @@ class UMAP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  #
         Threads of this process; -1: as many as suit the data, or the workers of the active Dask client.
     verbose
         Show on standard error how far the fit is.
+    transform_mode
+        "graph": the result is `graph_`, without `embedding_`, and `transform` returns the memberships of edges
+        from new rows to those that were fitted, `scipy.sparse.csr_matrix` (m, n).
     unique
         Exact copies of a row cost no neighbours and get the place of the first one.
     disconnection_distance
@@ -64,7 +68,7 @@ class UMAP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  #
     low_memory, angular_rp_forest, force_approximation_algorithm, tqdm_kwds, transform_queue_size, \
 transform_seed
         Accepted with a warning: without effect.
-    output_metric, output_metric_kwds, transform_mode, target_n_neighbors, target_metric, \
+    output_metric, output_metric_kwds, target_n_neighbors, target_metric, \
 target_metric_kwds, target_weight, densmap, dens_lambda, dens_frac, dens_var_shift, output_dens, \
 precomputed_knn
         Not in this version.
@@ -206,7 +210,7 @@ missing
         ----------
         X
             (n, D): an array, a DataFrame or nested lists; or, larger than memory, what `daskumap.fit` takes:
-            the path or URL of a Zarr array, a `zarr.Array`, a dask array.
+            the path or URL of a Zarr array, a `zarr.Array`, a dask array. Distances may be sparse.
         y
             Accepted, as scikit-learn's pipelines pass it, with a warning: the map does not depend on it.
         ensure_all_finite

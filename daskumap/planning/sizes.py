@@ -275,11 +275,12 @@ def make_distance_sizes(
         Of a row of distances while it is looked at, and of what a worker holds beside it.
 
     >>> make_distance_sizes(10**6, 10**6, 15, 2, Resources(4 * 10**9), row_bytes=8 * 10**6).row_block
-    6
+    24
     """
     made = make_sizes(rows, 1, n_neighbors, n_components, resources, partitions=partitions)
     free = resources.memory - resources.reserved - 8 * n_components * rows - held_bytes
-    target = min(BLOCK_BYTES, max(32_000_000, free // resources.threads) // 6)
+    # Chunks are wide and decoded whole, so that a block of fewer rows than a chunk reads it several times.
+    target = min(4 * BLOCK_BYTES, max(32_000_000, free // resources.threads) // 6)
     block = _row_block(rows, row_bytes, target, 2 * resources.slots, source_block_rows, 1)
     return replace(made, columns=columns, cells=1, row_block=block, group_rows=block, cache_bytes=0)
 

@@ -260,7 +260,7 @@ GATHERED = Exchange(
     {"rows": ("metric", "column"), "ids": ("int64", ""), "vertices": ("int64", "")},
 )
 FIT_DISTANCE = Array("fit_distance", RESULT, "float32", ("row",))
-PLACED = Fact("facts/placed", RESULT)  # rows, epochs, known, alone, unlike
+PLACED = Fact("facts/placed", RESULT)  # rows; epochs or fitted; known, alone, unlike
 # Where distances to the rows of the model are given: the nearest ones, by vertex.
 NEW_INDICES = Array("near/indices", SCRATCH, "int64", ("row", "near"))
 NEW_DISTANCES = Array("near/distances", SCRATCH, "float32", ("row", "near"))

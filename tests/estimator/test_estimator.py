@@ -338,7 +338,6 @@ def test_a_typo(small):
 OTHER = {
     "output_metric": "haversine",
     "output_metric_kwds": {"a": 1},
-    "transform_mode": "graph",
     "target_n_neighbors": 5,
     "target_metric": len,
     "target_metric_kwds": {},

@@ -13,7 +13,8 @@ import daskumap
 from daskumap.engine.sequential import SequentialEngine
 from daskumap.kernels.cells.join import LEVELS
 from daskumap.kernels.cells.slices import join_cells
-from daskumap.pipeline import FIT, TRANSFORM
+from daskumap.params import Params
+from daskumap.pipeline import FIT, GIVEN_FIT, GIVEN_TRANSFORM, TRANSFORM, steps_of
 from daskumap.report.progress import choose_progress
 from daskumap.request import make_request
 from daskumap.session import fit_request
@@ -22,12 +23,28 @@ from daskumap.store import schema
 from daskumap.store.exchange import batch_name
 
 STEPS = [step for step, _ in FIT]
-NEW_STEPS = [step for step, _ in TRANSFORM]
+GIVEN_STEPS = [step for step, _ in GIVEN_FIT]
+# A transform ends with places or with edges.
+NEW_STEPS, EDGES, GIVEN_NEW_STEPS, GIVEN_EDGES = (
+    steps_of(pipeline, Params(transform_mode=mode))
+    for pipeline in (TRANSFORM, GIVEN_TRANSFORM)
+    for mode in ("embedding", "graph")
+)
 # What the driver brings into the run store before the first step.
 BROUGHT = (schema.SOURCE, schema.INIT)
 # What no step reads: it is for the user, and `CELLS` for plans.
 UNREAD = (schema.MEASURES, schema.PICTURE, schema.CELLS)
 NEW_UNREAD = (schema.EMBEDDING, schema.FIT_DISTANCE, schema.PLACED)
+EDGES_UNREAD = (schema.NEW_GRAPH, schema.FIT_DISTANCE, schema.PLACED)
+# Each pipeline, what none of its steps reads, and what a step that it shares reads where there are vectors.
+PIPELINES = {
+    "fit": (STEPS, UNREAD, ()),
+    "transform": (NEW_STEPS, NEW_UNREAD, ()),
+    "edges": (EDGES, EDGES_UNREAD, ()),
+    "given fit": (GIVEN_STEPS, UNREAD, (schema.LIMITS, schema.ON_AXES, schema.IN_MICRO, schema.FIRST)),
+    "given transform": (GIVEN_NEW_STEPS, NEW_UNREAD, ()),
+    "given edges": (GIVEN_EDGES, EDGES_UNREAD, ()),
+}
 # Of arrays that tasks make themselves, since only they know how many there are.
 MADE = ("micro-cell", "bound", "cell bound", "group bound")
 
@@ -57,29 +74,30 @@ def test_each_item_has_a_place_of_its_own():
     assert not [(outer, inner) for outer, inner in itertools.pairwise(paths) if inner.startswith(outer)]
 
 
-@pytest.mark.parametrize("steps", [STEPS, NEW_STEPS], ids=["fit", "transform"])
-def test_each_item_has_one_writer(steps):
+@pytest.mark.parametrize("name", PIPELINES)
+def test_each_item_has_one_writer(name):
+    steps, _, _ = PIPELINES[name]
     written = [item for step in steps for item in step.writes]
     assert len(set(written)) == len(written)
     assert not names(written) & names(BROUGHT)
 
 
 def test_each_item_has_a_writer():
-    written = [item for step in STEPS + NEW_STEPS for item in step.writes]
+    written = [item for steps, _, _ in PIPELINES.values() for step in steps for item in step.writes]
     assert names(written) | names(BROUGHT) == names(ITEMS)
 
 
 def test_a_model_is_kept():
-    assert all(item.stays >= schema.MODEL for step in NEW_STEPS for item in step.model)
+    for steps, _, _ in PIPELINES.values():
+        assert all(item.stays >= schema.MODEL for step in steps for item in step.model)
 
 
-@pytest.mark.parametrize(
-    ("steps", "unread"), [(STEPS, UNREAD), (NEW_STEPS, NEW_UNREAD)], ids=["fit", "transform"]
-)
-def test_each_item_is_read_after_it_was_written(steps, unread):
+@pytest.mark.parametrize("name", PIPELINES)
+def test_each_item_is_read_after_it_was_written(name):
+    steps, unread, shared = PIPELINES[name]
     written, read = names(BROUGHT), set()
     for step in steps:
-        assert not names(step.reads) - written, step.name
+        assert not names(step.reads) - written - names(shared), step.name
         assert not names(step.reads) & names(step.writes), step.name
         written |= names(step.writes)
         read |= names(step.reads)

@@ -109,7 +109,7 @@ def count_rows(ids: Array, distances: Array, fit_distance: Array) -> dict[str, i
 def total_counts(context: Context, receipts: dict[int, Receipt]) -> dict[str, int]:
     """Return how many rows there are, and the sums of what their blocks counted."""
     counts = {name: Receipt.total(receipts, name) for name in ("known", "alone", "unlike")}
-    return {"rows": context.sizes.rows, "fitted": context.model.sizes.rows, **counts}
+    return {"rows": context.sizes.rows, **counts}
 
 
 def rate_distance(context: Context, distances: Array) -> Array:

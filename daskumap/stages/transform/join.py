@@ -67,7 +67,8 @@ def rows_by_vertex(model: Context) -> Array:
 
 def keep_joined(context: Context, receipts: dict[int, Receipt]) -> None:
     """Keep how many rows equal a fitted one, have no neighbour, and are farther from theirs than any is."""
-    context.save_fact(schema.PLACED, total_counts(context, receipts))
+    fitted = context.model.sizes.rows
+    context.save_fact(schema.PLACED, {"fitted": fitted, **total_counts(context, receipts)})
 
 
 JOIN = Step(
