@@ -36,7 +36,7 @@ class UMAP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  #
     n_components
         Columns of the map.
     metric, metric_kwds
-        A name, or a function of two rows that numba can compile; and its keywords, by name. "precomputed": the
+        A name, or a function of two rows that numba can compile; and its keywords, by name. "precomputed":
         rows are distances, (n, n), and new ones are distances to all rows that were fitted, (m, n).
     n_epochs
         Epochs of the layout; None: 500 up to 10,000 rows and 200 above.
@@ -59,8 +59,8 @@ class UMAP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  #
     verbose
         Show on standard error how far the fit is.
     transform_mode
-        "graph": the result is `graph_`, without `embedding_`, and `transform` returns the memberships of edges
-        from new rows to those that were fitted, `scipy.sparse.csr_matrix` (m, n).
+        "graph": the result is `graph_`, without `embedding_`, and `transform` returns the memberships of new
+        rows' edges to those that were fitted, `scipy.sparse.csr_matrix` (m, n).
     unique
         Exact copies of a row cost no neighbours and get the place of the first one.
     disconnection_distance
