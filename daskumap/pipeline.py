@@ -12,11 +12,11 @@ from daskumap.stages.cells.count import COUNT
 from daskumap.stages.cells.find import FIND
 from daskumap.stages.cells.order import ORDER
 from daskumap.stages.cells.shuffle import SHUFFLE
-from daskumap.stages.given import look as given
-from daskumap.stages.given import new as given_new
-from daskumap.stages.given.ranks import RANKS as GIVEN_RANKS
-from daskumap.stages.given.scan import REREAD as GIVEN_REREAD
-from daskumap.stages.given.scan import SCAN as GIVEN_SCAN
+from daskumap.stages.distances import look as given
+from daskumap.stages.distances import new as given_new
+from daskumap.stages.distances.ranks import RANKS as GIVEN_RANKS
+from daskumap.stages.distances.scan import REREAD as GIVEN_REREAD
+from daskumap.stages.distances.scan import SCAN as GIVEN_SCAN
 from daskumap.stages.graph.calibrate import CALIBRATE
 from daskumap.stages.graph.merge import MERGE
 from daskumap.stages.graph.search import NEIGHBORS

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from daskumap.kernels.neighbors.given import Distances
+from daskumap.kernels.neighbors.distances import Distances
 from daskumap.planning.sizes import Sizes
 from daskumap.sources.base import Source
 from daskumap.sources.distances import SparseDistances

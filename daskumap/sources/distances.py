@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from daskumap.errors import SourceError
-from daskumap.kernels.neighbors.given import Distances
+from daskumap.kernels.neighbors.distances import Distances
 from daskumap.sources.base import Source, check_array
 from daskumap.sources.find import find
 from daskumap.sources.move import Move

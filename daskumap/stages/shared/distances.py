@@ -9,7 +9,7 @@ import numpy as np
 
 from daskumap.errors import SourceError
 from daskumap.kernels.neighbors import given
-from daskumap.kernels.neighbors.given import Distances
+from daskumap.kernels.neighbors.distances import Distances
 from daskumap.planning.stage import Receipt
 from daskumap.runtime.context import Context
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from daskumap.errors import SourceError
-from daskumap.kernels.neighbors.given import Distances
+from daskumap.kernels.neighbors.distances import Distances
 from daskumap.planning.stage import Receipt, Stage, Step
 from daskumap.runtime.context import Context
-from daskumap.stages.shared.given import GIVEN_VALUE, given_memory, look_at, refuse_faults, reread_task
+from daskumap.stages.shared.distances import GIVEN_VALUE, given_memory, look_at, refuse_faults, reread_task
 from daskumap.store import schema
 
 log = logging.getLogger(__name__)

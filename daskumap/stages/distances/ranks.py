@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from daskumap.kernels.neighbors.given import Distances, nearest_given
+from daskumap.kernels.neighbors.distances import Distances, nearest_given
 from daskumap.planning.stage import Receipt, Stage, Step
 from daskumap.runtime.context import Context
-from daskumap.stages.shared.given import GIVEN_VALUE
+from daskumap.stages.shared.distances import GIVEN_VALUE
 from daskumap.stages.shared.sample import probe_rows
 from daskumap.store import schema
 

@@ -8,7 +8,7 @@ from daskumap.kernels.neighbors.lists import cut_off
 from daskumap.planning.stage import Receipt, Stage, Step
 from daskumap.runtime.context import Context
 from daskumap.stages.shared.checks import count_missing, refuse_missing
-from daskumap.stages.shared.given import GIVEN_VALUE, given_memory, look_at, refuse_faults, reread_task
+from daskumap.stages.shared.distances import GIVEN_VALUE, given_memory, look_at, refuse_faults, reread_task
 from daskumap.stages.shared.typical import QUANTILES, typical_bytes, typical_distances, typical_memory
 from daskumap.store import schema
 
