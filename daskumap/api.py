@@ -13,7 +13,7 @@ from daskumap.engine.clusters import make_engine
 from daskumap.engine.machine import parse_memory, plan_resources
 from daskumap.errors import ParameterError, StoreError
 from daskumap.kernels.speed import measure_speed
-from daskumap.params import explicit
+from daskumap.params import PRECOMPUTED, explicit
 from daskumap.planning.plan import Plan
 from daskumap.report.progress import Progress, choose_progress
 from daskumap.request import Request, make_again_request, make_request
@@ -59,6 +59,8 @@ def fit(
         given are those of that run. What is the same is copied, so that either run may be deleted afterwards;
         the graph is made anew with another `set_op_mix_ratio` or `local_connectivity`, fewer `n_neighbors` or
         a lower `disconnection_distance`. Parameters of the search cannot be others.
+        With metric="precomputed" (n, n): the distances between all rows, sparse ones too. Pairs at distance
+        inf, or of which none is stored, are no neighbours.
     run
         Path or URL of the run store, or a Zarr store. If it holds an unfinished run of the same input and
         parameters, that run goes on. None: for an array in memory the run store is in memory while it takes
@@ -88,11 +90,12 @@ def fit(
         changed since it was scanned.
     **params
         umap-learn's `n_neighbors`, `n_components`, `metric`, `metric_kwds`, `output_metric`,
-        `output_metric_kwds`, `n_epochs`, `learning_rate`, `init` ("pca", "spectral", "random", an array, or a
-        run, whose map is the start; a text with a slash or an end of .zarr, and a `Path`, is where a run is),
+        `output_metric_kwds`, `n_epochs`, `learning_rate`, `init` ("pca", "spectral", "tswspectral", "random",
+        an array, or a run, whose map is the start; a text with a slash or an end of .zarr, and a `Path`, is
+        where a run is),
         `min_dist`, `spread`, `a`, `b`, `set_op_mix_ratio`, `local_connectivity`, `repulsion_strength`,
-        `negative_sample_rate`, `disconnection_distance`, `random_state`; and `optimizer` ("adam", "sgd", or
-        "none" for the map that `init` is, so that `transform` places rows into any map), `reconcile_every`,
+        `negative_sample_rate`, `disconnection_distance`, `transform_mode`, `random_state`; and `optimizer`
+        ("adam", "sgd", or "none" for the map that `init` is, so that `transform` places rows into any map), `reconcile_every`,
         `target_recall`, `max_overlap`, `max_cell_rows`, `checkpoint_every`. Adam moves all vertices twice an
         epoch, each time as an iteration; with `reconcile_every` iterations above 1 the result depends on
         `partitions`.
@@ -104,6 +107,7 @@ def fit(
         A run with a function is continued by `fit` alone. And umap-learn's `unique`: exact duplicates of a
         row cost no neighbours; the map is that of the distinct rows, and each duplicate gets the position of
         its first occurrence.
+        With `transform_mode="graph"` a run ends with `Run.graph`, and so does a transform of new rows.
         `report=False` leaves out the measures and the picture. `keep` says what stays in the run store:
         "graph" (default) all but scratch, which goes when its last reader is done; "model" what `transform`
         needs, without neighbours and graph; "embedding" the map and the report alone; or "all".
@@ -140,8 +144,9 @@ def fit(
         store = fit_request(request, run, engine, shown, restart, take_over, trust_input)
     finally:
         engine.close()
-    # Rows in memory that are in no run store stay with a run that keeps its model.
-    held = request.params.keep != "embedding" and not store.has(schema.SOURCE.name)
+    # Rows in memory that are in no run store stay with a run that keeps its model. Distances are not needed.
+    wanted = request.params.keep != "embedding" and request.params.metric != PRECOMPUTED
+    held = wanted and not store.has(schema.SOURCE.name)
     given = isinstance(request.params.init, np.ndarray)
     params_ = without_init(request.params) if given else request.params
     return Run(store, params_, request.source if held else None)
@@ -189,7 +194,8 @@ def transform(
     -------
     Transformed
         Its `embedding` is a `zarr.Array` (m, n_components) float32 in the order of the new rows, NaN for rows
-        that have no neighbour within `disconnection_distance`; its `fit_distance`, (m,) float32 from 0 to 1,
+        that have no neighbour within `disconnection_distance`; with transform_mode="graph" it has `graph`
+        instead, (m, n) memberships. Its `fit_distance`, (m,) float32 from 0 to 1,
         says how unlike the fitted rows each is.
 
     Raises

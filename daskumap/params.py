@@ -20,7 +20,7 @@ from daskumap.errors import ParameterError
 P = ParamSpec("P")
 R = TypeVar("R")
 
-INITS = ("pca", "spectral", "random")
+INITS = ("pca", "spectral", "tswspectral", "random")
 # Optimizers, and their iterations an epoch: with one, 50 epochs of Adam fall below umap-learn's (record 17).
 # None at all leave the map as `init` has it.
 OPTIMIZERS = {"adam": 2, "sgd": 1, "none": 0}
@@ -28,6 +28,10 @@ MOST_EPOCHS = 1_000_000
 MISSING = ("fill", "refuse")
 UNDEFINED = ("refuse", "isolate", "apart")
 FINITE = (True, False, "allow-nan")
+# What a fit ends with, and what becomes of new rows: their places, or their edges to rows that were fitted.
+TRANSFORM_MODES = ("embedding", "graph")
+# The metric of an input that is itself a matrix of distances.
+PRECOMPUTED = "precomputed"
 KEEP = ("all", "graph", "model", "embedding")
 # As in umap-learn: at these distances two rows share nothing, and no edge joins them.
 DISCONNECTION_DISTANCES = {
@@ -76,6 +80,7 @@ class Params:
     precomputed_knn: Any = None
     undefined: str = "refuse"
     ensure_all_finite: bool | str = True
+    transform_mode: str = "embedding"
 
     @property
     def listed_epochs(self) -> tuple[int, ...]:
@@ -255,7 +260,13 @@ def _check_rest(params: Params) -> None:
             "a and b go together: give both, or neither and let min_dist and spread set them."
         )
     check_finite(params)
-    words = {"optimizer": OPTIMIZERS, "keep": KEEP, "missing": MISSING, "undefined": UNDEFINED}
+    words = {
+        "optimizer": OPTIMIZERS,
+        "keep": KEEP,
+        "missing": MISSING,
+        "undefined": UNDEFINED,
+        "transform_mode": TRANSFORM_MODES,
+    }
     for name, allowed in words.items():
         value = getattr(params, name)
         if not isinstance(value, str) or value not in allowed:
@@ -275,6 +286,21 @@ def _check_rest(params: Params) -> None:
     for name in ("unique", "report"):
         if not isinstance(getattr(params, name), bool):
             raise ParameterError(f"{name} is {getattr(params, name)!r}; it must be True or False.")
+    if params.unique and params.metric == PRECOMPUTED:
+        raise ParameterError(
+            "unique is True and the input is distances, which do not tell whether rows are copies: rows at "
+            "distance 0 may differ. Leave unique out, or leave out rows and columns of copies."
+        )
+    if params.precomputed_knn is not None and params.metric == PRECOMPUTED:
+        raise ParameterError(
+            "precomputed_knn is given and the input is distances, of which the nearest are taken. Leave one "
+            "of them out."
+        )
+    if params.transform_mode == "graph" and params.keep == "embedding":
+        raise ParameterError(
+            "keep is 'embedding' and transform_mode is 'graph', which makes none. Keep 'graph', 'model' or "
+            "'all'."
+        )
 
 
 def _check_metric(name: str, metric: Any, words: Any) -> None:

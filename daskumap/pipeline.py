@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, NamedTuple
+from types import SimpleNamespace
+from typing import Any, NamedTuple, cast
 
-from daskumap.params import Params
+from daskumap.params import PRECOMPUTED, Params
 from daskumap.planning.stage import Step
 from daskumap.stages.again import cells, rows
 from daskumap.stages.again import graph as known
@@ -15,6 +16,11 @@ from daskumap.stages.cells.count import COUNT
 from daskumap.stages.cells.find import FIND
 from daskumap.stages.cells.order import ORDER
 from daskumap.stages.cells.shuffle import SHUFFLE
+from daskumap.stages.distances import look as distances
+from daskumap.stages.distances import new as new_distances
+from daskumap.stages.distances.ranks import RANKS as DISTANCES_RANKS
+from daskumap.stages.distances.scan import REREAD as DISTANCES_REREAD
+from daskumap.stages.distances.scan import SCAN as DISTANCES_SCAN
 from daskumap.stages.graph.calibrate import CALIBRATE
 from daskumap.stages.graph.given import TAKE
 from daskumap.stages.graph.merge import MERGE
@@ -31,14 +37,15 @@ from daskumap.stages.measures.loss import LOSS
 from daskumap.stages.measures.neighbors import MAP_NEIGHBORS, MAP_ROWS
 from daskumap.stages.measures.pieces import PIECES
 from daskumap.stages.measures.ranks import MAP_DISTANCES, RANKS
-from daskumap.stages.measures.summary import SUMMARY
+from daskumap.stages.measures.summary import GIVEN_SUMMARY, SUMMARY
 from daskumap.stages.rows.given import CHECK
 from daskumap.stages.rows.look import LOOK
 from daskumap.stages.rows.scan import REREAD, SCAN
 from daskumap.stages.rows.unique import ROWS, TWINS
 from daskumap.stages.transform import scan as new
 from daskumap.stages.transform.gather import GATHER
-from daskumap.stages.transform.place import PLACE
+from daskumap.stages.transform.join import JOIN, JOIN_GIVEN
+from daskumap.stages.transform.place import PLACE, PLACE_GIVEN
 from daskumap.stages.transform.reach import REACH
 
 Condition = Callable[[Params], bool]
@@ -55,14 +62,24 @@ def unique(params: Params) -> bool:
     return params.unique
 
 
+def maps(params: Params) -> bool:
+    """Tell whether a run ends with a map."""
+    return params.transform_mode == "embedding"
+
+
+def graphs(params: Params) -> bool:
+    """Tell whether a run ends with the graph."""
+    return not maps(params)
+
+
 def listed(params: Params) -> bool:
     """Tell whether the map is kept after several numbers of epochs."""
-    return isinstance(params.n_epochs, list | tuple)
+    return maps(params) and isinstance(params.n_epochs, list | tuple)
 
 
 def report(params: Params) -> bool:
-    """Tell whether a run has a report."""
-    return params.report
+    """Tell whether a run has a report: there is none without a map."""
+    return params.report and maps(params)
 
 
 def model_alone(params: Params) -> bool:
@@ -86,10 +103,10 @@ def by_sample(params: Params) -> bool:
 
 
 MAP: Pipeline = (
-    (INITIALIZE, always),  # pca | spectral (coarse) | random | array  initial
-    (LAYOUT, always),  # synchronous iterations                          layout/ checkpoints
+    (INITIALIZE, maps),  # pca | spectral (coarse) | random | array  initial
+    (LAYOUT, maps),  # synchronous iterations                          layout/ checkpoints
     (PUBLISH_LIST, listed),  # the map after each listed epoch         embedding_list (m, n, d)
-    (PUBLISH, always),  # back to the user's row order                 embedding (n, d)
+    (PUBLISH, maps),  # back to the user's row order                 embedding (n, d)
 )
 REPORT: Pipeline = (
     (MAP_NEIGHBORS, report),  # what the map is worth                  report/
@@ -130,7 +147,37 @@ TRANSFORM: Pipeline = (
     (REACH, always),  # how many cells a new row is compared with      facts/reach
     (new.SCAN, always),  # one streaming pass: NaN and inf, the cells of each row
     (GATHER, always),  # the training rows of those cells, cell by cell
-    (PLACE, always),  # neighbours, memberships, a short layout       embedding (n, d), fit_distance (n,)
+    (PLACE, maps),  # neighbours, memberships, a short layout         embedding (n, d), fit_distance (n,)
+    (JOIN, graphs),  # neighbours, memberships                        new_graph/: one CSR block row per block
+)
+
+
+#   source           distances (n, n)
+DISTANCES_FIT: Pipeline = (
+    (distances.LOOK, always),  # how they are cast; vertices are rows, in one cell
+    (DISTANCES_SCAN, always),  # one streaming pass: what is wrong, the nearest of each row
+    (MERGE, always),  # the rest as of a fit
+    (CALIBRATE, always),
+    (TYPICAL, model_alone),
+    (SYMMETRIZE, always),
+    *MAP,
+    (MAP_NEIGHBORS, report),
+    (
+        DISTANCES_RANKS,
+        report,
+    ),  # the probes' rows again: their nearest, and who is closer than these on the map
+    (LOSS, report),
+    (PIECES, report),
+    (GIVEN_SUMMARY, report),
+)
+
+
+#   new rows         distances (m, n) to the rows that were fitted
+DISTANCES_TRANSFORM: Pipeline = (
+    (new_distances.TYPICAL, always),  # how far fitted rows are from their neighbours
+    (new_distances.SCAN, always),  # one streaming pass: what is wrong, the nearest of each row
+    (PLACE_GIVEN, maps),
+    (JOIN_GIVEN, graphs),
 )
 
 
@@ -184,13 +231,23 @@ class Kind(NamedTuple):
     publishes: Step
 
 
-FITS = Kind(FIT, (SCAN, REREAD), PUBLISH)
-TRANSFORMS = Kind(TRANSFORM, (new.SCAN, new.REREAD), PLACE)
-INVERSES = Kind(INVERSE, (points.SCAN, points.REREAD), DESCEND)
+# By what a run is for, and whether distances are given: the pipeline, what digests its input, and what ends
+# it with a map or with a graph.
+KINDS: dict[tuple[str, bool], tuple[Pipeline, tuple[Step, Step], tuple[Step, Step]]] = {
+    ("fit", False): (FIT, (SCAN, REREAD), (PUBLISH, SYMMETRIZE)),
+    ("fit", True): (DISTANCES_FIT, (DISTANCES_SCAN, DISTANCES_REREAD), (PUBLISH, SYMMETRIZE)),
+    ("transform", False): (TRANSFORM, (new.SCAN, new.REREAD), (PLACE, JOIN)),
+    ("transform", True): (
+        DISTANCES_TRANSFORM,
+        (new_distances.SCAN, new_distances.REREAD),
+        (PLACE_GIVEN, JOIN_GIVEN),
+    ),
+    ("inverse", False): (INVERSE, (points.SCAN, points.REREAD), (DESCEND, DESCEND)),
+}
 
 
-def kind_of(model: Any, anew: Collection[str] | None = None, inverse: bool = False) -> Kind:
-    """Return which kind a run is.
+def purpose_of(model: Any, anew: Collection[str] | None = None, inverse: bool = False) -> str:
+    """Return what a run is for: "fit", "transform" or "inverse".
 
     Parameters
     ----------
@@ -201,22 +258,34 @@ def kind_of(model: Any, anew: Collection[str] | None = None, inverse: bool = Fal
     inverse
         Whether points of that run's map become rows.
     """
-    if anew is not None:
-        return Kind(again(anew), (rows.ROWS, REREAD), PUBLISH)
     if inverse:
-        return INVERSES
-    return FITS if model is None else TRANSFORMS
+        return "inverse"
+    return "fit" if model is None or anew is not None else "transform"
+
+
+def kind_of(purpose: str, params: Params, anew: Collection[str] | None = None) -> Kind:
+    """Return which kind a run is, by what it is for; of a fit of neighbours by what it has not from them."""
+    if anew is not None:
+        ends = (PUBLISH, SYMMETRIZE if "graph" in anew else known.GRAPH)
+        return Kind(again(anew), (rows.ROWS, REREAD), ends[graphs(params)])
+    pipeline, digests, ends = KINDS[purpose, params.metric == PRECOMPUTED]
+    return Kind(pipeline, digests, ends[graphs(params)])
 
 
 def kind_in(about: Mapping[str, Any]) -> Kind:
     """Return which kind a run is, from what its run store says of it."""
+    return kind_of(purpose_in(about), params_in(about), (about["model"] or {}).get("anew"))
+
+
+def purpose_in(about: Mapping[str, Any]) -> str:
+    """Return what a run is for, from what its run store says of it."""
     made = about["model"] or {}
-    return kind_of(about["model"], made.get("anew"), is_inverse(about))
+    return purpose_of(about["model"], made.get("anew"), made.get("inverse", False))
 
 
-def is_inverse(about: Mapping[str, Any]) -> bool:
-    """Return whether a run store holds rows of points, from what it says of its run."""
-    return bool((about["model"] or {}).get("inverse"))
+def params_in(about: Mapping[str, Any]) -> Params:
+    """Return the parameters that a run store recorded, to look at: functions and arrays as their digests."""
+    return cast(Params, SimpleNamespace(**{**Params().fingerprint(), **about["params"]}))
 
 
 def steps_of(pipeline: Pipeline, params: Params) -> tuple[Step, ...]:

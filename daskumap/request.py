@@ -14,20 +14,22 @@ from daskumap.errors import ParameterError, SourceError, StoreError
 from daskumap.kernels.layout import output_metrics
 from daskumap.kernels.metrics import metric as metrics
 from daskumap.kernels.metrics.gradients import gradient_of
-from daskumap.params import Params, check_finite, make_params
-from daskumap.pipeline import Kind, kind_of, steps_of
+from daskumap.params import PRECOMPUTED, Params, check_finite, make_params
+from daskumap.pipeline import Kind, kind_of, purpose_of, steps_of
 from daskumap.planning.job import Job
 from daskumap.planning.plan import Plan
 from daskumap.planning.sizes import (
     OF_DATA,
     Resources,
     Sizes,
+    make_distance_sizes,
     make_inverse_sizes,
     make_sizes,
     make_transform_sizes,
 )
 from daskumap.runtime.context import Context, make_context
 from daskumap.sources.base import Source
+from daskumap.sources.distances import SparseDistances, find_distances
 from daskumap.sources.find import find
 from daskumap.sources.given import Given, open_given
 from daskumap.sources.ingest import as_stored
@@ -70,7 +72,7 @@ class Request:
     @property
     def kind(self) -> Kind:
         """Which kind of run it asks for."""
-        return kind_of(self.model, self.anew, self.inverse)
+        return kind_of(purpose_of(self.model, self.anew, self.inverse), self.params, self.anew)
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -83,13 +85,16 @@ class Request:
 
     def plan(self, resources: Resources, ingested: bool) -> Plan:
         """Return the plan, with the input where it is or as it lies in the run store; starts nothing."""
-        source = as_stored(self.source.shape, self.source.dtype) if ingested else self.source
+        stored = ingested and not isinstance(self.source, SparseDistances)  # which are copied as they are
+        source = as_stored(self.source.shape, self.source.dtype) if stored else self.source
         sizes = self.adjust(self._sizes(source, resources))
         job = Job("", "", source.spec(), self.params, sizes, resources, anew=self.anew, inverse=self.inverse)
         context = make_context(job, source, model=self.model)
         return make_plan(context, steps_of(self.kind.pipeline, self.params))
 
     def _sizes(self, source: Source, resources: Resources) -> Sizes:
+        if self.params.metric == PRECOMPUTED:
+            return plan_distance_sizes(source, self.params, resources, self.partitions, self.model)
         if self.model is None or self.anew is not None:
             made = plan_sizes(source, self.params, resources, self.partitions)
             return made if self.model is None else self._like_the_model(made, self.model.sizes)
@@ -122,7 +127,7 @@ class Request:
 
 def make_request(data: Any, values: dict[str, Any], partitions: int | None) -> Request:
     """Find the source and check the parameters, alone and against the shape of the data."""
-    source = find(data)
+    source = find_input(data, values.get("metric"))
     check_partitions(partitions, source.shape[0])
     params = make_params(values)
     check_params(params, source)
@@ -154,6 +159,11 @@ def make_again_request(model: Context, values: dict[str, Any], partitions: int |
             "neighbours needs. Fit the data again."
         )
     known, source = model.params, model.source
+    if known.metric == PRECOMPUTED:
+        raise ParameterError(
+            f"The run in {model.url} was fitted to distances, whose neighbours are taken in one pass. Fit "
+            "them again: daskumap.fit(distances, out, metric='precomputed', ...)."
+        )
     check_partitions(partitions, source.shape[0])
     if isinstance(known.init, np.ndarray):
         known = dataclasses.replace(known, init=model.store.read(schema.INIT.name))
@@ -218,6 +228,11 @@ def check_partitions(partitions: int | None, rows: int) -> None:
         )
 
 
+def find_input(data: Any, metric: Any) -> Source:
+    """Return the source of rows, or of distances, which may be sparse."""
+    return find_distances(data) if isinstance(metric, str) and metric == PRECOMPUTED else find(data)
+
+
 def make_transform_request(data: Any, model: Context, ensure_all_finite: bool | str | None = None) -> Request:
     """Find the source of new rows and check it against the rows that were fitted.
 
@@ -231,7 +246,7 @@ def make_transform_request(data: Any, model: Context, ensure_all_finite: bool | 
     SourceError
         If they have another number of columns.
     """
-    source = find(data)
+    source = find_input(data, model.params.metric)
     if source.shape[1] != model.sizes.columns:
         raise SourceError(
             f"The new rows have {source.shape[1]} columns, and the run in {model.url} was fitted to rows of "
@@ -252,8 +267,9 @@ def make_inverse_request(points: Any, model: Context) -> Request:
     SourceError
         If they have another number of columns.
     ParameterError
-        If the metric has no gradient.
+        If there is no plane map of rows, or the metric has no gradient.
     """
+    refuse_no_way_back(model)
     source, columns = find(points), model.params.n_components
     if source.shape[1] != columns:
         raise SourceError(
@@ -265,6 +281,25 @@ def make_inverse_request(points: Any, model: Context) -> Request:
     except ValueError as error:
         raise ParameterError(f"{error} Rows are found by it; fit with another metric for them.") from error
     return Request(source, params_by(model), model=model, inverse=True)
+
+
+def refuse_no_way_back(model: Context) -> None:
+    """Refuse a run that has no rows or no plane map.
+
+    Raises
+    ------
+    ParameterError
+        Saying which.
+    """
+    p, reason = model.params, ""
+    if p.metric == PRECOMPUTED:
+        reason = "was fitted to distances, and rows are found by rows"
+    elif p.transform_mode == "graph":
+        reason = "ended with its graph, and rows are found for points of a map"
+    elif model.output_metric is not None:
+        reason = "has a map whose metric is not the Euclidean one, by which rows are found"
+    if reason:
+        raise ParameterError(f"The run in {model.url} {reason}.")
 
 
 def params_by(model: Context) -> Params:
@@ -282,6 +317,11 @@ def check_params(params: Params, source: Source) -> None:
             f"than n_neighbors. Lower n_neighbors to at most {rows - 1}."
             if rows > 2
             else f"The input has {rows} rows; at least 3 are needed."
+        )
+    if params.metric == PRECOMPUTED and rows != columns:
+        raise SourceError(
+            f"metric is 'precomputed' and the input has {rows} rows and {columns} columns; it must be the "
+            "distances between all rows, as many rows as columns."
         )
     try:
         metrics.check_shape(metrics.resolve(params.metric, params.metric_kwds), columns)
@@ -310,6 +350,27 @@ def _are_places(init: np.ndarray[Any, Any], params: Params) -> bool:
     values = init.astype(np.float32)
     lost = np.isnan(values).all(axis=1) & (params.optimizer == "none")
     return bool(np.isfinite(values[~lost]).all())
+
+
+def plan_distance_sizes(
+    source: Source, params: Params, resources: Resources, partitions: int | None, model: Context | None
+) -> Sizes:
+    """Fix the sizes of a run whose input is distances."""
+    rows, columns = source.shape
+    row_bytes = columns * (4 + source.dtype.itemsize)
+    if isinstance(source, SparseDistances):
+        row_bytes = -(-source.csr_bytes(rows) // rows)
+    return make_distance_sizes(
+        rows,
+        columns,
+        params.n_neighbors,
+        params.n_components,
+        resources,
+        row_bytes=row_bytes,
+        source_block_rows=source.block_rows,
+        partitions=partitions,
+        held_bytes=columns * (8 * params.n_components + 9) if model else 0,
+    )
 
 
 def plan_sizes(source: Source, params: Params, resources: Resources, partitions: int | None) -> Sizes:

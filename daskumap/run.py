@@ -6,8 +6,7 @@ import contextlib
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +17,7 @@ from daskumap.engine.machine import parse_memory
 from daskumap.errors import ParameterError, StoreError
 from daskumap.params import Params
 from daskumap.peer import Fitted, make_umap
-from daskumap.pipeline import INVERSES, TRANSFORMS, Kind, kind_in
+from daskumap.pipeline import Kind, kind_in, params_in, purpose_in, steps_of
 from daskumap.planning.sizes import Sizes
 from daskumap.report.progress import Progress, choose_progress
 from daskumap.report.text import assemble, render
@@ -29,7 +28,7 @@ from daskumap.session import fit_request, open_model, refuse_other_rows
 from daskumap.sources.base import Source
 from daskumap.sources.find import find
 from daskumap.store import schema
-from daskumap.store.graph import read_edges
+from daskumap.store.graph import read_blocks, read_edges
 from daskumap.store.places import Place, find_place
 from daskumap.store.run import RunStore
 
@@ -40,6 +39,10 @@ PLACED = (
     "{unlike:,} are farther from their neighbours than any fitted row"
 )
 INVERTED = "{points:,} points became rows by {neighbors} neighbours and {epochs} epochs; {alone:,} have none"
+JOINED = (
+    "{rows:,} rows joined to {fitted:,} fitted ones: {known:,} equal one, {alone:,} have no neighbour,\n"
+    "{unlike:,} are farther from their neighbours than any fitted row"
+)
 
 
 class View:
@@ -66,13 +69,16 @@ class View:
         StoreError
             While the run is unfinished.
         """
+        self._refuse_unfinished(item.name)
+        return self.store.array(item.name)
+
+    def _refuse_unfinished(self, what: str) -> None:
         blocks = Sizes(**self.store.about["sizes"]).row_blocks
         if self.store.ledger.count(self._kind.publishes.name) < blocks:
             raise StoreError(
-                f"The run in {self.path} has no {item.name} yet. Make the same call with the same run store "
-                "to go on."
+                f"The run in {self.path} has no {what} yet. Make the same call with the same run store to go "
+                "on."
             )
-        return self.store.array(item.name)
 
     @property
     def _kind(self) -> Kind:
@@ -91,12 +97,8 @@ class View:
 
     def status(self) -> dict[str, int]:
         """Return the number of finished tasks by step."""
-        params = SimpleNamespace(**{**Params().fingerprint(), **self.params})
-        return {
-            step.name: self.store.ledger.count(step.name)
-            for step, has in self._kind.pipeline
-            if has(cast(Params, params))
-        }
+        steps = steps_of(self._kind.pipeline, params_in(self.store.about))
+        return {step.name: self.store.ledger.count(step.name) for step in steps}
 
     @property
     def undefined_rows(self) -> int:
@@ -129,8 +131,13 @@ class Mapped(View):
         Raises
         ------
         StoreError
-            While the run is unfinished.
+            While the run is unfinished, or if it ends with the graph.
         """
+        if self.params["transform_mode"] == "graph":
+            raise StoreError(
+                f"The run in {self.path} has no map: its transform_mode is 'graph'. It has graph(); fit with "
+                "transform_mode='embedding' for a map."
+            )
         return self._result(schema.EMBEDDING)
 
 
@@ -465,9 +472,40 @@ class Transformed(Mapped):
         facts = {name: self.store.documents.load(f"facts/{name}") for name in ("placed", "reach")}
         return {**super().report, **(facts if self.finished else {})}
 
+    def graph(self) -> Any:
+        """Return the memberships of edges from new rows to those that were fitted, in memory.
+
+        Only where the run was fitted with transform_mode="graph".
+
+        Returns
+        -------
+        scipy.sparse.csr_matrix
+            (m, n) float32, both in the user's order, with ascending columns. Each row has at most n_neighbors
+            entries, and none where all are beyond `disconnection_distance`.
+
+        Raises
+        ------
+        StoreError
+            While it is unfinished, or if new rows were placed on the map.
+        """
+        from scipy.sparse import csr_matrix
+
+        if self.params.get("transform_mode") != "graph":
+            raise StoreError(
+                f"{self.path} holds places on a map and no graph. Transform by a run that was fitted with "
+                "transform_mode='graph'."
+            )
+        self._refuse_unfinished("graph")
+        sizes = Sizes(**self.store.about["sizes"])
+        indptr, tails, weights = read_blocks(self.store, sizes.row_blocks)
+        fitted = self.store.documents.load(schema.PLACED.name)["fitted"]
+        return csr_matrix((weights, tails, indptr), shape=(sizes.rows, fitted))
+
     def __str__(self) -> str:
         if not self.finished:
             return repr(self)
+        if self.params.get("transform_mode") == "graph":
+            return JOINED.format(**self.report["placed"]) + "\n\n" + super().__str__()
         return PLACED.format(**self.report["placed"]) + "\n\n" + super().__str__()
 
 
@@ -501,10 +539,12 @@ class Inverted(View):
 
 def view(store: RunStore) -> Run | Transformed | Inverted:
     """Return what a user sees of a run store."""
-    kind = kind_in(store.about)
-    if kind is INVERSES:
-        return Inverted(store)
-    return Transformed(store) if kind is TRANSFORMS else Run(store)
+    kinds: dict[str, type[Run | Transformed | Inverted]] = {
+        "fit": Run,
+        "transform": Transformed,
+        "inverse": Inverted,
+    }
+    return kinds[purpose_in(store.about)](store)
 
 
 def start_of(init: Any) -> Any:

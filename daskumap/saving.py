@@ -11,13 +11,13 @@ from daskumap.driver import STAGES, refuse_changed_input, survey
 from daskumap.engine.sequential import SequentialEngine
 from daskumap.errors import NO_SPACE, StoreError
 from daskumap.params import Params
-from daskumap.pipeline import FITS
 from daskumap.planning.stage import Receipt
 from daskumap.report.progress import Silent
 from daskumap.runtime.context import Context
 from daskumap.session import (
     INPUT_DIGEST,
     context_of,
+    kind_of_context,
     open_model,
     refuse_in_group,
     refuse_inside,
@@ -136,7 +136,8 @@ def _refuse_damaged(run: Context, copy: RunStore, brought: bool) -> None:
                 "`daskumap resume`, and save it again."
             )
         if brought:
-            refuse_changed_input(context, *FITS.digests, SequentialEngine(run.resources.memory), Silent())
+            digests = kind_of_context(context).digests
+            refuse_changed_input(context, *digests, SequentialEngine(run.resources.memory), Silent())
 
 
 def _of_copy(copy: RunStore) -> dict[str, Any]:

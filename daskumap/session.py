@@ -21,8 +21,8 @@ from daskumap.driver import Steps, make_plan, refuse_changed_input, reopen, run_
 from daskumap.engine.base import KEPT, Engine
 from daskumap.errors import NO_SPACE, DaskumapError, ParameterError, RunMismatchError, StoreError
 from daskumap.kernels import jit
-from daskumap.params import Params, make_params
-from daskumap.pipeline import INVERSES, TRANSFORMS, Kind, is_inverse, kind_in, kind_of, steps_of
+from daskumap.params import PRECOMPUTED, Params, make_params
+from daskumap.pipeline import Kind, kind_in, kind_of, purpose_in, purpose_of, steps_of
 from daskumap.planning.job import Job
 from daskumap.planning.plan import Plan
 from daskumap.planning.sizes import Resources, Sizes
@@ -32,7 +32,7 @@ from daskumap.runtime.context import Context, make_context
 from daskumap.sources.base import Source
 from daskumap.sources.find import find, open_spec
 from daskumap.sources.given import Given
-from daskumap.sources.ingest import as_stored, ingest
+from daskumap.sources.ingest import as_stored, ingest, names_of_copy, open_ingested
 from daskumap.sources.nodes import check_stored_spec, is_near, public_spec
 from daskumap.store import schema
 from daskumap.store.damage import find_damage
@@ -177,7 +177,8 @@ def steps_in(context: Context) -> Steps:
 
 def kind_of_context(context: Context) -> Kind:
     """Return which kind of run a context is of."""
-    return kind_of(context.transforms or None, context.anew, context.job.inverse)
+    purpose = purpose_of(context.transforms or None, context.anew, context.job.inverse)
+    return kind_of(purpose, context.params, context.anew)
 
 
 @cache
@@ -248,7 +249,7 @@ def open_fit(store: RunStore, request: Request, ingested: bool, resources: Resou
     if ingested:
         if input_digest(store) is None or schema.SOURCE.name in store.ledger.freed():
             store.documents.save(INPUT_DIGEST, ingest(source, store.arrays, schema.SOURCE.name))
-        source = find(store.array(schema.SOURCE.name))
+        source = open_ingested(store)
     given = request.given
     if given is not None and given.specs() is None:
         write_given(store, given)
@@ -284,7 +285,7 @@ def context_of(
         Sizes(**known["sizes"]),
         resources,
         anew=None if anew is None else tuple(anew),
-        inverse=is_inverse(known),
+        inverse=purpose_in(known) == "inverse",
         given=given,
     )
     return make_context(job, source, store, model)
@@ -400,8 +401,8 @@ def open_model(
     StoreError
         If the run is unfinished, or has not kept what that takes.
     """
-    if kind_in(store.about) in (TRANSFORMS, INVERSES):
-        what = "rows of points of a map" if is_inverse(store.about) else "new rows on a map"
+    if purpose_in(store.about) != "fit":
+        what = "rows of points of a map" if purpose_in(store.about) == "inverse" else "new rows on a map"
         raise StoreError(f"{store.url} holds {what}. Give the run that the map is of.")
     if store.ledger.finished() is None:
         raise StoreError(f"The run in {store.url} is unfinished. Finish it: daskumap resume {store.url}")
@@ -414,6 +415,9 @@ def open_model(
         )
     compare_versions(store, finished=True)
     params = known_params(store) if params is None else params
+    if params.metric == PRECOMPUTED:  # None of the distances that were fitted is read again.
+        known = store.about["source"]
+        source, fitted = as_stored(tuple(known["shape"]), np.dtype(known["dtype"])), None
     if source is None or fitted is not None:
         copied = store.about["spec"] is None
         source = open_copy(store) if copied else open_input(store, fitted)
@@ -434,7 +438,7 @@ def open_to_look(store: RunStore) -> Context:
     if is_copied(store):
         refuse_uncopied(store)
     source = as_stored(tuple(known["source"]["shape"]), np.dtype(known["source"]["dtype"]))
-    copies = kind_in(known) not in (TRANSFORMS, INVERSES)
+    copies = purpose_in(known) == "fit"
     return context_of(store, source, params, Resources(1), None if copies else open_model_of(store))
 
 
@@ -477,7 +481,7 @@ def open_copy(store: RunStore) -> Source:
             "again with the same input to go on."
         )
     refuse_uncopied(store)
-    return find(store.array(schema.SOURCE.name))
+    return open_ingested(store)
 
 
 def refuse_uncopied(store: RunStore) -> None:
@@ -500,7 +504,9 @@ def is_copied(store: RunStore) -> bool:
 
 def find_damaged_copy(store: RunStore) -> list[str]:
     """Return what is wrong with a run's copy of its input, which is read."""
-    return find_damage(store, schema.SOURCE.name, True, {}) if is_copied(store) else []
+    if not is_copied(store):
+        return []
+    return [text for name in names_of_copy(store) for text in find_damage(store, name, True, {})]
 
 
 def forget_copy(store: RunStore) -> None:

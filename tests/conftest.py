@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import zarr
 from distributed import Client, LocalCluster
+from scipy.sparse import csr_matrix
 
 import daskumap
 from daskumap.engine.clusters import make_engine
@@ -75,6 +76,17 @@ def pictures():
 def small():
     """400 x 8: the smallest that is worth a map, for behaviour."""
     return uneven_clusters(400, 8, 4, seed=1).rows()
+
+
+@pytest.fixture(scope="session")
+def umap_learn_graphs():
+    """What tests/stored/umap_learn_graphs.py made: the graph of 120 rows of `small`, and of 40 new ones."""
+    with np.load(Path(__file__).parent / "stored/umap_learn_graphs.npz") as found:
+        made = {"rhos": found["rhos"]}
+        for name, rows in (("graph", 120), ("new", 40)):
+            parts = tuple(found[f"{name}_{part}"] for part in ("data", "indices", "indptr"))
+            made[name] = csr_matrix(parts, shape=(rows, 120))
+        return made
 
 
 @pytest.fixture(scope="session")

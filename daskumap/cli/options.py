@@ -36,7 +36,9 @@ def add_input(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--spread", type=float, help="1.0 by default")
     parser.add_argument("--n-epochs", type=int, help="200 by default, 500 up to 10,000 rows")
     parser.add_argument(
-        "--init", choices=("pca", "spectral", "random"), help="pca by default; a run by --set"
+        "--init",
+        choices=("pca", "spectral", "tswspectral", "random"),
+        help="pca by default; a run by --set",
     )
     parser.add_argument("--optimizer", choices=("adam", "sgd"), help="adam by default")
     parser.add_argument(

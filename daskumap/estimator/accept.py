@@ -15,7 +15,6 @@ from daskumap.params import Params
 
 # What is not there yet: the one value that is accepted, which is umap-learn's default, and what it would be.
 NOT_YET: dict[str, tuple[Any, str]] = {
-    "transform_mode": ("embedding", "the graph as the result"),
     "target_n_neighbors": (-1, "supervision"),
     "target_metric": ("categorical", "supervision"),
     "target_metric_kwds": (None, "supervision"),

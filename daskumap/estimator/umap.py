@@ -13,10 +13,12 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from daskumap.api import fit, is_run
 from daskumap.estimator.accept import fit_options
 from daskumap.estimator.adopt import map_of, parameters_of
-from daskumap.params import Params, explicit
+from daskumap.params import PRECOMPUTED, Params, explicit
 from daskumap.run import Run, View
 from daskumap.sources.base import Source
+from daskumap.sources.distances import find_distances
 from daskumap.sources.find import find, is_plain
+from daskumap.sources.objects import is_sparse
 
 Array = np.ndarray[Any, Any]
 
@@ -35,7 +37,8 @@ class UMAP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  #
     n_components
         Columns of the map.
     metric, metric_kwds
-        A name, or a function of two rows that numba can compile; and its keywords, by name.
+        A name, or a function of two rows that numba can compile; and its keywords, by name. "precomputed":
+        rows are distances, (n, n), and new ones are distances to all rows that were fitted, (m, n).
     n_epochs
         Epochs of the layout; None: 500 up to 10,000 rows and 200 above. 0: the start is the map. A list: the
         map after each of these epochs is kept.
@@ -45,8 +48,8 @@ class UMAP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  #
     learning_rate
         Scales the steps of the layout.
     init
-        "spectral", "pca", "random", an array (n, n_components), or a run or where one is, whose map is the
-        start.
+        "spectral", "tswspectral" (the same), "pca", "random", an array (n, n_components), or a run or where
+        one is, whose map is the start.
     min_dist, spread, a, b
         How close points may lie, and the scale of the map; or the curve 1 / (1 + a r^2b) itself.
     set_op_mix_ratio, local_connectivity
@@ -61,6 +64,9 @@ class UMAP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  #
         Threads of this process; -1: as many as suit the data, or the workers of the active Dask client.
     verbose
         Show on standard error how far the fit is.
+    transform_mode
+        "graph": the result is `graph_`, without `embedding_`, and `transform` returns the memberships of new
+        rows' edges to those that were fitted, `scipy.sparse.csr_matrix` (m, n).
     unique
         Exact copies of a row cost no neighbours and get the place of the first one.
     disconnection_distance
@@ -72,8 +78,8 @@ class UMAP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  #
     low_memory, angular_rp_forest, force_approximation_algorithm, tqdm_kwds, transform_queue_size, \
 transform_seed
         Accepted with a warning: without effect.
-    transform_mode, target_n_neighbors, target_metric, \
-target_metric_kwds, target_weight, densmap, dens_lambda, dens_frac, dens_var_shift, output_dens
+    target_n_neighbors, target_metric, target_metric_kwds, target_weight, densmap, dens_lambda, dens_frac, \
+dens_var_shift, output_dens
         Not in this version.
     run
         Path or URL of the run store that a fit makes or goes on with; None: in memory, or in a temporary
@@ -221,9 +227,9 @@ missing
         ----------
         X
             (n, D): an array, a DataFrame or nested lists; or, larger than memory, what `daskumap.fit` takes:
-            the path or URL of a Zarr array, a `zarr.Array`, a dask array. A finished run, or the path of one,
-            stands for its rows and its neighbours, which are not searched again; the parameters are those of
-            the estimator.
+            the path or URL of a Zarr array, a `zarr.Array`, a dask array, and SciPy's sparse ones. A finished
+            run, or the path of one, stands for its rows and its neighbours, which are not searched again; the
+            parameters are those of the estimator.
         y
             Accepted, as scikit-learn's pipelines pass it, with a warning: the map does not depend on it.
         ensure_all_finite
@@ -265,6 +271,10 @@ missing
         self._run, self._n_neighbors = run, options["n_neighbors"]
         curve = {name: options[name] for name in ("a", "b", "min_dist", "spread")}
         self._a, self._b = Params(**curve).curve()
+        for name in ("embedding_", "embedding_list_"):
+            self.__dict__.pop(name, None)  # Of an earlier fit.
+        if self.transform_mode == "graph":
+            return self
         self.embedding_ = run.embedding[:] if plain else run.embedding
         listed = isinstance(self.n_epochs, list | tuple | np.ndarray)
         self.n_epochs_list = list(self.n_epochs) if listed else None
@@ -273,8 +283,9 @@ missing
         return self
 
     def fit_transform(self, X: Any, y: Any = None, ensure_all_finite: bool = True) -> Any:
-        """Find the map of the rows and return it: `embedding_`. Arguments as in `fit`."""
-        return self.fit(X, y, ensure_all_finite).embedding_
+        """Find the map of the rows and return it: `embedding_`, or `graph_`. Arguments as in `fit`."""
+        self.fit(X, y, ensure_all_finite)
+        return self.graph_ if self.transform_mode == "graph" else self.embedding_
 
     def transform(self, X: Any, ensure_all_finite: bool = True) -> Any:
         """Place new rows into the map: see `daskumap.transform`. Arguments as in `fit`."""
@@ -282,8 +293,11 @@ missing
         options = fit_options({**self.get_params(deep=False), "ensure_all_finite": ensure_all_finite})
         source, plain = self._source(X, reset=False)
         where = {name: options[name] for name in ("client", "memory", "threads", "progress")}
-        placed = self._fitted().transform(source, ensure_all_finite=ensure_all_finite, **where)
+        run = self._fitted()
+        placed = run.transform(source, ensure_all_finite=ensure_all_finite, **where)
         self._warn_of_undefined(placed, source.shape[0])
+        if run.params["transform_mode"] == "graph":
+            return placed.graph()
         return placed.embedding[:] if plain else placed.embedding
 
     def inverse_transform(self, X: Any) -> Any:
@@ -375,7 +389,7 @@ missing
 
     @property
     def _n_features_out(self) -> int:
-        return int(self.embedding_.shape[1])
+        return int((self.embedding_ if hasattr(self, "embedding_") else self.graph_).shape[1])
 
     def _source(self, X: Any, reset: bool = True) -> tuple[Source, bool]:
         """Return the rows, and whether they are a plain array in memory; keep the columns' number and names.
@@ -385,6 +399,10 @@ missing
         plain = is_plain(X)
         if np.ma.isMaskedArray(X):
             find(X)  # It refuses what scikit-learn would take without its mask.
+        if self.metric == PRECOMPUTED and is_sparse(X):
+            source = find_distances(X)
+            validate_data(self, source, skip_check_array=True, reset=reset)
+            return source, True
         if plain:
             checked = validate_data(
                 self, X, accept_sparse=True, dtype="numeric", ensure_all_finite=False, reset=reset
@@ -416,6 +434,7 @@ missing
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
+        tags.input_tags.pairwise = self.metric == PRECOMPUTED
         tags.transformer_tags.preserves_dtype = ["float32"]
         tags.input_tags.sparse = True
         return tags

@@ -17,6 +17,7 @@ STREAMS = {
     "probe": 7,
     "report": 8,
     "transform": 9,
+    "regions": 10,
 }
 
 

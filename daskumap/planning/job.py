@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from daskumap.params import Params
+from daskumap.params import PRECOMPUTED, Params
 from daskumap.planning.sizes import Resources, Sizes
 
 
@@ -55,5 +55,12 @@ class Job:
 
     @property
     def start(self) -> str:
-        """Where vertices start: "pca", "spectral", "random", or "array" for the user's, in the run store."""
-        return self.params.init if isinstance(self.params.init, str) else "array"
+        """Where vertices start: "pca", "spectral", "random", or "array" for the user's, in the run store.
+
+        Distances have no main axes. umap-learn's "tswspectral" is another way to the same eigenvectors.
+        """
+        init = self.params.init
+        if not isinstance(init, str):
+            return "array"
+        axes = init == "pca" and self.params.metric != PRECOMPUTED
+        return init if axes or init == "random" else "spectral"

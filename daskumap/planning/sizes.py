@@ -302,6 +302,38 @@ def make_inverse_sizes(
     return replace(made, row_block=block, window_rows=window, cache_bytes=cache)
 
 
+def make_distance_sizes(
+    rows: int,
+    columns: int,
+    n_neighbors: int,
+    n_components: int,
+    resources: Resources,
+    *,
+    row_bytes: int,
+    source_block_rows: int = 1,
+    partitions: int | None = None,
+    held_bytes: int = 0,
+) -> Sizes:
+    """Fix the sizes where the input is distances to `columns` rows: as of a fit of as many rows, in one cell.
+
+    A row may take megabytes, so that few of them make a block.
+
+    Parameters
+    ----------
+    row_bytes, held_bytes
+        Of a row of distances while it is looked at, and of what a worker holds beside it.
+
+    >>> make_distance_sizes(10**6, 10**6, 15, 2, Resources(4 * 10**9), row_bytes=8 * 10**6).row_block
+    24
+    """
+    made = make_sizes(rows, 1, n_neighbors, n_components, resources, partitions=partitions)
+    free = resources.memory - resources.reserved - 8 * n_components * rows - held_bytes
+    # Chunks are wide and decoded whole, so that a block of fewer rows than a chunk reads it several times.
+    target = min(4 * BLOCK_BYTES, max(32_000_000, free // resources.threads) // 6)
+    block = _row_block(rows, row_bytes, target, 2 * resources.slots, source_block_rows, 1)
+    return replace(made, columns=columns, cells=1, row_block=block, group_rows=block, cache_bytes=0)
+
+
 def _cells(rows: int, columns: int, matrix_product: bool, max_cell_rows: int | None) -> tuple[int, int]:
     """Return the most rows of a cell, and the number of cells."""
     wanted = cell_rows(rows, columns, matrix_product)
@@ -365,10 +397,12 @@ def _layout_rows(rows: int, partitions: int) -> int:
     return math.ceil(wanted / chunks) * chunks
 
 
-def _row_block(rows: int, row_bytes: int, target_bytes: int, parts: int, block_rows: int) -> int:
+def _row_block(
+    rows: int, row_bytes: int, target_bytes: int, parts: int, block_rows: int, least: int = 1024
+) -> int:
     """Return rows a block: about `target_bytes`, at least so many parts, whole source pieces if they fit."""
     wanted = max(1, min(target_bytes // row_bytes, math.ceil(rows / parts)))
-    wanted = max(wanted, min(rows, 1024))
+    wanted = max(wanted, min(rows, least))
     if block_rows <= wanted:
         return min(rows, wanted // block_rows * block_rows)
     # A chunk is decoded whole however little of it is read, so take all of it if it is not too large.

@@ -21,13 +21,15 @@ from daskumap.kernels.layout import output_metrics
 from daskumap.kernels.metrics import metric as metrics
 from daskumap.kernels.neighbors.join import SEEDS
 from daskumap.kernels.random import stream_key
-from daskumap.params import Params
+from daskumap.params import PRECOMPUTED, Params
 from daskumap.planning import memory
 from daskumap.planning.job import Job
 from daskumap.planning.sizes import Resources, Sizes
 from daskumap.planning.stage import Output, Stage
 from daskumap.runtime.rows import Rows, fill_by_block
 from daskumap.sources.base import Source
+from daskumap.sources.find import open_spec
+from daskumap.sources.ingest import as_stored, open_ingested
 from daskumap.sources.move import Move
 from daskumap.store import schema
 from daskumap.store.checkpoint import Checkpoint
@@ -226,6 +228,10 @@ class Context:
         """Return an upper bound, in bytes, of what reading that many rows of the input holds."""
         return self._rows.read_bytes(rows)
 
+    def distances_bytes(self, rows: int) -> int:
+        """Return an upper bound, in bytes, of what reading that many rows of given distances holds."""
+        return self._rows.distances_bytes(rows)
+
     def stored_bytes(self, rows: int) -> int:
         """Return an upper bound, in bytes, of what reading that many rows as stored holds."""
         return self._rows.stored_bytes(rows)
@@ -393,6 +399,7 @@ class Context:
             "component": p.n_components,
             "listed": len(p.listed_epochs),
             "neighbor": self.job.neighbors,
+            "near": p.n_neighbors,
             "overlap": p.max_overlap,
             "level": LEVELS,
             "seed": SEEDS,
@@ -467,8 +474,19 @@ def make_context(
 
 def open_context(job: Job) -> Context:
     """Open a run that is reached by its place, with a source that is reached by its spec or lies in there."""
-    from daskumap.sources.find import find, open_spec
-
     store = RunStore.open(find_place(job.url))
-    source = find(store.array(schema.SOURCE.name)) if job.source is None else open_spec(job.source)
-    return Context(job, source, store, None if job.model is None else open_context(job.model))
+    return Context(
+        job, _open_source(job, store), store, None if job.model is None else _open_model(job.model)
+    )
+
+
+def _open_model(job: Job) -> Context:
+    """Open the model of a run; of distances that were given none is read again."""
+    store, s = RunStore.open(find_place(job.url)), job.sizes
+    if job.params.metric == PRECOMPUTED:
+        return Context(job, as_stored((s.rows, s.columns), np.dtype(np.float32)), store)
+    return Context(job, _open_source(job, store), store)
+
+
+def _open_source(job: Job, store: RunStore) -> Source:
+    return open_ingested(store) if job.source is None else open_spec(job.source)

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from daskumap.kernels.neighbors.distances import Distances
 from daskumap.planning.sizes import Sizes
 from daskumap.sources.base import Source
+from daskumap.sources.distances import SparseDistances
 from daskumap.sources.move import Move
 
 Array = np.ndarray[Any, Any]
@@ -43,6 +45,18 @@ class Rows:
         if block is None:
             block = self._blocks[start, stop] = self._read(start, stop)
         return block
+
+    def distances(self, start: int, stop: int) -> Distances:
+        """Return rows start to stop of an input that is distances, as they are stored."""
+        if isinstance(self.source, SparseDistances):
+            return self.source.csr(start, stop, self._find_move(False))
+        return Distances.whole(self.read(start, stop))
+
+    def distances_bytes(self, rows: int) -> int:
+        """Return an upper bound, in bytes, of what reading that many rows of distances holds."""
+        if isinstance(self.source, SparseDistances):
+            return self.source.csr_bytes(rows)
+        return self.read_bytes(rows)
 
     def _read(self, start: int, stop: int) -> Array:
         """Read rows, and move them piece by piece to where float32 resolves them."""

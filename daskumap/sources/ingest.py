@@ -11,8 +11,12 @@ import zarr
 from zarr.storage import MemoryStore
 
 from daskumap.sources.base import Array, Source
+from daskumap.sources.distances import PARTS, SparseDistances
+from daskumap.sources.find import find
 from daskumap.sources.zarr import ZarrSource
+from daskumap.store import schema
 from daskumap.store.arrays import ArrayStore, create_array
+from daskumap.store.run import RunStore
 
 # Large enough that a file costs little, small enough that a scattered row does.
 CHUNK_BYTES = 4 << 20
@@ -28,6 +32,9 @@ def ingest(source: Source, store: ArrayStore, name: str) -> str:
     str
         What `Source.digest` says of the source, and of the array that was written.
     """
+    if isinstance(source, SparseDistances):
+        source.write(store, name)
+        return source.digest()
     target = _create(source.shape, source.dtype, store, name)
     digest, row = hashlib.sha256(), 0
     for part in _whole_chunks(source.blocks(), target.chunks[0]):
@@ -35,6 +42,20 @@ def ingest(source: Source, store: ArrayStore, name: str) -> str:
         target[row : row + len(part)] = part
         row += len(part)
     return digest.hexdigest()
+
+
+def open_ingested(store: RunStore) -> Source:
+    """Return the source that `ingest` left in a run store."""
+    name = schema.SOURCE.name
+    if "stored" in store.about["source"]:
+        return SparseDistances.stored(store, name)
+    return find(store.array(name))
+
+
+def names_of_copy(store: RunStore) -> list[str]:
+    """Return the names of the arrays that `ingest` left, or is to leave, in a run store."""
+    name = schema.SOURCE.name
+    return [f"{name}/{part}" for part in PARTS] if "stored" in store.about["source"] else [name]
 
 
 def as_stored(shape: tuple[int, int], dtype: np.dtype[Any]) -> Source:

@@ -14,6 +14,17 @@ from daskumap.store.run import RunStore
 Array = np.ndarray[Any, Any]
 
 
+def read_blocks(store: RunStore, blocks: int) -> tuple[Array, Array, Array]:
+    """Return indptr, tails and weights of the edges of new rows: one CSR block row a row block."""
+    parts = []
+    for number in range(blocks):
+        batch = batch_name(schema.NEW_GRAPH, number)
+        indptr, *columns = (store.read(f"{batch}/{name}") for name in ("indptr", "tails", "weights"))
+        parts.append([np.diff(indptr), *columns])
+    degrees, tails, weights = map(np.concatenate, zip(*parts, strict=True))
+    return np.append(0, np.cumsum(degrees)), tails, weights
+
+
 def read_edges(store: RunStore, sizes: Sizes, start: int, stop: int) -> tuple[Array, Array, Array]:
     """Return indptr, tails and weights of a range of vertices, which may cross partitions."""
     parts = []

@@ -17,6 +17,7 @@ overlap     cells that a row joins, at most                              all
 level       from which a row joins a cell                                all
 cell        small cell                                                   all
 probe       row whose neighbours are also found exactly                  all
+near        neighbours of a new row                                      all
 reach       cells of the model that a new row is compared with, at most  all
 model cell  small cell of the model                                      all
 model block row block of the model's source                              one
@@ -254,6 +255,8 @@ MAP_IDS = Array("report/map_ids", SCRATCH, "int64", ("probe", "neighbor"))
 MAP_ROWS = Exchange("report/rows", SCRATCH, "block", "all", {"rows": ("metric", "column")})
 MAP_DISTANCES = Array("report/map_distances", SCRATCH, "float32", ("probe", "neighbor"))
 CLOSER = Array("report/closer", SCRATCH, "int64", ("block", "probe", "neighbor"))
+# Where distances are given; -1 where that to a row on the map is not.
+GIVEN_CLOSER = Array("report/given_closer", SCRATCH, "int64", ("probe", "neighbor"))
 # Where probes are in doubt: those and their nearest rows on the map as stored, and what is found with them.
 STORED_ROWS = Exchange("report/stored_rows", SCRATCH, "block", "all", {"rows": ("float64", "column")})
 STORED_NEAREST = (
@@ -280,7 +283,21 @@ GATHERED = Exchange(
     {"rows": ("metric", "column"), "ids": ("int64", ""), "vertices": ("int64", "")},
 )
 FIT_DISTANCE = Array("fit_distance", RESULT, "float32", ("row",))
-PLACED = Fact("facts/placed", RESULT)  # rows, epochs, known, alone, unlike
+PLACED = Fact("facts/placed", RESULT)  # rows; epochs or fitted; known, alone, unlike
+# Where distances to the rows of the model are given: the nearest ones, by vertex.
+NEW_INDICES = Array("near/indices", SCRATCH, "int64", ("row", "near"))
+NEW_DISTANCES = Array("near/distances", SCRATCH, "float32", ("row", "near"))
+# Edges from new rows to rows of the model, by row: the result where transform_mode is "graph".
+NEW_GRAPH = Exchange(
+    "new_graph",
+    RESULT,
+    "block",
+    "row",
+    {"tails": ("int64", ""), "weights": ("float32", "")},
+    offsets="indptr",
+    chunk_bytes=4 << 20,
+    offsets_a_chunk=1 << 19,
+)
 
 # Inverse: points of the map of a finished run, the model, back to rows. The points are SOURCE.
 NEAREST_VERTICES = Array("nearest/vertices", SCRATCH, "int64", ("row", "nearest"))

@@ -339,7 +339,6 @@ def test_a_typo(small):
 
 
 OTHER = {
-    "transform_mode": "graph",
     "target_n_neighbors": 5,
     "target_metric": len,
     "target_metric_kwds": {},

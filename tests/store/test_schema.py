@@ -13,7 +13,8 @@ import daskumap
 from daskumap.engine.sequential import SequentialEngine
 from daskumap.kernels.cells.join import LEVELS
 from daskumap.kernels.cells.slices import join_cells
-from daskumap.pipeline import FIT, INVERSE, TRANSFORM, again
+from daskumap.params import Params
+from daskumap.pipeline import DISTANCES_FIT, DISTANCES_TRANSFORM, FIT, INVERSE, TRANSFORM, again, steps_of
 from daskumap.report.progress import choose_progress
 from daskumap.request import make_request
 from daskumap.session import fit_request
@@ -22,16 +23,33 @@ from daskumap.store import schema
 from daskumap.store.exchange import batch_name
 
 STEPS = [step for step, _ in FIT]
-NEW_STEPS = [step for step, _ in TRANSFORM]
 # A fit of a run's neighbours, by what it does not have from that run.
 AGAIN = {anew: [step for step, _ in again(anew)] for anew in ((), ("graph",), ("start",), ("graph", "start"))}
 INVERSE_STEPS = [step for step, _ in INVERSE]
+GIVEN_STEPS = [step for step, _ in DISTANCES_FIT]
+# A transform ends with places or with edges.
+NEW_STEPS, EDGES, GIVEN_NEW_STEPS, GIVEN_EDGES = (
+    steps_of(pipeline, Params(transform_mode=mode))
+    for pipeline in (TRANSFORM, DISTANCES_TRANSFORM)
+    for mode in ("embedding", "graph")
+)
 # What the driver brings into the run store before the first step.
 BROUGHT = (schema.SOURCE, schema.INIT, schema.GIVEN_INDICES, schema.GIVEN_DISTANCES)
 # What no step reads: it is for the user, `CELLS` for plans, and `TYPICAL` for a transform.
 UNREAD = (schema.MEASURES, schema.PICTURE, schema.CELLS, schema.TYPICAL, schema.EMBEDDING_LIST)
 NEW_UNREAD = (schema.EMBEDDING, schema.FIT_DISTANCE, schema.PLACED)
 INVERSE_UNREAD = (schema.ROWS, schema.INVERTED)
+EDGES_UNREAD = (schema.NEW_GRAPH, schema.FIT_DISTANCE, schema.PLACED)
+# Each pipeline, what none of its steps reads, and what a step that it shares reads where there are vectors.
+PIPELINES = {
+    "fit": (STEPS, UNREAD, ()),
+    "transform": (NEW_STEPS, NEW_UNREAD, ()),
+    "edges": (EDGES, EDGES_UNREAD, ()),
+    "inverse": (INVERSE_STEPS, INVERSE_UNREAD, ()),
+    "given fit": (GIVEN_STEPS, UNREAD, (schema.LIMITS, schema.ON_AXES, schema.IN_MICRO, schema.FIRST)),
+    "given transform": (GIVEN_NEW_STEPS, NEW_UNREAD, ()),
+    "given edges": (GIVEN_EDGES, EDGES_UNREAD, ()),
+}
 # Of arrays that tasks make themselves, since only they know how many there are.
 MADE = ("micro-cell", "bound", "cell bound", "group bound", "quantile", "given neighbor")
 
@@ -63,8 +81,8 @@ def test_each_item_has_a_place_of_its_own():
 
 @pytest.mark.parametrize(
     "steps",
-    [STEPS, NEW_STEPS, INVERSE_STEPS, *AGAIN.values()],
-    ids=["fit", "transform", "inverse", *map(str, AGAIN)],
+    [*(steps for steps, _, _ in PIPELINES.values()), *AGAIN.values()],
+    ids=[*PIPELINES, *map(str, AGAIN)],
 )
 def test_each_item_has_one_writer(steps):
     written = [item for step in steps for item in step.writes]
@@ -73,13 +91,14 @@ def test_each_item_has_one_writer(steps):
 
 
 def test_each_item_has_a_writer():
-    written = [item for step in STEPS + NEW_STEPS + INVERSE_STEPS for item in step.writes]
+    written = [item for steps, _, _ in PIPELINES.values() for step in steps for item in step.writes]
     assert names(written) | names(BROUGHT) == names(ITEMS)
 
 
 def test_a_model_is_kept():
     """But for the distances, whose quantiles a model has instead; a fit of neighbours needs the graph too."""
-    lost = {item for step in NEW_STEPS + INVERSE_STEPS for item in step.model if item.stays < schema.MODEL}
+    every = [step for steps, _, _ in PIPELINES.values() for step in steps]
+    lost = {item for step in every for item in step.model if item.stays < schema.MODEL}
     assert lost == {schema.DISTANCES}
     steps = [step for again_steps in AGAIN.values() for step in again_steps]
     assert all(item.stays >= schema.GRAPH_TOO for step in steps for item in step.model)
@@ -89,22 +108,19 @@ def test_a_model_is_kept():
 def test_a_fit_of_neighbours_copies_what_a_model_is_for(anew):
     """What a transform reads of a run, what the report does, and what the next fit of its neighbours does."""
     written = names(item for step in AGAIN[anew] for item in step.writes)
-    read = names(item for step in NEW_STEPS + AGAIN[()] for item in step.model)
+    read = names(item for step in [*NEW_STEPS, *AGAIN[()]] for item in step.model)
     assert read - names(BROUGHT) <= written
     brought = names(BROUGHT)
     for step in AGAIN[anew]:
         assert not names(step.reads) - written - brought, step.name
 
 
-@pytest.mark.parametrize(
-    ("steps", "unread"),
-    [(STEPS, UNREAD), (NEW_STEPS, NEW_UNREAD), (INVERSE_STEPS, INVERSE_UNREAD)],
-    ids=["fit", "transform", "inverse"],
-)
-def test_each_item_is_read_after_it_was_written(steps, unread):
+@pytest.mark.parametrize("name", PIPELINES)
+def test_each_item_is_read_after_it_was_written(name):
+    steps, unread, shared = PIPELINES[name]
     written, read = names(BROUGHT), set()
     for step in steps:
-        assert not names(step.reads) - written, step.name
+        assert not names(step.reads) - written - names(shared), step.name
         assert not names(step.reads) & names(step.writes), step.name
         written |= names(step.writes)
         read |= names(step.reads)

@@ -51,7 +51,8 @@ class Metric:
         canonical name, or "callable:<module.qualname>".
     space
         the transform after which rows are Euclidean-comparable: "identity", "scaled", "linear", "unit",
-        "centred_unit", "ranked_unit", "root_unit", "root_softmax"; None where there is none.
+        "centred_unit", "ranked_unit", "root_unit", "root_softmax"; None where there is none, "given" where
+        the rows are distances.
     finish
         how a squared distance in the space becomes the distance (`scores.SQRT`, ...).
     dtype
@@ -76,6 +77,11 @@ class Metric:
     def uses_descent(self) -> bool:
         """Whether pynndescent takes part: where no matrix product gives the distances."""
         return self.space is None
+
+    @property
+    def is_given(self) -> bool:
+        """Whether the input's rows are distances themselves, so that none is measured."""
+        return self.space == "given"
 
     @property
     def key(self) -> tuple[Any, ...]:
@@ -110,13 +116,17 @@ def resolve(
         return _resolve_callable(metric, dict(kwds or {}))
     if metric in SPACES:
         name, space, finish = SPACES[metric]
+    elif metric == "precomputed":
+        name, space, finish = metric, "given", SQRT
     elif metric in OTHERS:
         name, space, finish = OTHERS[metric], None, SQRT
     else:
         close = difflib.get_close_matches(str(metric), names(), 1, 0.5)
         hint = f" Did you mean {close[0]!r}?" if close else ""
         allowed = ", ".join(names())
-        raise ValueError(f"Unknown metric {metric!r}.{hint} Allowed: {allowed}, or a numba function.")
+        raise ValueError(
+            f"Unknown metric {metric!r}.{hint} Allowed: {allowed}, 'precomputed', or a numba function."
+        )
     keywords = _keywords(name, dict(kwds or {}))
     if name == "minkowski" and keywords[0][1] == 2.0:
         return Metric("euclidean", "identity", SQRT)

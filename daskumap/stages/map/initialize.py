@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from daskumap.kernels.graph import spectral
+from daskumap.kernels.graph.regions import grow
 from daskumap.kernels.random import uniform
 from daskumap.planning import costs
 from daskumap.planning.stage import Receipt, Stage, Step
@@ -24,6 +25,8 @@ EXTENT = 10.0
 NOISE = 1e-4
 # Passes of averaging over the graph after the coarse spectral start (measured: more change nothing).
 SMOOTHING = 3
+# Regions of the graph for the vertices that no seed reaches.
+SEEDLESS = 200
 
 
 def plan_initialize(context: Context) -> Stage:
@@ -34,7 +37,7 @@ def plan_initialize(context: Context) -> Stage:
         g = min(s.rows, EXACT_ROWS if s.rows <= EXACT_ROWS else MICRO_CELLS)
         memory |= {
             "dense graph": 4 * g * g * 8,
-            "micro-cells": s.rows * 4,
+            "micro-cells": s.rows * (12 if context.metric.is_given else 4),
             "edges": min(s.partition_rows, s.rows) * 24 * context.job.neighbors,
         }
     return Stage(
@@ -82,7 +85,7 @@ def spectral_start(context: Context) -> Array:
     s, d = context.sizes, context.params.n_components
     exact = s.rows <= EXACT_ROWS
     distinct = context.distinct  # Twins have no edges: they are in some micro-cell, but do not count.
-    micro = np.arange(s.rows, dtype=np.int32) if exact else by_vertex(context, schema.IN_MICRO)
+    micro = np.arange(s.rows, dtype=np.int32) if exact else coarse_vertices(context)
     np.minimum(micro, distinct - 1, out=micro)
     size = int(micro.max()) + 1
     sizes = np.bincount(micro[:distinct], minlength=size)
@@ -91,6 +94,36 @@ def spectral_start(context: Context) -> Array:
         spectral.coarsen(micro, start, *context.edges(start, stop), coarse)
     positions = spectral.embed(coarse, sizes, d)[micro].astype(np.float32)
     return positions if exact else smoothed(context, positions)
+
+
+def coarse_vertices(context: Context) -> Array:
+    """Return the micro-cell of each vertex: of its vector, or where there are none a region of the graph."""
+    return regions_of_graph(context) if context.metric.is_given else by_vertex(context, schema.IN_MICRO)
+
+
+def regions_of_graph(context: Context) -> Array:
+    """Return for each vertex which of MICRO_CELLS seeds, evenly spread, reaches it first along the edges.
+
+    A piece of the graph without a seed is spread over the last few regions: where it lies says nothing.
+    """
+    s, seeds = context.sizes, MICRO_CELLS - SEEDLESS
+    regions = np.full(s.rows, -1, np.int32)
+    regions[seeded_vertices(context, seeds)] = np.arange(seeds)
+    joined = 1
+    while joined:
+        before, joined = regions.copy(), 0
+        for start, stop in map(s.partition, range(s.partitions)):
+            joined += grow(before, start, *context.edges(start, stop), regions[start:stop])
+    alone = np.flatnonzero(regions < 0)
+    regions[alone] = seeds + alone * SEEDLESS // s.rows
+    return regions
+
+
+def seeded_vertices(context: Context, seeds: int) -> Array:
+    """Return one hashed vertex of each of so many equal stretches, ascending."""
+    share = uniform(context.key("regions"), 0, seeds, 1)[:, 0]
+    places: Array = (np.arange(seeds) + share) * (context.sizes.rows / seeds)
+    return np.minimum(places.astype(np.int64), context.sizes.rows - 1)
 
 
 def smoothed(context: Context, positions: Array) -> Array:

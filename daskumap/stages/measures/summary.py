@@ -33,7 +33,7 @@ def plan_summary(context: Context) -> Stage:
         memory={
             "radii": s.rows * (8 + d * 4),
             "picture": memory.PICTURE,
-            "counts": s.row_blocks * s.probe_rows * k * 8,
+            "counts": (1 if context.metric.is_given else s.row_blocks) * s.probe_rows * k * 8,
             "stored neighbors": s.probe_rows * k * 112 if any_doubted(context) else 0,
         },
         read_bytes=s.rows * d * 4,
@@ -110,8 +110,12 @@ def _loss_measures(context: Context) -> dict[str, Any]:
 
 
 def _trustworthiness(ranks: Array, rows: int, k: int) -> float | None:
-    """Return trustworthiness, None where it is not defined: fewer than 1.5 rows for each neighbour."""
-    return figures.trustworthiness_from_ranks(ranks, rows, k) if 2 * rows - 3 * k - 1 > 0 else None
+    """Return trustworthiness, None where it is not defined.
+
+    So it is with fewer than 1.5 rows for each neighbour, and where a rank, 0, is not known.
+    """
+    defined = 2 * rows - 3 * k - 1 > 0 and bool((ranks > 0).all())
+    return figures.trustworthiness_from_ranks(ranks, rows, k) if defined else None
 
 
 def _found(context: Context, probes: Array) -> Array:
@@ -176,6 +180,25 @@ SUMMARY = Step(
         schema.STORED_CLOSER,
         schema.MAP_IDS,
         schema.CLOSER,
+        schema.VERTEX,
+        schema.INDICES,
+        schema.GRAPH_FACTS,
+        schema.ORDER,
+        schema.LOSS,
+        schema.PIECES,
+    ),
+    writes=(schema.MEASURES, schema.PICTURE),
+)
+GIVEN_SUMMARY = Step(
+    "report.summary",
+    plan_summary,
+    reads=(
+        schema.CAST,
+        schema.EMBEDDING,
+        schema.PROBE_ROWS,
+        schema.PROBE_IDS,
+        schema.MAP_IDS,
+        schema.GIVEN_CLOSER,
         schema.VERTEX,
         schema.INDICES,
         schema.GRAPH_FACTS,

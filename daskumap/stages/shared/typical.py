@@ -18,6 +18,11 @@ TYPICAL_ROWS = 1 << 21
 QUANTILES = 1 << 12
 
 
+def typical_of(model: Context) -> Array:
+    """Return what is usual in a model: as it keeps that, or from the distances that it keeps."""
+    return model.read(schema.TYPICAL) if model.params.keep == "model" else typical(model)
+
+
 def typical(context: Context) -> Array:
     """Return quantiles, ascending, of the rows' mean distances to their neighbours."""
     s, k, means = context.sizes, context.job.neighbors, []

@@ -16,7 +16,7 @@ from daskumap.planning import memory
 from daskumap.planning.stage import Receipt, Stage, Step
 from daskumap.runtime.context import Context
 from daskumap.stages.shared.nearest import nearest_cells
-from daskumap.stages.shared.typical import QUANTILES, typical, typical_bytes, typical_read_bytes
+from daskumap.stages.shared.typical import QUANTILES, typical_bytes, typical_of, typical_read_bytes
 from daskumap.store import schema
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ def reach_task(context: Context, number: int) -> Receipt:
     recall, error, cells = _recall_by_level(context)
     enough = np.flatnonzero(recall - SAFETY * error >= context.params.target_recall)
     level = int(enough[enough > 0][0]) if (enough > 0).any() else join.LEVELS - 1
-    context.put(schema.TYPICAL, _typical(context.model))
+    context.put(schema.TYPICAL, typical_of(context.model))
     return Receipt(
         context.model.probes,
         {
@@ -74,11 +74,6 @@ def _recall_by_level(context: Context) -> tuple[Array, Array, Array]:
     shares = [join.shared_recall(cells, owners[..., None], ids) for cells in reached]
     recall, error = np.array(shares).T
     return recall, error, np.array([(cells >= 0).sum(axis=1).mean() for cells in reached])
-
-
-def _typical(model: Context) -> Array:
-    """Return which distances are usual: as the model keeps it, or from the distances that it keeps."""
-    return model.read(schema.TYPICAL) if model.params.keep == "model" else typical(model)
 
 
 def keep_reach(context: Context, receipts: dict[int, Receipt]) -> None:
