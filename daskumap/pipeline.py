@@ -185,7 +185,7 @@ DISTANCES_TRANSFORM: Pipeline = (
 INVERSE: Pipeline = (
     (points.SCAN, always),  # one streaming pass: NaN and inf, neighbours on the map
     (GATHER_NEEDED, always),  # the training rows that any point needs
-    (DESCEND, always),  # their weighted mean, and a descent           rows (m, D)
+    (DESCEND, always),  # their weighted mean, and a descent           inverted (m, D)
 )
 
 

@@ -91,7 +91,7 @@ def test_a_metric_without_gradient_is_refused(small):
 def test_points_that_are_refused(run, tmp_path, points, message):
     with pytest.raises(SourceError, match=message):
         run.inverse_transform(points, tmp_path / "out.zarr", **QUIET)
-    assert not (tmp_path / "out.zarr" / "rows").exists()
+    assert not (tmp_path / "out.zarr" / "inverted").exists()
 
 
 def test_values_come_back_in_their_unit(small):
@@ -185,7 +185,7 @@ def test_the_command(small, write, tmp_path, capsys):
     points, expected = str(write(run.embedding[:30], "points.zarr")), rows_of(run, run.embedding[:30])
     assert main(["inverse", place, points, out, "--scheduler", "sequential"]) == 0
     said = capsys.readouterr()
-    assert said.out.endswith(f"rows                 {out}/rows\n")
+    assert said.out.endswith(f"inverted             {out}/inverted\n")
     np.testing.assert_array_equal(daskumap.open(out).rows[:], expected)
     assert main(["status", out, "--json"]) == 0
     assert '"inverse.descend": 1' in capsys.readouterr().out

@@ -181,6 +181,6 @@ def test_an_inverse_that_was_killed_goes_on(model, tmp_path, forks, step):
 def test_damaged_rows_are_made_again(model, tmp_path):
     out = tmp_path / "out.zarr"
     invert_with(model, model.points, out, row_block=200)
-    (out / "rows/c/1/0").unlink()
+    (out / "inverted/c/1/0").unlink()
     assert "inverse.descend" in daskumap.verify(out, repair=True)
     check(model.run.inverse_transform(model.points, out, **QUIET), model.expected)

@@ -120,7 +120,7 @@ def run_plan(options: dict[str, Any]) -> None:
 
 def _show(result: daskumap.Run | daskumap.Transformed | daskumap.Inverted, place: str) -> None:
     """Say what was measured and where the result is, and its picture, which a run without a report lacks."""
-    name = "rows" if isinstance(result, daskumap.Inverted) else "embedding"
+    name = "inverted" if isinstance(result, daskumap.Inverted) else "embedding"
     lines = [str(result), "", f"{name:<21}{place}/{name}"]
     if isinstance(result, daskumap.Transformed):
         lines.append(f"fit distance         {place}/fit_distance")

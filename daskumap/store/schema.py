@@ -310,7 +310,7 @@ NEEDED = Exchange(
     "window of vertices",
     {"rows": ("metric", "feature"), "ids": ("int64", ""), "vertices": ("int64", "")},
 )
-ROWS = Array("rows", RESULT, "value", ("row", "feature"))
+ROWS = Array("inverted", RESULT, "value", ("row", "feature"))
 INVERTED = Fact("facts/inverted", RESULT)  # points, neighbors, epochs, alone
 
 # What other tools read, by name: what the records of the tasks that write it call its crc32.
