@@ -153,6 +153,16 @@ def test_a_copy_that_was_cut_short(run, small, expected):
         assert daskumap.verify(store) == {}
 
 
+def test_a_fit_may_start_over_where_a_copy_was_cut_short(run, small):
+    store = Mortal()
+    store.left = 9
+    with pytest.raises(Death):
+        run.save(store)
+    store.left = 10**9
+    assert daskumap.fit(small, store, restart=True, report=False, **FIT).finished
+    assert daskumap.verify(store) == {}
+
+
 def test_only_one_writes_a_copy(run, tmp_path):
     """What a dead process left is taken over, what a living one writes is not."""
     place = find_place(tmp_path / "model.zarr")
@@ -166,11 +176,9 @@ def test_what_is_there_stays(run, small, tmp_path, source):
     run.save(tmp_path / "model.zarr")
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "letter.txt").write_text("dear")
-    for place in (tmp_path / "model.zarr", run.path):
-        with pytest.raises(StoreError, match="holds a run already"):
+    for place in (tmp_path / "model.zarr", run.path, tmp_path / "folder"):
+        with pytest.raises(StoreError, match="holds something already"):
             run.save(place)
-    with pytest.raises(StoreError):
-        run.save(tmp_path / "folder")
     assert (tmp_path / "folder" / "letter.txt").read_text() == "dear"
     with pytest.raises(ParameterError, match="lies in the input"):
         run.save(source / "model.zarr")
