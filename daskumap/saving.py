@@ -9,7 +9,7 @@ from typing import Any
 
 from daskumap.driver import STAGES, refuse_changed_input, survey
 from daskumap.engine.sequential import SequentialEngine
-from daskumap.errors import NO_SPACE, StoreError
+from daskumap.errors import NO_SPACE, RunMismatchError, StoreError
 from daskumap.params import Params
 from daskumap.planning.stage import Receipt
 from daskumap.report.progress import Silent
@@ -136,8 +136,19 @@ def _refuse_damaged(run: Context, copy: RunStore, brought: bool) -> None:
                 "`daskumap resume`, and save it again."
             )
         if brought:
-            digests = kind_of_context(context).digests
-            refuse_changed_input(context, *digests, SequentialEngine(run.resources.memory), Silent())
+            _refuse_other_rows(run, context)
+
+
+def _refuse_other_rows(run: Context, context: Context) -> None:
+    """Compare the rows in the copy with the digests of the fit's scan."""
+    digests = kind_of_context(context).digests
+    try:
+        refuse_changed_input(context, *digests, SequentialEngine(run.resources.memory), Silent())
+    except RunMismatchError as error:
+        raise RunMismatchError(
+            f"The rows of {run.source.name} are not those that the run in {run.url} was fitted to: values "
+            "differ. Restore them, or name a copy of those with fitted (--fitted)."
+        ) from error
 
 
 def _of_copy(copy: RunStore) -> dict[str, Any]:

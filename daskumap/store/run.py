@@ -101,8 +101,8 @@ class RunStore:
         StoreError
             If anything else than a copy that is not whole is there.
         """
-        if place.is_occupied() and not _is_cut_short(_read_about(place)):
-            raise StoreError(f"{place.url} holds a run already. Name another place for the copy.")
+        if place.is_occupied() and not _holds_cut_copy(place):
+            raise StoreError(f"{place.url} holds something already. Name another place for the copy.")
         store = cls(place, about)
         store.documents.save_bytes("zarr.json", _group({COPY_OF: url}))
         return store
@@ -229,6 +229,13 @@ def _description(about: dict[str, Any]) -> bytes:
 
 def _group(about: dict[str, Any]) -> bytes:
     return json.dumps({**GROUP, "attributes": {KEY: about}}, indent=1).encode()
+
+
+def _holds_cut_copy(place: Place) -> bool:
+    try:
+        return _is_cut_short(_read_about(place))
+    except StoreError:  # Whatever is there, it is none.
+        return False
 
 
 def _is_cut_short(about: Any) -> bool:
