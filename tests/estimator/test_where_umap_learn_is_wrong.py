@@ -20,7 +20,7 @@ def test_cosine_far_from_the_origin():
     """Theirs is 1 less a product that float32 rounds: of distances of 1e-6 one digit is left."""
     from umap.distances import cosine
 
-    X = (np.random.default_rng(0).normal(size=(200, 8)) + 1000).astype(np.float32)
+    X = (np.random.default_rng(0).normal(size=(200, 8)) + 3000).astype(np.float32)
     unit = X.astype(float) / np.linalg.norm(X.astype(float), axis=1)[:, None]
     true = nearest(((unit[:, None] - unit[None]) ** 2).sum(axis=2))
     ours, _ = UMAP(metric="cosine", n_neighbors=11, n_epochs=1).fit(X)._run.knn()
