@@ -3,10 +3,13 @@
 import dataclasses
 import hashlib
 import multiprocessing
+import os
+import sys
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import dask
+import distributed.utils
 import numpy as np
 import pytest
 import zarr
@@ -33,6 +36,9 @@ QUIET = {"client": "sequential", "progress": False, "random_state": 1}
 # Behaviour does not depend on how long the layout runs; None is the number that users get.
 FEW_EPOCHS = 20
 SNAPSHOTS = Path(__file__).parent / "snapshots"
+
+# Dozens of processes import the package: none compiles its source again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 def forget(place, *stages):
@@ -103,6 +109,32 @@ def _client(threads):
         yield client
 
 
+@pytest.fixture(scope="session")
+def forks():
+    """A context whose processes begin with everything imported, which takes each of them two seconds.
+
+    scikit-learn too, which the first task of a process would load.
+    """
+    context = multiprocessing.get_context("forkserver")
+    distributed.utils.get_mp_context()
+    context.set_forkserver_preload(["conftest", "daskumap.cli.main", "sklearn.cluster", "warm"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # the server knows no other
+        patch.setattr(distributed.utils, "_forkserver_preload_set", True)
+        with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
+            yield context
+
+
+@pytest.fixture(scope="session")
+def client_processes(forks):
+    """Two worker processes: rounds that the engine runs, ranges written at the same time."""
+    # Without a time to live: a machine that pauses must not lose its workers.
+    with dask.config.set({"distributed.scheduler.worker-ttl": None}):
+        cluster = LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0")
+    with cluster, Client(cluster, set_as_default=False) as client:
+        yield client
+
+
 @pytest.fixture
 def fit(request, block_sizes):
     """`daskumap.fit`, quiet, sequential, seeded, of few epochs, without a report and with all scratch, unless
@@ -131,9 +163,9 @@ def fit(request, block_sizes):
 
 
 @pytest.fixture(scope="session")
-def fit_apart(tmp_path_factory):
+def fit_apart(tmp_path_factory, forks):
     """As `fit`, in a process without what other tests left in memory: what it takes is what a fit takes."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+    with ProcessPoolExecutor(1, forks) as process:
 
         def fit_(data, **options):
             place = tmp_path_factory.mktemp("apart") / "run.zarr"

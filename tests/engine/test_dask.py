@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import logging
-import multiprocessing
 import os
 import pickle
 import signal
@@ -236,11 +235,10 @@ def _serve(pipe):
 
 
 @pytest.fixture
-def scheduler():
+def scheduler(forks):
     """The process of a scheduler with a worker, and its address."""
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe()
-    process = context.Process(target=_serve, args=(there,), daemon=True)
+    here, there = forks.Pipe()
+    process = forks.Process(target=_serve, args=(there,), daemon=True)
     process.start()
     yield process, here.recv()
     process.kill()
@@ -358,7 +356,7 @@ class Deadly:
 
 
 @pytest.fixture(scope="module")
-def processes():
+def processes(forks):
     allowed = {"distributed.scheduler.allowed-failures": 1}
     with (
         dask.config.set(allowed),
