@@ -16,6 +16,7 @@ import zarr
 from distributed import Client, LocalCluster
 
 import daskumap
+import daskumap.cli.main
 from daskumap.engine.clusters import make_engine
 from daskumap.engine.machine import parse_memory
 from daskumap.engine.sequential import SequentialEngine
@@ -117,12 +118,31 @@ def forks():
     """
     context = multiprocessing.get_context("forkserver")
     distributed.utils.get_mp_context()
-    context.set_forkserver_preload(["conftest", "daskumap.cli.main", "sklearn.cluster", "warm"])
+    context.set_forkserver_preload(["conftest", "sklearn.cluster", "warm"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # the server knows no other
         patch.setattr(distributed.utils, "_forkserver_preload_set", True)
         with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
             yield context
+
+
+@pytest.fixture
+def command(forks, tmp_path):
+    """Start the command line in a process; return it, and the file of what it says on standard error."""
+
+    def start(*arguments):
+        said = tmp_path / f"said-{arguments[0]}.txt"
+        process = forks.Process(target=_be_the_command, args=([str(word) for word in arguments], said))
+        process.start()
+        return process, said
+
+    return start
+
+
+def _be_the_command(arguments, said):
+    with open(said, "w") as file:
+        os.dup2(file.fileno(), sys.stderr.fileno())
+        sys.exit(daskumap.cli.main.main(arguments))
 
 
 @pytest.fixture(scope="session")
