@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 import zarr
 from distributed import Client, LocalCluster
+from zarr.core.buffer import cpu
+from zarr.storage import MemoryStore
 
 import daskumap
 import daskumap.cli.main
@@ -50,6 +52,14 @@ def forget(place, *stages):
     with alone(store) as turn:
         store.ledger.begin(turn.generation, kept, store.ledger.freed())
     return RunStore.open(find_place(place))
+
+
+def in_memory(place):
+    """Return a store in memory with what a folder holds: what is done there takes a third of the time."""
+    files = [path for path in Path(place).rglob("*") if path.is_file()]
+    return MemoryStore(
+        {path.relative_to(place).as_posix(): cpu.Buffer.from_bytes(path.read_bytes()) for path in files}
+    )
 
 
 def is_held(place):

@@ -110,7 +110,7 @@ def test_any_source(model, write, source):
     ids=str,
 )
 def test_any_sizes(model, sizes):
-    rows = slice(None) if sizes["row_block"] > 100 else slice(6) if sizes["row_block"] == 1 else slice(150)
+    rows = slice(None) if sizes["row_block"] > 100 else slice(6) if sizes["row_block"] == 1 else slice(100)
     check(result(transform_with(model, model.new[rows], **sizes)), model.expected[rows])
 
 

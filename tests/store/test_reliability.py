@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import zarr
 from conftest import forget as forget_steps
-from conftest import record_path, sha
+from conftest import in_memory, record_path, sha
 
 import daskumap
 from daskumap.cli.main import main
@@ -55,8 +55,8 @@ def forget(place, *stages):
 
 
 @pytest.mark.parametrize("stage", STEPS)
-def test_resume_makes_a_stage_again_and_nothing_else(finished, place, stage):
-    shutil.copytree(finished[0], place)
+def test_resume_makes_a_stage_again_and_nothing_else(finished, stage):
+    place = in_memory(finished[0])
     before = {step: opened(place).ledger.records(step) for step in STEPS}
     forget(place, stage)
     run = daskumap.resume(place, client="sequential", progress=False)
