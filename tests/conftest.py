@@ -141,18 +141,44 @@ def command(forks, tmp_path):
     """Start the command line in a process; return it, and the file of what it says on standard error."""
 
     def start(*arguments):
-        said = tmp_path / f"said-{arguments[0]}.txt"
-        process = forks.Process(target=_be_the_command, args=([str(word) for word in arguments], said))
+        folder = tmp_path / f"said-{arguments[0]}"
+        process = forks.Process(target=_be_the_command, args=([str(word) for word in arguments], folder))
         process.start()
-        return process, said
+        return process, folder / "stderr"
 
     return start
 
 
-def _be_the_command(arguments, said):
-    with open(said, "w") as file:
-        os.dup2(file.fileno(), sys.stderr.fileno())
-        sys.exit(daskumap.cli.main.main(arguments))
+@pytest.fixture
+def execute(forks, tmp_path):
+    """Run Python code in a process; return its exit code, and what it says on standard output and error."""
+
+    def run(code, *arguments):
+        process = forks.Process(target=_execute, args=(code, arguments, tmp_path / "said"))
+        process.start()
+        process.join(120)
+        return process.exitcode, *((tmp_path / "said" / name).read_text() for name in ("stdout", "stderr"))
+
+    return run
+
+
+def _be_the_command(arguments, folder):
+    say_into(folder)
+    sys.exit(daskumap.cli.main.main(arguments))
+
+
+def _execute(code, arguments, folder):
+    say_into(folder)
+    sys.argv[1:] = map(str, arguments)
+    exec(code, {"__name__": "__main__"})
+
+
+def say_into(folder):
+    """Let this process say into files."""
+    folder.mkdir(exist_ok=True)
+    for name in ("stdout", "stderr"):
+        with open(folder / name, "w") as file:
+            os.dup2(file.fileno(), getattr(sys, name).fileno())
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ import time
 
 import dask
 import pytest
+from conftest import say_into
 from distributed import Client, Future, LocalCluster
 from stand_ins import OPENED, FakeContext, deaf, open_fake, run, stage_in_rounds, stage_of, whole
 
@@ -252,9 +253,7 @@ def _nap(begun, context, number):
 
 def _drive(address, ordered, folder):
     """Be a driver whose scheduler is lost; what it says goes into files."""
-    for stream in (sys.stdout, sys.stderr):
-        with open(folder / stream.name.strip("<>"), "w") as file:
-            os.dup2(file.fileno(), stream.fileno())
+    say_into(folder)
     logging.basicConfig(level=logging.ERROR)
     engine = make_engine(address)
     try:

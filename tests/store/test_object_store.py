@@ -168,6 +168,15 @@ def begun(small, place):
     return RunStore.open_or_create(Url(place), about(small))
 
 
+def test_an_object_is_read_by_one_request(begun, place, server):
+    """Also one that is not there."""
+    documents = RunStore.open(Url(place)).documents
+    server.reset()
+    assert documents.load_bytes("zarr.json") is not None
+    assert documents.load_bytes("nothing.json") is None
+    assert server.count == 2
+
+
 def test_one_driver_at_a_time(fit, small, begun, place, sequential, tmp_path):
     with RunLock(RunStore.open(Url(place))):
         for restart in (False, True):
