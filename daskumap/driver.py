@@ -206,8 +206,9 @@ def run_pipeline(context: Context, steps: Steps, engine: Engine, progress: Progr
         for step, scratch in zip(steps, scratch_after(steps, context.params.keep), strict=True):
             turn.check()
             run_stage(step.planned(context), context, engine, progress, turn)
-            turn.check()
-            store.free(scratch)
+            if scratch:
+                turn.check()
+                store.free(scratch)
     except SourceError:
         raise  # The store may be gone with it.
     except DaskumapError:

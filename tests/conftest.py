@@ -3,17 +3,23 @@
 import dataclasses
 import hashlib
 import multiprocessing
+import os
+import sys
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import dask
+import distributed.utils
 import numpy as np
 import pytest
 import zarr
 from distributed import Client, LocalCluster
 from scipy.sparse import csr_matrix
+from zarr.core.buffer import cpu
+from zarr.storage import MemoryStore
 
 import daskumap
+import daskumap.cli.main
 from daskumap.engine.clusters import make_engine
 from daskumap.engine.machine import parse_memory
 from daskumap.engine.sequential import SequentialEngine
@@ -34,6 +40,9 @@ QUIET = {"client": "sequential", "progress": False, "random_state": 1}
 FEW_EPOCHS = 20
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 
+# Dozens of processes import the package: none compiles its source again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 
 def forget(place, *stages):
     """Let a finished run be one that stopped without these steps; return its run store."""
@@ -43,6 +52,14 @@ def forget(place, *stages):
     with alone(store) as turn:
         store.ledger.begin(turn.generation, kept, store.ledger.freed())
     return RunStore.open(find_place(place))
+
+
+def in_memory(place):
+    """Return a store in memory with what a folder holds: what is done there takes a third of the time."""
+    files = [path for path in Path(place).rglob("*") if path.is_file()]
+    return MemoryStore(
+        {path.relative_to(place).as_posix(): cpu.Buffer.from_bytes(path.read_bytes()) for path in files}
+    )
 
 
 def is_held(place):
@@ -114,6 +131,77 @@ def _client(threads):
         yield client
 
 
+@pytest.fixture(scope="session")
+def forks():
+    """A context whose processes begin with everything imported, which takes each of them two seconds.
+
+    scikit-learn too, which the first task of a process would load.
+    """
+    context = multiprocessing.get_context("forkserver")
+    distributed.utils.get_mp_context()
+    context.set_forkserver_preload(["conftest", "sklearn.cluster", "warm"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # the server knows no other
+        patch.setattr(distributed.utils, "_forkserver_preload_set", True)
+        with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
+            yield context
+
+
+@pytest.fixture
+def command(forks, tmp_path):
+    """Start the command line in a process; return it, and the file of what it says on standard error."""
+
+    def start(*arguments):
+        folder = tmp_path / f"said-{arguments[0]}"
+        process = forks.Process(target=_be_the_command, args=([str(word) for word in arguments], folder))
+        process.start()
+        return process, folder / "stderr"
+
+    return start
+
+
+@pytest.fixture
+def execute(forks, tmp_path):
+    """Run Python code in a process; return its exit code, and what it says on standard output and error."""
+
+    def run(code, *arguments):
+        process = forks.Process(target=_execute, args=(code, arguments, tmp_path / "said"))
+        process.start()
+        process.join(120)
+        return process.exitcode, *((tmp_path / "said" / name).read_text() for name in ("stdout", "stderr"))
+
+    return run
+
+
+def _be_the_command(arguments, folder):
+    say_into(folder)
+    sys.exit(daskumap.cli.main.main(arguments))
+
+
+def _execute(code, arguments, folder):
+    say_into(folder)
+    sys.argv[1:] = map(str, arguments)
+    exec(code, {"__name__": "__main__"})
+
+
+def say_into(folder):
+    """Let this process say into files."""
+    folder.mkdir(exist_ok=True)
+    for name in ("stdout", "stderr"):
+        with open(folder / name, "w") as file:
+            os.dup2(file.fileno(), getattr(sys, name).fileno())
+
+
+@pytest.fixture(scope="session")
+def client_processes(forks):
+    """Two worker processes: rounds that the engine runs, ranges written at the same time."""
+    # Without a time to live: a machine that pauses must not lose its workers.
+    with dask.config.set({"distributed.scheduler.worker-ttl": None}):
+        cluster = LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0")
+    with cluster, Client(cluster, set_as_default=False) as client:
+        yield client
+
+
 @pytest.fixture
 def fit(request, block_sizes):
     """`daskumap.fit`, quiet, sequential, seeded, of few epochs, without a report and with all scratch, unless
@@ -142,9 +230,9 @@ def fit(request, block_sizes):
 
 
 @pytest.fixture(scope="session")
-def fit_apart(tmp_path_factory):
+def fit_apart(tmp_path_factory, forks):
     """As `fit`, in a process without what other tests left in memory: what it takes is what a fit takes."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+    with ProcessPoolExecutor(1, forks) as process:
 
         def fit_(data, **options):
             place = tmp_path_factory.mktemp("apart") / "run.zarr"

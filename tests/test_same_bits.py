@@ -5,12 +5,10 @@ import random
 import subprocess
 import sys
 
-import dask
 import dask.array
 import numpy as np
 import pytest
 from conftest import sha
-from distributed import Client, LocalCluster
 from zarr.storage import MemoryStore
 
 import daskumap
@@ -78,18 +76,6 @@ def cases():
         ({name: rng.choice(levels) for name, levels in others.items()}, how) for how in ("adam", "sgd") * 4
     ]
     return [pytest.param(*case, id="-".join([*map(str, case[0].values()), case[1]])) for case in chosen]
-
-
-@pytest.fixture(scope="module")
-def client_processes():
-    """Two worker processes: rounds that the engine runs, vertex ranges written at the same time."""
-    # Without a time to live: a machine that pauses must not lose its workers.
-    with dask.config.set({"distributed.scheduler.worker-ttl": None}):
-        cluster = LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0"
-        )
-    with cluster, Client(cluster, set_as_default=False) as client:
-        yield client
 
 
 @pytest.fixture(scope="module")

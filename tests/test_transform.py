@@ -1,6 +1,5 @@
 """Transform: what it promises and refuses, and how good the places of new rows are."""
 
-import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
@@ -311,12 +310,12 @@ def transform_apart(place, new, out, memory):
 
 
 @pytest.mark.parametrize("memory", [None, "560MB"])
-def test_memory_is_as_planned(clustered, tmp_path, memory):
+def test_memory_is_as_planned(clustered, tmp_path, forks, memory):
     """In a process without what other tests left in memory; with little, rows of the model are not held."""
     place, out = tmp_path / "run.zarr", tmp_path / "out.zarr"
     rows = np.repeat(clustered, 4, axis=1)
     daskumap.fit(rows[:5000], place, **FIT)
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+    with ProcessPoolExecutor(1, forks) as process:
         steps = process.submit(transform_apart, place, rows[5000:], out, memory).result()
     assert list(steps) == ["transform.reach", "transform.scan", "transform.gather", "transform.place"]
     assert all(0 < step["peak_bytes"] <= step["projected_bytes"] for step in steps.values())

@@ -24,11 +24,11 @@ from zarr.abc.store import ByteRequest, Store
 from zarr.core.array import AsyncArray
 from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 from zarr.core.metadata import ArrayV3Metadata
-from zarr.core.sync import sync
 from zarr.storage import StorePath, WrapperStore
 
 from daskumap.errors import StoreError
 from daskumap.store import schema
+from daskumap.store.calls import call, read
 from daskumap.store.documents import as_text
 from daskumap.store.trouble import speaking
 
@@ -111,7 +111,7 @@ def create_array(
     whole = [max(1, min(pair)) for pair in zip(chunks, shape, strict=True)]
     document = describe(store.run, name, list(shape), whole, dtype)
     with speaking(f"{name} in {store}"):
-        sync(_write(store, name, document))
+        call(store, _write(store, name, document))
         return _array(store, name, document)
 
 
@@ -163,8 +163,8 @@ def read_json(store: Store, name: str) -> Any:
     ValueError
         If they are no JSON.
     """
-    content = sync(store.get(_metadata_key(name), default_buffer_prototype()))
-    return None if content is None else json.loads(content.to_bytes())
+    content = read(store, _metadata_key(name))
+    return None if content is None else json.loads(content)
 
 
 def groups_around(name: str) -> list[str]:

@@ -11,10 +11,10 @@ from typing import Any
 
 from zarr.abc.store import Store
 from zarr.core.buffer import default_buffer_prototype
-from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore
 
 from daskumap.errors import StoreError
+from daskumap.store.calls import call, read
 from daskumap.store.trouble import speaking
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ class Documents:
 
     def create(self, name: str, value: Any) -> None:
         """Write a document unless there is one: of several who try, the first one's stays."""
-        self._sync(create_object(self.store, self._key(f"{name}.json"), sealed(value)), name)
+        self._call(create_object(self.store, self._key(f"{name}.json"), sealed(value)), name)
 
     def load(self, name: str) -> Any:
         """Return a document's content; None where there is none, or where its checksum says it is damaged."""
@@ -55,12 +55,12 @@ class Documents:
     def save_bytes(self, name: str, value: bytes) -> None:
         """Write a small file, at once."""
         buffer = default_buffer_prototype().buffer.from_bytes(value)
-        self._sync(self.store.set(self._key(name), buffer), name)
+        self._call(self.store.set(self._key(name), buffer), name)
 
     def load_bytes(self, name: str) -> bytes | None:
         """Return a small file; None where there is none."""
-        buffer = self._sync(self.store.get(self._key(name), default_buffer_prototype()), name)
-        return None if buffer is None else buffer.to_bytes()
+        with speaking(f"{name} in {self.url}"):
+            return read(self.store, self._key(name))
 
     def numbers(self, folder: str) -> list[int]:
         """Return the numbers that name the documents of a folder, ascending."""
@@ -69,7 +69,7 @@ class Documents:
 
     def members(self, folder: str) -> list[str]:
         """Return what a folder holds."""
-        found: list[str] = self._sync(_list(self.store, self._key(folder)), folder)
+        found: list[str] = self._call(_list(self.store, self._key(folder)), folder)
         return found
 
     def below(self, folder: str) -> list[str]:
@@ -79,23 +79,23 @@ class Documents:
 
     def delete(self, name: str) -> None:
         """Delete a file that may be there."""
-        self._sync(self.store.delete(self._key(name)), name)
+        self._call(self.store.delete(self._key(name)), name)
 
     def delete_folder(self, name: str) -> None:
         """Delete a folder that may be there, with all that it holds; late tasks may write there meanwhile."""
         for left in reversed(range(ATTEMPTS)):
             try:
-                self._sync(self.store.delete_dir(self._key(name)), name)
+                self._call(self.store.delete_dir(self._key(name)), name)
                 break
             except StoreError as error:
                 if left == 0 or getattr(error.__cause__, "errno", None) not in (ENOENT, ENOTEMPTY):
                     raise
-        if isinstance(self.store, LocalStore):
+        if isinstance(self.store, LocalStore) and (self.store.root / self._key(name)).exists():
             self.delete(name)
 
-    def _sync(self, coroutine: Coroutine[Any, Any, Any], name: str) -> Any:
+    def _call(self, coroutine: Coroutine[Any, Any, Any], name: str) -> Any:
         with speaking(f"{name} in {self.url}"):
-            return sync(coroutine)
+            return call(self.store, coroutine)
 
     def _key(self, name: str) -> str:
         return f"{self.root}/{name}" if self.root and name else name or self.root
@@ -109,7 +109,8 @@ def as_text(value: Any) -> bytes:
 def sealed(value: Any) -> bytes:
     """Return a document with its checksum."""
     document = {"content": value, "crc32": zlib.crc32(as_text(value))}
-    return json.dumps(document, indent=1).encode()
+    # An item a line. With an indent, Python's own encoder would take as long as all else about a document.
+    return json.dumps(document, separators=(",\n", ": ")).encode()
 
 
 async def _list(store: Store, prefix: str) -> list[str]:

@@ -22,6 +22,8 @@ from daskumap.store.trouble import is_url, local_path, refuse_without_asserts, s
 
 # What another process wrote has to be seen, so listings are not kept.
 URL_OPTIONS = {"use_listings_cache": False}
+# s3fs would ask for the size of each object before it reads it, to read a large one in parts at once.
+S3_OPTIONS = {"max_concurrency": 1}
 # What makes a folder a node of Zarr, v3 or v2.
 METADATA = ("zarr.json", ".zgroup", ".zarray")
 
@@ -110,7 +112,8 @@ class Url:
 
     def store(self) -> Store:
         """Return the Zarr store that begins here."""
-        return FsspecStore.from_url(self.url, storage_options=URL_OPTIONS)
+        own = S3_OPTIONS if self.url.startswith(("s3://", "s3a://")) else {}
+        return FsspecStore.from_url(self.url, storage_options={**URL_OPTIONS, **own})
 
     def is_occupied(self) -> bool:
         """Return whether anything is here."""

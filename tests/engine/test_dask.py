@@ -3,23 +3,22 @@
 import contextlib
 import functools
 import logging
-import multiprocessing
 import os
 import pickle
 import signal
-import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import dask
 import pytest
+from conftest import say_into
 from distributed import Client, Future, LocalCluster
 from stand_ins import OPENED, FakeContext, deaf, open_fake, run, stage_in_rounds, stage_of, whole
 
+from daskumap.engine.clusters import make_engine
 from daskumap.engine.dask import ContextPlugin, DaskEngine, _lean, _quiet
-from daskumap.errors import ClusterError, TaskError
+from daskumap.errors import ClusterError, DaskumapError, TaskError
 from daskumap.planning.stage import Receipt
 from daskumap.runtime.listen import tell
 
@@ -236,65 +235,58 @@ def _serve(pipe):
 
 
 @pytest.fixture
-def scheduler():
+def scheduler(forks):
     """The process of a scheduler with a worker, and its address."""
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe()
-    process = context.Process(target=_serve, args=(there,), daemon=True)
+    here, there = forks.Pipe()
+    process = forks.Process(target=_serve, args=(there,), daemon=True)
     process.start()
     yield process, here.recv()
     process.kill()
     process.join()
 
 
-DRIVER = """
-import logging, sys, time
-sys.path.insert(0, {folder!r})
-logging.basicConfig(level=logging.ERROR)
-from stand_ins import run, stage_of
-from daskumap.engine.clusters import make_engine
-from daskumap.errors import DaskumapError
-from daskumap.planning.stage import Receipt
-from daskumap.runtime.listen import tell
-
-def nap(context, number):
+def _nap(begun, context, number):
+    begun.touch()
     time.sleep(0.2)
     return Receipt(1)
 
-def hear(number, share):
-    pass
 
-engine = make_engine({address!r})
-print("begun", flush=True)
-try:
-    run(engine, stage_of(nap, 1000, ordered={ordered}))
-except DaskumapError as error:
-    print(type(error).__name__, error, flush=True)
-finally:
-    engine.close()
-"""
+def _drive(address, ordered, folder):
+    """Be a driver whose scheduler is lost; what it says goes into files."""
+    say_into(folder)
+    logging.basicConfig(level=logging.ERROR)
+    engine = make_engine(address)
+    try:
+        run(engine, stage_of(functools.partial(_nap, folder / "begun"), 1000, ordered=ordered))
+    except DaskumapError as error:
+        sys.stdout.write(f"{type(error).__name__} {error}\n")
+        sys.stdout.flush()
+    finally:
+        engine.close()
 
 
 @pytest.mark.parametrize("ordered", [False, True])
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "terminated"])
-def test_a_scheduler_that_is_lost(scheduler, how, ordered):
+def test_a_scheduler_that_is_lost(scheduler, forks, tmp_path, how, ordered):
     """It has an error of its own, which comes soon, and Dask prints nothing."""
     process, address = scheduler
-    code = DRIVER.format(folder=str(Path(__file__).parent), address=address, ordered=ordered)
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen([sys.executable, "-c", code], **pipes) as driver:
-        assert driver.stdout.readline() == "begun\n"
-        time.sleep(1.5)
-        os.kill(process.pid, how)
-        started = time.monotonic()
-        out, err = driver.communicate(timeout=60)
-        assert time.monotonic() - started < 10
+    driver = forks.Process(target=_drive, args=(address, ordered, tmp_path))
+    driver.start()
+    while not (tmp_path / "begun").exists():
+        assert driver.is_alive()
+        time.sleep(0.01)
+    time.sleep(0.3)  # until several tasks are done
+    os.kill(process.pid, how)
+    started = time.monotonic()
+    driver.join(60)
+    assert time.monotonic() - started < 10
+    out, err = ((tmp_path / name).read_text() for name in ("stdout", "stderr"))
     assert out.startswith(
         f"ClusterError The connection to the scheduler at {address} was lost in stage 'probe', "
     )
     assert "Look for it, or start another one. Finished tasks are kept: `daskumap resume`, or" in out
     assert err == ""
-    assert driver.returncode == 0
+    assert driver.exitcode == 0
 
 
 def test_a_scheduler_that_is_lost_before_the_first_stage(scheduler):
@@ -358,7 +350,7 @@ class Deadly:
 
 
 @pytest.fixture(scope="module")
-def processes():
+def processes(forks):
     allowed = {"distributed.scheduler.allowed-failures": 1}
     with (
         dask.config.set(allowed),

@@ -7,16 +7,13 @@ imported everything.
 """
 
 import dataclasses
-import multiprocessing
 import os
 import shutil
 import signal
-import sys
 import time
 from collections import Counter
 
 import dask
-import distributed.utils
 import pytest
 import zarr
 from conftest import is_held, sha
@@ -63,28 +60,11 @@ def kill(group, when):
 
 
 @pytest.fixture(scope="module")
-def forks():
-    """A context whose processes begin with everything imported: the nanny's, schedulers and drivers.
-
-    scikit-learn too, which the first task of a process would load: seconds of one core for each of dozens.
-    """
-    context = multiprocessing.get_context("forkserver")
-    distributed.utils.get_mp_context()
-    context.set_forkserver_preload(["distributed", "daskumap.api", "sklearn.cluster", "test_faults"])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # the server knows no other
-        patch.setattr(distributed.utils, "_forkserver_preload_set", True)
-        yield context
-
-
-@pytest.fixture(scope="module")
 def workers(forks):
     """Two worker processes with a nanny each, on a scheduler with the shipped configuration."""
-    spawning = {"distributed.worker.multiprocessing-method": "forkserver"}
     defaults = {"distributed": dask.config.get("distributed")}
     with (
         dask.config.set(dask.config.merge(defaults, LOCAL)),
-        dask.config.set(spawning),
         LocalCluster(
             n_workers=2,
             threads_per_worker=1,

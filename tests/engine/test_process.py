@@ -1,7 +1,5 @@
 """What tasks share with all else in their process, and processes that are forked from it."""
 
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -33,21 +31,26 @@ os._exit(os.waitpid(child, 0)[1] >> 8)
 """
 
 
-def in_a_fork(client, parent="attempt()", before=""):
-    """Return what a fit says in a forked child, and how long it took."""
-    code = FORK.format(folder=str(Path(__file__).parent), client=client, parent=parent, before=before)
-    started = time.monotonic()
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip(), time.monotonic() - started
+@pytest.fixture
+def in_a_fork(execute):
+    """What a fit says in a forked child, and how long it took."""
+
+    def run(client, parent="attempt()", before=""):
+        code = FORK.format(folder=str(Path(__file__).parent), client=client, parent=parent, before=before)
+        started = time.monotonic()
+        ended, out, err = execute(code)
+        assert ended == 0, err
+        return out.strip(), time.monotonic() - started
+
+    return run
 
 
 @pytest.mark.parametrize("client", [None, "threads", "sequential"])
-def test_a_forked_child_works_after_its_parent(client):
+def test_a_forked_child_works_after_its_parent(in_a_fork, client):
     assert in_a_fork(client)[0] == "6"
 
 
-def test_a_child_forked_while_its_parent_works():
+def test_a_child_forked_while_its_parent_works(in_a_fork):
     """The locks and counts of tasks that run in other threads are not the child's."""
     busy = (
         "from daskumap.engine.process import one_thread, _tasks\n"
@@ -72,7 +75,7 @@ total(numpy.ones(10))
 
 
 @pytest.mark.parametrize("client", [None, "sequential"])
-def test_a_child_that_numba_would_end_is_refused(client):
+def test_a_child_that_numba_would_end_is_refused(in_a_fork, client):
     """As after a fit whose neighbours were searched by descent, in threads of GNU OpenMP."""
     said, seconds = in_a_fork(client, OPENMP)
     assert said.startswith(
@@ -92,7 +95,7 @@ dask.ANSWER_SECONDS = 1
 """
 
 
-def test_a_client_that_was_forked_is_refused():
+def test_a_client_that_was_forked_is_refused(in_a_fork):
     """Its event loop is in the parent alone: whoever asks waits for ever."""
     said, _ = in_a_fork(None, CLIENT)
     assert said.startswith("ParameterError The client of the scheduler at tcp://127.0.0.1:")

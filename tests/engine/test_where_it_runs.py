@@ -1,9 +1,6 @@
 """Whole fits where a fit once waited for ever, died, or ran somewhere else than its user meant."""
 
 import json
-import os
-import subprocess
-import sys
 import threading
 import time
 
@@ -119,60 +116,46 @@ os._exit(os.waitpid(child, 0)[1] >> 8)
 """
 
 
-def in_a_process(code, *args):
-    """Run Python code in a process that finds this file's neighbours."""
-    path = os.pathsep.join([os.path.dirname(os.path.dirname(__file__)), *filter(None, sys.path)])
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, args)],
-        env={**os.environ, "PYTHONPATH": path},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def test_a_fit_in_a_forked_child(small, expected, tmp_path):
+def test_a_fit_in_a_forked_child(small, expected, tmp_path, execute):
     np.save(tmp_path / "data.npy", small)
-    process = in_a_process(FORK, tmp_path / "data.npy")
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
+    code, out, err = execute(FORK, tmp_path / "data.npy")
+    assert code == 0, err
     assert out.split() == [expected] * 2
 
 
-SCHEDULER = """
-import sys, time
-import dask
-from dask.distributed import LocalCluster
-
-if __name__ == "__main__":
-    cluster = LocalCluster(n_workers=1, threads_per_worker=1, processes=False, protocol="tcp",
-        memory_limit="4GB", dashboard_address="127.0.0.1:0", worker_dashboard_address="127.0.0.1:0")
-    print(cluster.scheduler_address, flush=True)
+def _serve(pipe):
+    """Be a scheduler with a worker."""
+    cluster = LocalCluster(
+        n_workers=1,
+        threads_per_worker=1,
+        processes=False,
+        protocol="tcp",
+        memory_limit="4GB",
+        dashboard_address="127.0.0.1:0",
+        worker_dashboard_address="127.0.0.1:0",
+    )
+    pipe.send(cluster.scheduler_address)
     time.sleep(600)
-"""
-DRIVER = """
-import sys
-from daskumap.cli.main import main
-sys.exit(main())
-"""
 
 
-def test_a_scheduler_that_is_lost(small, write, tmp_path):
+def test_a_scheduler_that_is_lost(small, write, tmp_path, forks, command):
     """The command line says so in one line, with an exit code of its own."""
     file, data, run = tmp_path / "scheduler.json", write(small), tmp_path / "run.zarr"
-    scheduler = in_a_process(SCHEDULER)
-    file.write_text(json.dumps({"address": scheduler.stdout.readline().strip()}))
+    here, there = forks.Pipe()
+    scheduler = forks.Process(target=_serve, args=(there,), daemon=True)
+    scheduler.start()
+    file.write_text(json.dumps({"address": here.recv()}))
     # More epochs than there is time for until the scheduler is gone.
-    driver = in_a_process(DRIVER, "fit", "--scheduler", file, data, run, "--n-epochs", 1_000_000)
-    said = [driver.stderr.readline()]
-    while said[-1] and "initialize" not in said[-1]:
-        said.append(driver.stderr.readline())
+    driver, stderr = command("fit", "--scheduler", file, data, run, "--n-epochs", 1_000_000)
+    while not stderr.exists() or "initialize" not in stderr.read_text():
+        assert driver.is_alive()
+        time.sleep(0.01)
     time.sleep(0.3)
     scheduler.kill()
-    scheduler.communicate()
-    rest = driver.communicate(timeout=60)[1].splitlines()
-    said = "".join([*said, *rest])
+    scheduler.join()
+    driver.join(60)
+    said = stderr.read_text()
     assert "Traceback" not in said
     assert "distributed" not in said
-    assert rest[-1].startswith("daskumap: The connection to the scheduler at tcp://127.0.0.1:"), said
-    assert driver.returncode == 8
+    assert said.splitlines()[-1].startswith("daskumap: The connection to the scheduler at tcp://127.0.0.1:")
+    assert driver.exitcode == 8

@@ -102,6 +102,32 @@ def package(tmp_path):
     return copy_package(tmp_path)
 
 
+def made_once(code):
+    """Return a fixture: the folder of a package that ran a code, to be copied, and what it printed."""
+
+    @pytest.fixture(scope="module")
+    def made(tmp_path_factory):
+        package = copy_package(tmp_path_factory.mktemp("made"))
+        return package, run(package, code)[0]
+
+    return made
+
+
+made_four, made_epoch = made_once(FOUR), made_once(EPOCH)
+
+
+@pytest.fixture
+def four(made_four, tmp_path):
+    """A package with what four kernels compiled to, and what they did."""
+    return shutil.copytree(made_four[0], tmp_path / "four"), made_four[1]
+
+
+@pytest.fixture
+def epoch(made_epoch, tmp_path):
+    """A package with what an epoch compiled, and what it did."""
+    return shutil.copytree(made_epoch[0], tmp_path / "epoch"), made_epoch[1]
+
+
 def edit(package, file, old, new):
     path = package / "daskumap" / "kernels" / file
     text = path.read_text()
@@ -109,17 +135,15 @@ def edit(package, file, old, new):
     path.write_text(text.replace(old, new))
 
 
-def test_a_changed_source_is_what_runs(package):
-    first, _ = run(package, EPOCH)
-    warm, _ = run(package, EPOCH)
+def test_a_changed_source_is_what_runs(epoch):
+    package, first = epoch
     assert (first["hits"], first["misses"]) == (0, 4)
-    assert warm == {**first, "hits": 4, "misses": 0}
     # The kernel is in `iterations.py`, and inlines the limit from here.
     edit(package, "layout/components.py", "12.0), np.float32(4.0)", "12.0), np.float32(0.5)")
     assert run(package, EPOCH)[0]["digest"] != first["digest"]
     # What was compiled before the change is still there.
     edit(package, "layout/components.py", "12.0), np.float32(0.5)", "12.0), np.float32(4.0)")
-    assert run(package, EPOCH)[0] == warm
+    assert run(package, EPOCH)[0] == {**first, "hits": 4, "misses": 0}
 
 
 def test_the_cache_lies_where_it_is_told(package, tmp_path):
@@ -188,8 +212,8 @@ def test_two_processes_at_once(package):
     assert not list(package.rglob("*.tmp"))
 
 
-def test_a_damaged_file_is_compiled_anew(package):
-    first, _ = run(package)
+def test_a_damaged_file_is_compiled_anew(four):
+    package, first = four
     damage = {"_hash": b"", "cut_off": b"what is this", "_edge_rates": pickle.dumps((("another key",), ()))}
     for kernel, content in damage.items():
         (path,) = package.rglob(f"*.{kernel}-*.nbc")
@@ -201,26 +225,29 @@ def test_a_damaged_file_is_compiled_anew(package):
 IS_COMPILED = """
 import json
 import numpy as np
+from daskumap.kernels import cache
 from daskumap.kernels.jit import is_compiled
 before = is_compiled()  # The answer of a process stays, for what it compiled stays in its memory.
 from daskumap.kernels.graph.calibrate import calibrate
 from daskumap.kernels.graph.union import fuzzy_union
 rows, one, none = np.ones((3, 1), np.float32), np.ones((3, 1), np.int64), np.empty(0, np.int64)
 calibrate(rows, 2, 1.0, 1.0)
+between = is_compiled.__wrapped__()
 fuzzy_union(one, rows, 0, none, none, np.empty(0, np.float32), 1.0)
-between = is_compiled(), is_compiled.__wrapped__()
+after = is_compiled(), is_compiled.__wrapped__()
+print(json.dumps([before, between, after]))
 """
 
 
-def test_it_knows_whether_kernels_are_compiled(package):
-    code = (
-        IS_COMPILED
-        + EPOCH.rsplit("\n", 2)[0]
-        + "\nprint(json.dumps([before, between, is_compiled.__wrapped__()]))"
-    )
-    assert run(package, code)[0] == [False, [False, False], True]
+def test_it_knows_whether_kernels_are_compiled(epoch):
+    package, _ = epoch
+    assert run(package, IS_COMPILED)[0] == [False, False, [False, True]]
     asked = "import json; from daskumap.kernels.jit import is_compiled; print(json.dumps(is_compiled()))"
     assert run(package, asked)[0] is True
+    (path,) = package.rglob("*.layout.iterations.*.nbc")
+    path.rename(package / path.name)
+    assert run(package, asked)[0] is False
+    (package / path.name).rename(path)
     edit(package, "random.py", "9007199254740992.0", "9007199254740992.5")
     assert run(package, asked)[0] is False
 

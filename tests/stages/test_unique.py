@@ -7,10 +7,11 @@ import tracemalloc
 import numpy as np
 import pytest
 import zarr
-from conftest import forget, sha
+from conftest import forget, in_memory, sha
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.neighbors import NearestNeighbors
+from zarr.storage import MemoryStore
 
 import daskumap
 from daskumap.cli.main import main
@@ -300,11 +301,11 @@ def test_stages_are_those_of_the_ledger(source, finished):
 
 @pytest.mark.parametrize("stage", ["unique.twins", "unique.rows", "partition.cells", "publish"])
 def test_a_run_that_stopped_goes_on(fit, source, finished, sequential, tmp_path, stage):
-    first = FailingEngine(sequential, tmp_path / "first", stop_at=stage)
+    store, first = MemoryStore(), FailingEngine(sequential, tmp_path / "first", stop_at=stage)
     with pytest.raises(Fault):
-        fit(source, tmp_path / "run.zarr", client=first, **QUICK)
+        fit(source, store, client=first, **QUICK)
     rest = FailingEngine(sequential, tmp_path / "rest")
-    run = fit(source, tmp_path / "run.zarr", client=rest, **QUICK)
+    run = fit(source, store, client=rest, **QUICK)
     assert sha(run.embedding) == finished[1]
     again = rest.counts()
     assert again.pop("scan.reread") == finished[2]["scan"]  # the input, compared before the run goes on
@@ -313,9 +314,8 @@ def test_a_run_that_stopped_goes_on(fit, source, finished, sequential, tmp_path,
 
 
 @pytest.mark.parametrize("stage", ["scan", *UNIQUE_STEPS, "partition.assign", "publish"])
-def test_resume_makes_a_stage_again(finished, tmp_path, stage):
-    place = tmp_path / "run.zarr"
-    shutil.copytree(finished[0], place)
+def test_resume_makes_a_stage_again(finished, stage):
+    place = in_memory(finished[0])
     forget(place, stage)
     assert sha(daskumap.resume(place, client="sequential", progress=False).embedding) == finished[1]
 

@@ -15,7 +15,7 @@ from zarr.storage import MemoryStore
 
 import daskumap
 from daskumap.errors import RunMismatchError, StoreError
-from daskumap.store import lock
+from daskumap.store import calls, lock
 from daskumap.store.places import Held
 from daskumap.testing.datasets import uneven_clusters
 from daskumap.testing.faults import FailingEngine, Fault
@@ -67,6 +67,7 @@ class Mortal(MemoryStore):
 def shared(monkeypatch):
     """Stores in memory are treated as those that other processes reach; who left a lock is dead."""
     monkeypatch.setattr(Held, "shared", True)
+    monkeypatch.setattr(calls, "AT_ONCE", {MemoryStore, Mortal})
     monkeypatch.setattr(lock, "SETTLE_SECONDS", 0.0)
     monkeypatch.setattr(lock, "_is_dead", lambda system, pid: True)
 

@@ -3,8 +3,6 @@
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -231,52 +229,38 @@ def test_tasks_that_come_late_write_what_is_there(source, memory, finished, monk
     assert daskumap.verify(memory) == {}
 
 
-def _start(command, *arguments):
-    full = [
-        sys.executable,
-        "-m",
-        "daskumap.cli.main",
-        command,
-        *map(str, arguments),
-        "--scheduler",
-        "sequential",
-    ]
-    return subprocess.Popen(full, stderr=subprocess.PIPE, text=True)
-
-
 def _until(place, count, process):
     """Wait until the layout has so many records."""
     for _ in range(12_000):
         if len(list(place.glob("ledger/*/*/layout/*.json"))) >= count:
             return
-        assert process.poll() is None
+        assert process.is_alive()
         time.sleep(0.01)
     raise AssertionError("the layout came nowhere")
 
 
 @pytest.mark.parametrize("wakes", ["while the other works", "when the other is done"])
-def test_a_driver_that_was_stopped_and_continued(source, small, place, wakes):
+def test_a_driver_that_was_stopped_and_continued(source, small, place, command, wakes):
     """Of two that live on one store, one ends with the undisturbed bits, and the other is refused."""
-    epochs = {"n_epochs": 1500, "checkpoint_every": 15}
-    bits = sha(daskumap.fit(small, report=False, random_state=1, **GO_ON, n_epochs=1500).embedding)
-    settings = [text for name, value in epochs.items() for text in ("--set", f"{name}={value}")]
-    first = _start("fit", source, place, "--seed", "1", "--no-report", *settings)
+    bits = sha(daskumap.fit(small, report=False, random_state=1, **GO_ON, n_epochs=300).embedding)
+    settings = ("--seed", 1, "--no-report", "--set", "n_epochs=300", "--set", "checkpoint_every=3")
+    first, said = command("fit", source, place, "--scheduler", "sequential", *settings)
     _until(place, 2, first)
-    first.send_signal(signal.SIGSTOP)
+    os.kill(first.pid, signal.SIGSTOP)
     before = len(list(place.glob("ledger/*/*/layout/*.json")))
     assert before < 90
-    second = _start("resume", place, "--take-over")
+    second, _ = command("resume", place, "--take-over", "--scheduler", "sequential")
     _until(place, before + 2, second)
     if wakes == "while the other works":
-        assert second.poll() is None
+        assert second.is_alive()
     else:
-        assert second.wait(120) == 0
-    first.send_signal(signal.SIGCONT)
-    error = first.communicate(timeout=120)[1]
-    assert first.returncode == 5
-    assert f"was taken over by another process ({second.pid} on" in error
-    assert second.wait(120) == 0
-    second.stderr.close()
+        second.join(120)
+    os.kill(first.pid, signal.SIGCONT)
+    first.join(120)
+    assert first.exitcode == 5
+    assert f"was taken over by another process ({second.pid} on" in said.read_text()
+    second.join(120)
+    assert second.exitcode == 0
     assert sha(daskumap.open(place).embedding) == bits
     assert daskumap.verify(place) == {}
     assert not is_held(place)

@@ -13,8 +13,8 @@ from daskumap.driver import STAGES
 from daskumap.errors import StoreError
 from daskumap.params import make_params
 from daskumap.pipeline import FIT, steps_of
-from daskumap.store import schema
-from daskumap.store.places import find_place
+from daskumap.store import lock, schema
+from daskumap.store.places import Held, find_place
 from daskumap.store.run import RunStore
 from daskumap.testing.faults import FailingEngine, Fault
 
@@ -83,6 +83,14 @@ def place(tmp_path):
     return tmp_path / "run.zarr"
 
 
+@pytest.fixture
+def held(monkeypatch):
+    """A run store in memory, treated as one that other processes reach."""
+    monkeypatch.setattr(Held, "shared", True)
+    monkeypatch.setattr(lock, "SETTLE_SECONDS", 0.0)
+    return MemoryStore()
+
+
 @pytest.mark.parametrize("keep", schema.KEEP)
 def test_what_is_kept(kept, whole, keep):
     everything = present(kept["all"])
@@ -142,29 +150,29 @@ def test_a_start_that_the_user_gave(fit, small, place, keep):
     assert sha(daskumap.open(place).embedding) == before
 
 
-def test_a_run_that_stops_before_each_step(fit, source, whole, kept, place, sequential, tmp_path):
+def test_a_run_that_stops_before_each_step(fit, source, whole, kept, held, sequential, tmp_path):
     for step in STEPS:
         engine = FailingEngine(sequential, tmp_path / "w", stop_at=step)
         with pytest.raises(Fault):
-            fit(source, place, client=engine, keep="graph", **OPTIONS)
-        assert daskumap.verify(place) == {}
-    run = resume(place)
+            fit(source, held, client=engine, keep="graph", **OPTIONS)
+        assert daskumap.verify(held) == {}
+    run = resume(held)
     assert sha(run.embedding) == whole
     counts = FailingEngine(sequential, tmp_path / "w").counts()
     # Each fit but the one that scanned read the input again from there on.
     assert counts.pop("scan.reread") == run.status()["scan"] * len(STEPS[STEPS.index("scan") + 2 :])
     assert counts == {step: count for step, count in run.status().items() if step != STEPS[-1]}
-    assert present(place) == present(kept["graph"])
+    assert present(held) == present(kept["graph"])
 
 
-def test_a_run_that_stops_in_each_step(fit, source, whole, kept, place, sequential, tmp_path):
+def test_a_run_that_stops_in_each_step(fit, source, whole, kept, held, sequential, tmp_path):
     for step in STEPS:
         engine = FailingEngine(sequential, tmp_path / step, {(step, 0): [Fault("x")]}, after=True)
         with pytest.raises(daskumap.DaskumapError, match=f"Stage '{step}', task 0 failed"):
-            fit(source, place, client=engine, keep="graph", **OPTIONS)
-        assert daskumap.verify(place) == {}
-    assert sha(resume(place).embedding) == whole
-    assert present(place) == present(kept["graph"])
+            fit(source, held, client=engine, keep="graph", **OPTIONS)
+        assert daskumap.verify(held) == {}
+    assert sha(resume(held).embedding) == whole
+    assert present(held) == present(kept["graph"])
 
 
 @pytest.mark.parametrize(("keep", "step"), [*(("graph", step) for step in MODEL), ("embedding", "publish")])

@@ -23,6 +23,8 @@ from daskumap.testing.faults import FailingEngine, Fault
 
 pytest.importorskip("s3fs")
 moto_server = pytest.importorskip("moto.server")
+from moto.core import DEFAULT_ACCOUNT_ID  # noqa: E402 - it may be missing
+from moto.s3.models import s3_backends  # noqa: E402
 
 OPTIONS = {"n_epochs": 10}
 
@@ -75,6 +77,8 @@ def server():
             ("AWS_DEFAULT_REGION", "us-east-1"),
         ):
             patch.setenv(name, value)
+        # The client waits up to seconds before it asks again.
+        patch.setattr("botocore.retryhandler.delay_exponential", lambda **_: 0.01)
         yield application
     httpd.shutdown()
     thread.join()
@@ -106,18 +110,17 @@ def place(bucket):
 
 @pytest.fixture
 def stopped(fit, source, place, sequential, tmp_path, monkeypatch):
-    """Put a run into the bucket whose driver died before a stage; in memory until then, which is cheap."""
+    """Put a run into the bucket whose driver died before a stage; not by requests, which is cheap."""
 
     def stopped_(stage, **options):
-        import s3fs
-
         memory, engine = MemoryStore(), FailingEngine(sequential, tmp_path / "stopped", stop_at=stage)
         with monkeypatch.context() as patch:
             patch.setattr(Held, "shared", True)
             with pytest.raises(Fault):
                 fit(source, memory, client=engine, **OPTIONS, **options)
-        objects = {f"{place}/{key}": value.to_bytes() for key, value in memory._store_dict.items()}
-        s3fs.S3FileSystem(skip_instance_cache=True).pipe(objects)
+        bucket, _, prefix = place.removeprefix("s3://").partition("/")
+        for key, value in memory._store_dict.items():
+            s3_backends[DEFAULT_ACCOUNT_ID]["aws"].put_object(bucket, f"{prefix}/{key}", value.to_bytes())
 
     return stopped_
 
@@ -163,6 +166,15 @@ def about(data, seed=1):
 def begun(small, place):
     """A run store in which nothing is done yet."""
     return RunStore.open_or_create(Url(place), about(small))
+
+
+def test_an_object_is_read_by_one_request(begun, place, server):
+    """Also one that is not there."""
+    documents = RunStore.open(Url(place)).documents
+    server.reset()
+    assert documents.load_bytes("zarr.json") is not None
+    assert documents.load_bytes("nothing.json") is None
+    assert server.count == 2
 
 
 def test_one_driver_at_a_time(fit, small, begun, place, sequential, tmp_path):

@@ -3,15 +3,13 @@
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
 import zarr
 from conftest import forget as forget_steps
-from conftest import record_path, sha
+from conftest import in_memory, record_path, sha
 
 import daskumap
 from daskumap.cli.main import main
@@ -57,8 +55,8 @@ def forget(place, *stages):
 
 
 @pytest.mark.parametrize("stage", STEPS)
-def test_resume_makes_a_stage_again_and_nothing_else(finished, place, stage):
-    shutil.copytree(finished[0], place)
+def test_resume_makes_a_stage_again_and_nothing_else(finished, stage):
+    place = in_memory(finished[0])
     before = {step: opened(place).ledger.records(step) for step in STEPS}
     forget(place, stage)
     run = daskumap.resume(place, client="sequential", progress=False)
@@ -178,29 +176,15 @@ def test_a_second_driver_is_refused(finished, place):
 @pytest.fixture(scope="module")
 def long(small):
     """The digest of a map of so many epochs that a run can be stopped among them."""
-    options = {"client": "sequential", "n_epochs": 1500, "random_state": 1}
+    options = {"client": "sequential", "n_epochs": 300, "random_state": 1}
     return sha(daskumap.fit(small, progress=False, report=False, **options).embedding)
-
-
-def _start(source, place):
-    command = [sys.executable, "-m", "daskumap.cli.main", "fit", str(source), str(place), "--seed", "1"]
-    more = [
-        "--scheduler",
-        "sequential",
-        "--set",
-        "n_epochs=1500",
-        "--set",
-        "checkpoint_every=15",
-        "--no-report",
-    ]
-    return subprocess.Popen([*command, *more], stderr=subprocess.PIPE, text=True)
 
 
 def _until(place, stage, task, process):
     for _ in range(12_000):
         if list(place.glob(f"ledger/*/*/{stage}/{task:08d}.json")):
             return
-        assert process.poll() is None
+        assert process.is_alive()
         time.sleep(0.01)
     raise AssertionError(f"{stage} came nowhere")
 
@@ -210,14 +194,15 @@ def _until(place, stage, task, process):
     [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)],
     ids=["term", "int", "kill"],
 )
-def test_a_run_that_was_stopped_goes_on(source, long, place, number, code):
+def test_a_run_that_was_stopped_goes_on(source, long, place, command, number, code):
     """Stopped in the middle of the layout, at any checkpoint but the last: the same map as without."""
-    process = _start(source, place)
+    settings = ("--seed", 1, "--no-report", "--set", "n_epochs=300", "--set", "checkpoint_every=3")
+    process, said = command("fit", source, place, "--scheduler", "sequential", *settings)
     _until(place, "layout", 1, process)
-    process.send_signal(number)
-    error = process.communicate(timeout=60)[1]
-    assert process.returncode == code
-    assert ("daskumap resume" in error) == (number != signal.SIGKILL)
+    os.kill(process.pid, number)
+    process.join(60)
+    assert process.exitcode == code
+    assert ("daskumap resume" in said.read_text()) == (number != signal.SIGKILL)
     before = opened(place).ledger.records("layout")
     assert 2 <= len(before) < 100
     run = daskumap.resume(place, client="sequential", progress=False)

@@ -220,7 +220,7 @@ CONFIGURATIONS = {
     "spectral": {"init": "spectral"},
     "random": {"init": "random"},
     "array": {"init": np.random.default_rng(0).random((4000, 2))},
-    "bits": {"metric": "jaccard"},
+    "bits": {"metric": "bit_hamming"},
     "in doubt": {"metric": "cosine", "report": True},
     "wide cells": {"max_cell_rows": 3000},
     "moved rows": {},

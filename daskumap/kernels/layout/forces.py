@@ -3,6 +3,7 @@
 A coefficient is looked up by the leading bits of the squared distance: no `pow`, no division in an iteration.
 """
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -38,13 +39,15 @@ class Forces(NamedTuple):
     negatives: int  # negatives per fired edge
 
 
+@lru_cache(maxsize=1)
 def forces(a: float, b: float, gamma: float, negative_sample_rate: int) -> Forces:
     """Tabulate the attractive and repulsive coefficients over all non-negative float32 squared distances.
 
     An entry covers the distances that share the exponent and `MANTISSA_BITS` leading bits of the mantissa,
     and holds the harmonic mean of the coefficients at both ends, which balances the relative error. The ends
     of the range: below 1.2e-38 (subnormal, zero) coefficients are coarse but finite, so that points in one
-    place exert no force; a square that overflows to infinity, or NaN, gets 0. No index lies outside.
+    place exert no force; a square that overflows to infinity, or NaN, gets 0. No index lies outside. The last
+    tables stay for the next caller: 1 MB, which take 15 ms (measured), a seventh of a small fit.
 
     Parameters
     ----------
