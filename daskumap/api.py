@@ -96,9 +96,9 @@ def fit(
         `min_dist`, `spread`, `a`, `b`, `set_op_mix_ratio`, `local_connectivity`, `repulsion_strength`,
         `negative_sample_rate`, `disconnection_distance`, `transform_mode`, `random_state`; and `optimizer`
         ("adam", "sgd", or "none" for the map that `init` is, so that `transform` places rows into any map),
-        `reconcile_every`, `target_recall`, `max_overlap`, `max_cell_rows`, `checkpoint_every`. Adam moves all vertices twice an
-        epoch, each time as an iteration; with `reconcile_every` iterations above 1 the result depends on
-        `partitions`.
+        `reconcile_every`, `target_recall`, `max_overlap`, `max_cell_rows`, `checkpoint_every`. Adam moves all
+        vertices twice an epoch, each time as an iteration; with `reconcile_every` iterations above 1 the
+        result depends on `partitions`.
         `n_epochs=0` leaves rows where they start, and a list keeps the map after each of these epochs
         (`Run.embedding_list`). `output_metric` is the metric of the map: "haversine" (angle from the pole and
         longitude), "hyperboloid", "torus" (with `torus_dimensions`, the length of each way round) and all

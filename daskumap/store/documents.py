@@ -74,7 +74,7 @@ class Documents:
 
     def below(self, folder: str) -> list[str]:
         """Return the names of all files below a folder."""
-        found: list[str] = self._sync(_list_below(self.store, f"{self._key(folder)}/"), folder)
+        found: list[str] = self._call(_list_below(self.store, f"{self._key(folder)}/"), folder)
         return found
 
     def delete(self, name: str) -> None:
