@@ -206,7 +206,7 @@ def test_wrong_usage(arguments, capsys):
 
 def test_each_command_has_help(capsys):
     (commands,) = (action for action in build_parser()._actions if action.choices)
-    assert {"plan", "fit", "transform", "resume", "status", "report", "verify", "demo"} == set(
+    assert {"plan", "fit", "transform", "inverse", "resume", "status", "report", "verify", "demo"} == set(
         commands.choices
     )
     for command in commands.choices:
