@@ -206,8 +206,8 @@ def test_wrong_usage(arguments, capsys):
 
 def test_each_command_has_help(capsys):
     (commands,) = (action for action in build_parser()._actions if action.choices)
-    commands = {"plan", "fit", "transform", "inverse", "save", "resume", "status", "report", "verify", "demo"}
-    assert commands == set(commands.choices)
+    wanted = {"plan", "fit", "transform", "inverse", "save", "resume", "status", "report", "verify", "demo"}
+    assert wanted == set(commands.choices)
     for command in commands.choices:
         with pytest.raises(SystemExit) as exit_:
             main([command, "--help"])
