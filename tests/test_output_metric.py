@@ -40,9 +40,11 @@ def accuracy(near, labels, expected):
 
 @pytest.mark.parametrize("name", THEIRS)
 def test_digits_on_a_sphere_a_torus_and_a_hyperboloid(name):
-    """In 100 epochs for umap-learn's 500; less than one digit in fifty worse, and mostly better."""
+    """In 100 or 60 epochs for umap-learn's 500; less than one digit in fifty worse, and mostly better."""
     X, labels = load_digits(return_X_y=True)
-    run = daskumap.fit(X[:1300], output_metric=name, report=False, **QUIET, n_epochs=100)
+    run = daskumap.fit(
+        X[:1300], output_metric=name, report=False, **QUIET, n_epochs=100 if name == "haversine" else 60
+    )
     map_ = run.embedding[:]
     own = distances(name, map_, map_)
     np.fill_diagonal(own, np.inf)
@@ -57,12 +59,11 @@ def test_digits_on_a_sphere_a_torus_and_a_hyperboloid(name):
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 def test_no_bit_depends_on_partitions_threads_or_segments(fit, small, tmp_path, optimizer, client_1x2):
-    options = {"output_metric": "haversine", "optimizer": optimizer, "n_epochs": 6}
+    options = {"output_metric": "haversine", "optimizer": optimizer, "n_epochs": 3}
     bits = sha(fit(small, **options).embedding)
-    assert sha(fit(small, tmp_path / "a.zarr", checkpoint_every=4, partitions=3, **options).embedding) == bits
+    assert sha(fit(small, tmp_path / "a.zarr", checkpoint_every=2, partitions=3, **options).embedding) == bits
     assert sha(fit(small, client="threads", threads=2, **options).embedding) == bits
     assert sha(fit(small, tmp_path / "b.zarr", client="1x2", **options).embedding) == bits
-    assert sha(fit(small, optimizer=optimizer, n_epochs=6).embedding) != bits
 
 
 def test_a_map_without_a_metric_is_the_plane(fit, small):
@@ -95,8 +96,7 @@ def test_a_function_with_gradient_is_a_metric(fit, small, by_function, tmp_path)
     """The same map as by name, within what float32 does in a few iterations; also on a cluster."""
     map_ = by_function.embedding[:]
     assert sha(fit(small, tmp_path / "run.zarr", client="1x1", partitions=2, **OWN).embedding) == sha(map_)
-    first = {**OWN, "n_epochs": 1, "optimizer": "sgd"}
-    named = {"output_metric": "torus", "n_epochs": 1, "optimizer": "sgd"}
+    first, named = {**OWN, "n_epochs": 1}, {"output_metric": "torus", "n_epochs": 1}
     apart = np.abs(fit(small, **first).embedding[:] - fit(small, **named).embedding[:])
     assert np.median(apart) < 1e-3
     assert by_function.report["measures"]["output_metric"] == "torus_grad"
