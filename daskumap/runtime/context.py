@@ -345,6 +345,7 @@ class Context:
             "bucket": s.buckets,
             "partition": s.partitions,
             "column": s.columns,
+            "coordinate": s.columns + self.metric.apart,
             "component": p.n_components,
             "neighbor": self.job.neighbors,
             "overlap": p.max_overlap,

@@ -27,7 +27,7 @@ NEW_STEPS = [step for step, _ in TRANSFORM]
 BROUGHT = (schema.SOURCE, schema.INIT)
 # What no step reads: it is for the user, and `CELLS` for plans.
 UNREAD = (schema.MEASURES, schema.PICTURE, schema.CELLS)
-NEW_UNREAD = (schema.EMBEDDING, schema.FIT_DISTANCE, schema.PLACED)
+NEW_UNREAD = (schema.EMBEDDING, schema.FIT_DISTANCE, schema.PLACED, schema.UNDEFINED)
 # Of arrays that tasks make themselves, since only they know how many there are.
 MADE = ("micro-cell", "bound", "cell bound", "group bound")
 
@@ -181,6 +181,9 @@ CONFIGURATIONS = {
     "array": {"init": np.random.default_rng(0).random((4000, 2))},
     "bits": {"metric": "jaccard"},
     "in doubt": {"metric": "cosine", "report": True},
+    "left out": {"metric": "cosine", "undefined": "isolate"},
+    "left out as copies are": {"metric": "cosine", "undefined": "isolate", "unique": True, "report": True},
+    "apart": {"metric": "cosine", "undefined": "apart"},
     "wide cells": {"max_cell_rows": 3000},
     "moved rows": {},
     "moved rows of wide cells": {"max_cell_rows": 3000, "unique": True},
@@ -258,7 +261,7 @@ def test_arrays_lie_as_declared(runs, name):
         last = context.store.array(place)
         assert (last.shape, last.dtype) == (made.shape, made.dtype), last.path
         seen += 1
-    assert seen > 35
+    assert seen >= 35
 
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)
