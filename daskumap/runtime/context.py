@@ -396,6 +396,7 @@ class Context:
             "bucket": s.buckets,
             "partition": s.partitions,
             "column": s.columns,
+            "coordinate": s.columns + self.metric.apart,
             "component": p.n_components,
             "listed": len(p.listed_epochs),
             "neighbor": self.job.neighbors,

@@ -10,6 +10,7 @@ block       row block of the source                                      one
 bundle      consecutive row blocks that one task counts                  one
 partition   vertex range that one task owns                              one
 column      of the input                                                 all
+coordinate  in the metric's space, or a column where it has none         all
 component   column of the embedding                                      all
 listed      epoch after which the map is kept                            one
 neighbor    of a row, itself not counted                                 all
@@ -139,12 +140,12 @@ FIRST = Array("rows/first", MODEL, "int64", ("row",))
 DISTINCT_ROWS = Fact("facts/distinct_rows", MODEL)
 
 # Cells: where they are, which rows join them, and the rows brought together.
-CENTROIDS = _cells("centroids", "metric", "cell", "column", stays=MODEL)
+CENTROIDS = _cells("centroids", "metric", "cell", "coordinate", stays=MODEL)
 RADII = _cells("radii", "float32", "cell", stays=MODEL)
 MEMBERS = _cells("members", "float64", "cell", stays=MODEL)
-MICRO = _cells("micro", "metric", "micro-cell", "column")
-MEAN = _cells("mean", "float32", "column")
-AXES = _cells("axes", "float32", "column", "component")
+MICRO = _cells("micro", "metric", "micro-cell", "coordinate")
+MEAN = _cells("mean", "float32", "coordinate")
+AXES = _cells("axes", "float32", "coordinate", "component")
 LIMITS = _cells("limits", "float64", "bound", "component")
 PROBES = _cells("probes", "metric", "probe", "column", stays=MODEL)
 PROBE_ROWS = _cells("probe_rows", "int64", "probe")

@@ -52,7 +52,7 @@ def test_iris():
 
 def test_digits(digits, digits_map):
     assert digits_map.embedding_.shape == (600, 2)
-    # Five neighbours in all 64 columns tell .91.
+    # Five neighbours in all 64 columns do not tell all digits of 600 either.
     assert purity(digits_map.embedding_, digits[1]) > 0.87
     assert trustworthiness(digits[0], digits_map.embedding_, n_neighbors=10) > 0.95
 
