@@ -37,20 +37,25 @@ NEW_STEPS, EDGES, GIVEN_NEW_STEPS, GIVEN_EDGES = (
 BROUGHT = (schema.SOURCE, schema.INIT, schema.GIVEN_INDICES, schema.GIVEN_DISTANCES)
 # What no step reads: it is for the user, `CELLS` for plans, and `TYPICAL` for a transform.
 UNREAD = (schema.MEASURES, schema.PICTURE, schema.CELLS, schema.TYPICAL, schema.EMBEDDING_LIST)
-NEW_UNREAD = (schema.EMBEDDING, schema.FIT_DISTANCE, schema.PLACED, schema.UNDEFINED)
+NEW_UNREAD = (schema.EMBEDDING, schema.FIT_DISTANCE, schema.PLACED)
 INVERSE_UNREAD = (schema.ROWS, schema.INVERTED)
-EDGES_UNREAD = (schema.NEW_GRAPH, schema.FIT_DISTANCE, schema.PLACED, schema.UNDEFINED)
+EDGES_UNREAD = (schema.NEW_GRAPH, schema.FIT_DISTANCE, schema.PLACED)
+OF_VECTORS = (
+    schema.LIMITS,
+    schema.ON_AXES,
+    schema.IN_MICRO,
+    schema.FIRST,
+    schema.LEFT_OUT,
+    schema.UNDEFINED,
+    schema.GIVEN,
+)
 # Each pipeline, what none of its steps reads, and what a step that it shares reads where there are vectors.
 PIPELINES = {
     "fit": (STEPS, UNREAD, ()),
-    "transform": (NEW_STEPS, NEW_UNREAD, ()),
-    "edges": (EDGES, EDGES_UNREAD, ()),
+    "transform": (NEW_STEPS, (*NEW_UNREAD, schema.UNDEFINED), ()),
+    "edges": (EDGES, (*EDGES_UNREAD, schema.UNDEFINED), ()),
     "inverse": (INVERSE_STEPS, INVERSE_UNREAD, ()),
-    "given fit": (
-        GIVEN_STEPS,
-        UNREAD,
-        (schema.LIMITS, schema.ON_AXES, schema.IN_MICRO, schema.FIRST, schema.LEFT_OUT),
-    ),
+    "given fit": (GIVEN_STEPS, UNREAD, OF_VECTORS),
     "given transform": (GIVEN_NEW_STEPS, NEW_UNREAD, ()),
     "given edges": (GIVEN_EDGES, EDGES_UNREAD, ()),
 }
