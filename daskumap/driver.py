@@ -115,7 +115,7 @@ def _survey_step(
         if whole or "missing" not in text
     ]
     for item in step.writes:
-        if isinstance(item, schema.Fact) and item.name not in freed:
+        if isinstance(item, schema.Fact) and item.name not in freed | context.store.lacking:
             damage += find_damaged_fact(context.store, item.name, finished)
     return wrong + damage, [] if damage else list(receipts)
 

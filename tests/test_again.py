@@ -347,9 +347,8 @@ def test_a_run_is_a_start(rows, run, fit, tmp_path):
 
 def test_a_path_is_no_name(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(
-        ParameterError, match="init is 'spectrl'; allowed are pca, spectral, random, an array"
-    ):
+    allowed = "allowed are pca, spectral, tswspectral, random, an array"
+    with pytest.raises(ParameterError, match=f"init is 'spectrl'; {allowed}"):
         daskumap.fit(run, init="spectrl")
     for place in ("runs/spectral", "spectral.zarr"):
         with pytest.raises(StoreError, match="There is no run store at"):

@@ -142,7 +142,7 @@ def test_a_path_to_nothing(fit, tmp_path):
         ({"metric": "haversine"}, "'haversine' takes 2 columns"),
         ({"metric": "minkowski", "metric_kwds": {"q": 3}}, "does not take 'q'"),
         ({"metric_kwds": [1]}, "metric_kwds is a list"),
-        ({"init": "laplace"}, "init is 'laplace'; allowed are pca, spectral, random or an array"),
+        ({"init": "laplace"}, "init is 'laplace'; allowed are pca, spectral, tswspectral, random, an array"),
         ({"init": 3}, "init is a int"),
         ({"init": np.zeros((400, 3))}, r"init is an array of shape \(400, 3\) .* it must be \(400, 2\)"),
         ({"init": np.full((400, 2), np.nan)}, "init is an array .*finite"),

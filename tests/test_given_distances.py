@@ -331,8 +331,6 @@ def test_what_distances_cannot_have(fit, apart):
         fit(apart, unique=True, **GIVEN)
     with pytest.raises(ParameterError, match="does not take 'p'"):
         fit(apart, metric_kwds={"p": 3}, **GIVEN)
-    with pytest.raises(SourceError, match="sparse"):
-        fit(csr_matrix(apart))
 
 
 def test_distances_that_differ_by_direction_are_told(fit, apart, caplog):

@@ -26,7 +26,7 @@ def test_a_fit_ends_with_the_graph(fit, small):
     assert run.report["verdict"] is None
     with pytest.raises(StoreError, match="no map: its transform_mode is 'graph'"):
         run.embedding  # noqa: B018, a property that raises
-    assert fit(small, keep="model", **GRAPH).graph().nnz == whole.graph().nnz
+    assert fit(small, keep="graph", **GRAPH).graph().nnz == whole.graph().nnz
     with pytest.raises(ParameterError, match="keep is 'embedding' and transform_mode is 'graph'"):
         fit(small, keep="embedding", **GRAPH)
     with pytest.raises(ParameterError, match="allowed are embedding, graph"):

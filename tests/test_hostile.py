@@ -246,7 +246,7 @@ def test_metadata_of_a_run_store(copy, kind):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"schema": 1}, "schema 1; this daskumap reads schema 5"),
+        ({"schema": 1}, "a run store of schema 1, .* reads schema 5 to 6"),
         ({"schema": [2]}, r"schema \[2\]"),
         ({"schema": None}, "schema None"),
         ({"params": None}, "wrong are params"),

@@ -16,7 +16,8 @@ from daskumap.engine.threads import ThreadsEngine
 from daskumap.errors import TaskError
 from daskumap.kernels.cells.join import LEVELS
 from daskumap.kernels.cells.slices import join_cells
-from daskumap.pipeline import TRANSFORM
+from daskumap.params import Params
+from daskumap.pipeline import TRANSFORM, steps_of
 from daskumap.report.progress import Silent
 from daskumap.request import make_transform_request
 from daskumap.session import fit_request, open_model
@@ -28,7 +29,7 @@ from daskumap.testing.faults import FailingEngine, Fault, Kill, ShufflingEngine
 MEMORY = 4 * 10**9
 QUIET = {"client": "sequential", "progress": False}
 FIT = {"n_epochs": 30, "max_cell_rows": 1024, "random_state": 1, "report": False, **QUIET}
-STEPS = [step.name for step, _ in TRANSFORM]
+STEPS = [step.name for step in steps_of(TRANSFORM, Params())]
 
 
 @pytest.fixture(scope="module")

@@ -271,14 +271,13 @@ missing
         self._run, self._n_neighbors = run, options["n_neighbors"]
         curve = {name: options[name] for name in ("a", "b", "min_dist", "spread")}
         self._a, self._b = Params(**curve).curve()
-        for name in ("embedding_", "embedding_list_"):
+        for name in ("embedding_", "embedding_list_", "n_epochs_list"):
             self.__dict__.pop(name, None)  # Of an earlier fit.
         if self.transform_mode == "graph":
             return self
         self.embedding_ = run.embedding[:] if plain else run.embedding
-        listed = isinstance(self.n_epochs, list | tuple | np.ndarray)
-        self.n_epochs_list = list(self.n_epochs) if listed else None
-        if self.n_epochs_list is not None:
+        if isinstance(self.n_epochs, list | tuple | np.ndarray):
+            self.n_epochs_list = list(self.n_epochs)
             self.embedding_list_ = list(run.embedding_list[:]) if plain else run.embedding_list
         return self
 

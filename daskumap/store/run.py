@@ -25,7 +25,7 @@ from daskumap.planning.stage import Output
 from daskumap.secrets import has_secrets
 from daskumap.store.arrays import GROUP, KEY, ArrayStore, create_array, open_array, read_json
 from daskumap.store.documents import Documents, as_text, create_object
-from daskumap.store.formats import SCHEMA, as_now
+from daskumap.store.formats import LACKING, SCHEMA, as_now
 from daskumap.store.ledger import Ledger
 from daskumap.store.places import Place, find_place
 from daskumap.store.schema import Fact, Item
@@ -127,6 +127,11 @@ class RunStore:
     def about(self) -> dict[str, Any]:
         """What the run was started with: parameters, source, sizes, versions."""
         return dict(self._about)
+
+    @property
+    def lacking(self) -> frozenset[str]:
+        """Names of facts that it lacks, as an earlier version wrote it."""
+        return LACKING.get(self._about.get("schema", SCHEMA), frozenset())
 
     @property
     def url(self) -> str:

@@ -362,12 +362,10 @@ def test_what_is_not_there_yet_is_refused(small, name):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("init", "tswspectral"),
         ("n_epochs", [1, -2]),
         ("n_epochs", 2.0),
         ("output_metric", "hellinger"),
         ("output_metric_kwds", 3),
-        ("metric", "precomputed"),
         ("n_jobs", 0),
         ("n_jobs", -2),
         ("n_jobs", None),
