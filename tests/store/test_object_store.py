@@ -240,7 +240,7 @@ def test_of_many_who_start_at_a_time_one_says_what_runs(small, place):
 @pytest.mark.parametrize(
     ("every", "status"),
     [
-        (150, "503 Slow Down"),
+        (100, "503 Slow Down"),
         pytest.param(20, "500 Internal Server Error", marks=pytest.mark.slow),
         pytest.param(20, "reset", marks=pytest.mark.slow),
     ],
