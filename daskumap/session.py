@@ -525,7 +525,7 @@ def known_params(store: RunStore) -> Params:
     if lost or (given and not (store.ledger.has_begun() and store.has(schema.INIT.name))):
         raise StoreError(
             f"{store.url} was started with a function or an array that it does not hold. Call daskumap.fit "
-            "again with the same arguments to go on."
+            "again with the same arguments: it goes on, or returns the finished run, which then can do all."
         )
     return without_init(make_params({**values, "init": "pca"})) if given else make_params(values)
 

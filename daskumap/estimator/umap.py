@@ -26,8 +26,8 @@ Array = np.ndarray[Any, Any]
 class UMAP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """Uniform Manifold Approximation and Projection, with umap-learn's names, order, meanings and defaults.
 
-    `docs/compatibility.md` goes through them one by one. In this version those about supervision, densMAP,
-    and `transform_mode` are refused with another value than the default.
+    `docs/compatibility.md` goes through them one by one. In this version those about supervision and
+    densMAP are refused with another value than the default.
 
     Parameters
     ----------
@@ -104,6 +104,8 @@ missing
     embedding_list_
         Where `n_epochs` is a list, the map after each of these epochs, ascending; (m, n, n_components) as a
         `zarr.Array` where the rows were not in memory.
+    run_
+        The run that the fit made: its report, neighbours, `save`, and `fit_distance` of new rows.
     graph_
         The memberships of edges, `scipy.sparse.csr_matrix`, read from the run at each access.
     n_features_in_, feature_names_in_
@@ -341,6 +343,11 @@ missing
         options = fit_options({**model.get_params(deep=False), "ensure_all_finite": True}) | map_of(fitted)
         source, plain = model._source(fitted._raw_data)
         return model._take(fit(source, **options), options, plain)
+
+    @property
+    def run_(self) -> Run:
+        """The run that the fit made."""
+        return self._fitted()
 
     @property
     def graph_(self) -> Any:

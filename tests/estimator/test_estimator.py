@@ -194,6 +194,8 @@ def test_what_a_fit_leaves(small):
     assert (model.embedding_.dtype, model.embedding_.shape) == (np.float32, (400, 3))
     assert model.n_features_in_ == 8
     assert model.get_feature_names_out().tolist() == ["umap0", "umap1", "umap2"]
+    assert model.run_.finished
+    np.testing.assert_array_equal(model.run_.embedding[:], model.embedding_)
 
 
 def test_fit_transform_returns_the_map(small, fitted):
