@@ -234,4 +234,12 @@ def _is_dead(system: str, pid: Any) -> bool:
         return True
     except (PermissionError, OverflowError):
         return False
-    return False
+    return _is_zombie(pid)
+
+
+def _is_zombie(pid: int) -> bool:
+    """Return whether a process has ended and nobody asked for its exit code yet, as in many containers."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:  # not Linux, or gone by now
+        return False

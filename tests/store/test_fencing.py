@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import subprocess
 import time
 
 import pytest
@@ -69,6 +70,19 @@ def test_a_dead_holder_is_followed(begun, changes):
         assert begun.documents.members("lock") == [f"{held.id}.json"]
     assert begun.documents.members("lock") == []
     assert begun.documents.numbers("generations")[-1] == before + 1
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="needs /proc, which says who has ended")
+def test_a_holder_whose_exit_code_nobody_asked_for_is_followed(begun):
+    """In a container without an init process, whoever is killed stays in the table of processes."""
+    with subprocess.Popen(["sleep", "60"]) as killed:
+        lock_of(begun, pid=killed.pid)
+        with pytest.raises(StoreError, match="in use by process"), RunLock(begun):
+            pass
+        killed.kill()
+        os.waitid(os.P_PID, killed.pid, os.WEXITED | os.WNOWAIT)
+        with RunLock(begun):
+            assert len(begun.documents.members("lock")) == 1
 
 
 @pytest.mark.parametrize(
