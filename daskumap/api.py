@@ -411,7 +411,8 @@ def _as_run(run: Run | str | Path) -> Run:
 
 def _request(data: Any, out: Any, params: dict[str, Any], partitions: int | None) -> Request:
     """Return what is asked for: a fit of rows, or of the neighbours of a run."""
-    params = {**params, "init": start_of(params["init"])} if "init" in params else params
+    if "init" in params:
+        params = {**params, "init": start_of(params["init"], adopted=params.get("optimizer") == "none")}
     neighbors = params.get("precomputed_knn")
     if is_run(data) and neighbors is not None:
         raise ParameterError("A run has its neighbours. Leave precomputed_knn out, or fit the data itself.")

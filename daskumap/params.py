@@ -296,11 +296,6 @@ def _check_rest(params: Params) -> None:
             "precomputed_knn is given and the input is distances, of which the nearest are taken. Leave one "
             "of them out."
         )
-    if params.transform_mode == "graph" and params.keep == "embedding":
-        raise ParameterError(
-            "keep is 'embedding' and transform_mode is 'graph', which makes none. Keep 'graph', 'model' or "
-            "'all'."
-        )
 
 
 def _check_metric(name: str, metric: Any, words: Any) -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from daskumap.errors import DependencyError
-from daskumap.params import Params
+from daskumap.errors import DependencyError, ParameterError
+from daskumap.params import PRECOMPUTED, Params
 
 Array = np.ndarray[Any, Any]
 
@@ -77,6 +78,23 @@ def make_umap(params: Params, found: Fitted) -> Any:
     return model
 
 
+def refuse_foreign(params: Mapping[str, Any]) -> None:
+    """Refuse the parameters of a run that umap-learn's estimator cannot have.
+
+    Raises
+    ------
+    ParameterError
+        Naming them.
+    """
+    names = (("metric", PRECOMPUTED), ("output_metric", "torus"), ("transform_mode", "graph"))
+    wrong = [f"{name}={value!r}" for name, value in names if params[name] == value]
+    if wrong:
+        raise ParameterError(
+            f"to_umap takes a run of rows with a map that umap-learn knows, and this one has "
+            f"{' and '.join(wrong)}. Use the run itself."
+        )
+
+
 def _import_umap() -> ModuleType:
     try:
         import umap
@@ -92,6 +110,7 @@ def _parameters(params: Params, known: set[str]) -> dict[str, Any]:
     """Return the parameters that both have, under their common name."""
     given = {field.name: getattr(params, field.name) for field in fields(params) if field.name in known}
     # A seed of umap-learn's is one of NumPy's, and lowers n_jobs to 1 with a warning.
+    given["n_epochs"] = params.given_epochs
     return {**given, "random_state": int(params.random_state or 0) % 2**32, "n_jobs": 1}
 
 

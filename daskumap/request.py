@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,9 +37,22 @@ from daskumap.sources.ingest import as_stored
 from daskumap.sources.nodes import public_spec
 from daskumap.stages.shared import micro
 from daskumap.store import schema
+from daskumap.store.run import is_run_store
 
 # On these depends which neighbours are found, and from which rows.
-SEARCH = ("metric", "metric_kwds", "unique", "target_recall", "max_overlap", "max_cell_rows", "missing")
+SEARCH = (
+    "metric",
+    "metric_kwds",
+    "unique",
+    "target_recall",
+    "max_overlap",
+    "max_cell_rows",
+    "missing",
+    "undefined",
+    "ensure_all_finite",
+)
+# What may be another one in a fit of an adopted map, without a layout.
+NO_LAYOUT = {"keep", "report", "checkpoint_every"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,27 +167,37 @@ def make_again_request(model: Context, values: dict[str, Any], partitions: int |
     StoreError
         If an earlier version made the run.
     """
-    if not model.store.has(schema.DOUBTED.name):
-        raise StoreError(
-            f"The run in {model.url} was made by an earlier version, which kept less than another fit of its "
-            "neighbours needs. Fit the data again."
-        )
     known, source = model.params, model.source
     if known.metric == PRECOMPUTED:
         raise ParameterError(
             f"The run in {model.url} was fitted to distances, whose neighbours are taken in one pass. Fit "
             "them again: daskumap.fit(distances, out, metric='precomputed', ...)."
         )
+    if not model.store.has(schema.DOUBTED.name):
+        raise StoreError(
+            f"The run in {model.url} keeps less than another fit of its neighbours needs: it was saved, "
+            "fitted with keep='model', or made by an earlier version. Fit the data again."
+        )
     check_partitions(partitions, source.shape[0])
     if isinstance(known.init, np.ndarray):
-        known = dataclasses.replace(known, init=model.store.read(schema.INIT.name))
+        known = dataclasses.replace(known, init=without_gaps(model.store.read(schema.INIT.name)))
     fields = {field.name: getattr(known, field.name) for field in dataclasses.fields(Params)}
+    if known.optimizer == "none" and values.keys() - NO_LAYOUT:
+        fields["optimizer"] = Params().optimizer  # An adopted map is the start of another layout.
     if values.keys() & {"min_dist", "spread"}:
         fields |= {"a": None, "b": None}  # or the curve would not be what is asked for
     params = make_params({**fields, **values})
     refuse_another_search(model, params)
     check_params(params, source)
     return Request(source, params, partitions, model=model, anew=what_is_anew(model, params))
+
+
+def without_gaps(places: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return places of a map as a start: rows that are not on it start in its middle."""
+    gone = np.isnan(places[:, 0])
+    filled = np.array(places)
+    filled[gone] = 0.0 if gone.all() else places[~gone].mean(axis=0)
+    return filled
 
 
 def refuse_another_search(model: Context, params: Params) -> None:
@@ -229,7 +253,18 @@ def check_partitions(partitions: int | None, rows: int) -> None:
 
 
 def find_input(data: Any, metric: Any) -> Source:
-    """Return the source of rows, or of distances, which may be sparse."""
+    """Return the source of rows, or of distances, which may be sparse.
+
+    Raises
+    ------
+    SourceError
+        If a run store is named, which has no rows of its own.
+    """
+    if isinstance(data, str | Path) and is_run_store(data):
+        raise SourceError(
+            f"{data} is a run store and holds no input. Give the rows; the map of a run is "
+            f"daskumap.open({str(data)!r}).embedding."
+        )
     return find_distances(data) if isinstance(metric, str) and metric == PRECOMPUTED else find(data)
 
 
@@ -317,6 +352,15 @@ def check_params(params: Params, source: Source) -> None:
             f"than n_neighbors. Lower n_neighbors to at most {rows - 1}."
             if rows > 2
             else f"The input has {rows} rows; at least 3 are needed."
+        )
+    if params.transform_mode == "graph" and params.keep == "embedding":
+        raise ParameterError(
+            "keep is 'embedding' and transform_mode is 'graph', which makes none. Keep 'graph', 'model' or "
+            "'all'."
+        )
+    if params.optimizer == "none" and params.listed_epochs:
+        raise ParameterError(
+            "n_epochs is a list and optimizer is 'none', which leaves the map as init has it. Leave one out."
         )
     if params.metric == PRECOMPUTED and rows != columns:
         raise SourceError(

@@ -16,12 +16,12 @@ from daskumap.engine.clusters import make_engine
 from daskumap.engine.machine import parse_memory
 from daskumap.errors import ParameterError, StoreError
 from daskumap.params import Params
-from daskumap.peer import Fitted, make_umap
+from daskumap.peer import Fitted, make_umap, refuse_foreign
 from daskumap.pipeline import Kind, kind_in, params_in, purpose_in, steps_of
 from daskumap.planning.sizes import Sizes
 from daskumap.report.progress import Progress, choose_progress
 from daskumap.report.text import assemble, render
-from daskumap.request import Request, make_inverse_request, make_transform_request
+from daskumap.request import Request, make_inverse_request, make_transform_request, without_gaps
 from daskumap.runtime.context import Context
 from daskumap.saving import save_model
 from daskumap.session import fit_request, open_model, refuse_other_rows
@@ -401,6 +401,7 @@ class Run(Mapped):
         StoreError
             If the run is unfinished, or did not keep its graph.
         """
+        refuse_foreign(self.params)
         self._refuse_freed(schema.INDICES)
         with contextlib.closing(open_model(self.store, self._params, self._source, fitted)) as model:
             params, rows = model.params, model.source.read(0, model.sizes.rows, np.dtype(model.metric.dtype))
@@ -547,11 +548,11 @@ def view(store: RunStore) -> Run | Transformed | Inverted:
     return kinds[purpose_in(store.about)](store)
 
 
-def start_of(init: Any) -> Any:
+def start_of(init: Any, adopted: bool = False) -> Any:
     """Return a start as parameters have it: of a run, or of where one is, its map.
 
     A text is where a run is if it has a slash or ends in .zarr; else it is the name of a start. Rows that are
-    not on the map start in the middle of it.
+    not on the map start in the middle of it, unless the map is adopted as it is.
     """
     if isinstance(init, str) and not ("/" in init or init.endswith(".zarr")):
         return init
@@ -560,9 +561,7 @@ def start_of(init: Any) -> Any:
     if not isinstance(init, Mapped):
         return init
     places = np.asarray(init.embedding[:])
-    gone = np.isnan(places[:, 0])
-    places[gone] = 0.0 if gone.all() else places[~gone].mean(axis=0)
-    return places
+    return places if adopted else without_gaps(places)
 
 
 def _reopen(place: Place, params: Params | None, source: Source | None) -> Run:

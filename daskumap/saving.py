@@ -10,7 +10,7 @@ from typing import Any
 from daskumap.driver import STAGES, refuse_changed_input, survey
 from daskumap.engine.sequential import SequentialEngine
 from daskumap.errors import NO_SPACE, RunMismatchError, StoreError
-from daskumap.params import Params
+from daskumap.params import PRECOMPUTED, Params
 from daskumap.planning.stage import Receipt
 from daskumap.report.progress import Silent
 from daskumap.runtime.context import Context
@@ -54,7 +54,9 @@ def save_model(
     with contextlib.closing(open_model(store, params, source, fitted)) as run:
         refuse_inside(place, run.source, restart=False)
         refuse_in_group(place)
-        brought = rows or run.source.spec() is None
+        # No row of given distances is read again.
+        needed = run.params.metric != PRECOMPUTED
+        brought = needed and (rows or run.source.spec() is None)
         about = _describe(run, brought)
         with _counting_space(place):
             copy = RunStore.begin_copy(place, about, store.url)
@@ -85,7 +87,8 @@ def _describe(run: Context, brought: bool) -> dict[str, Any]:
 def _freed(run: Context) -> set[str]:
     """Return the names of what the run freed, or the copy does without."""
     items = (item for step in steps_in(run) for item in step.writes)
-    return run.store.ledger.freed() | {item.name for item in items if item.stays < schema.KEEP[KEEP]}
+    source = {schema.SOURCE.name} if run.params.metric == PRECOMPUTED else set()
+    return source | run.store.ledger.freed() | {item.name for item in items if item.stays < schema.KEEP[KEEP]}
 
 
 def _copy_items(run: Context, copy: RunStore) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import daskumap
 from daskumap.cli import options as shared
 from daskumap.cli.output import say
+from daskumap.errors import StoreError
 
 
 def add_commands(commands: Any) -> None:
@@ -91,8 +92,10 @@ def run_transform(options: dict[str, Any]) -> None:
 
 def run_save(options: dict[str, Any]) -> None:
     """Save a model and say where it is."""
-    run = options.pop("run")
-    say(repr(daskumap.open(run).save(**options)))
+    run = daskumap.open(options.pop("run"))
+    if not isinstance(run, daskumap.Run):
+        raise StoreError(f"{run.path} was made by a run. Name the run store that the map of the rows is in.")
+    say(repr(run.save(**options)))
 
 
 def run_inverse(options: dict[str, Any]) -> None:
@@ -121,6 +124,8 @@ def run_plan(options: dict[str, Any]) -> None:
 def _show(result: daskumap.Run | daskumap.Transformed | daskumap.Inverted, place: str) -> None:
     """Say what was measured and where the result is, and its picture, which a run without a report lacks."""
     name = "inverted" if isinstance(result, daskumap.Inverted) else "embedding"
+    if result.params["transform_mode"] == "graph":
+        name = "new_graph" if isinstance(result, daskumap.Transformed) else "graph"
     lines = [str(result), "", f"{name:<21}{place}/{name}"]
     if isinstance(result, daskumap.Transformed):
         lines.append(f"fit distance         {place}/fit_distance")

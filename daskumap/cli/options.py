@@ -40,7 +40,7 @@ def add_input(parser: argparse.ArgumentParser) -> None:
         choices=("pca", "spectral", "tswspectral", "random"),
         help="pca by default; a run by --set",
     )
-    parser.add_argument("--optimizer", choices=("adam", "sgd"), help="adam by default")
+    parser.add_argument("--optimizer", choices=("adam", "sgd", "none"), help="adam by default")
     parser.add_argument(
         "--unique", action="store_const", const=True, help="exact duplicates get the position of the first"
     )

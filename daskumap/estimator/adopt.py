@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+import numpy as np
 from scipy.sparse import issparse
 
 from daskumap.errors import ParameterError
@@ -45,6 +46,7 @@ def refuse_unfitted(fitted: Any) -> None:
 def map_of(fitted: Any) -> dict[str, Any]:
     """Return the options of a fit that adopts the map: no layout, and the curve that it was laid out by."""
     return {
+        "n_epochs": max(fitted.n_epochs) if np.ndim(fitted.n_epochs) else fitted.n_epochs,
         "init": fitted.embedding_,
         "optimizer": "none",
         "n_neighbors": fitted._n_neighbors,

@@ -261,6 +261,7 @@ missing
 
     def _fit_neighbors(self, run: Any, y: Any, options: dict[str, Any]) -> UMAP:
         """Find the map of a run's rows by its neighbours."""
+        del options["undefined"]  # What became of such rows is of the search, as that run has it.
         made = fit(run, **options)
         sizes = made.store.about["sizes"]
         if y is not None:
@@ -278,7 +279,7 @@ missing
         if self.transform_mode == "graph":
             return self
         self.embedding_ = run.embedding[:] if plain else run.embedding
-        if isinstance(self.n_epochs, list | tuple | np.ndarray):
+        if isinstance(run.params["n_epochs"], list):
             self.n_epochs_list = list(self.n_epochs)
             self.embedding_list_ = list(run.embedding_list[:]) if plain else run.embedding_list
         return self

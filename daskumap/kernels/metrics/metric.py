@@ -212,7 +212,8 @@ def _resolve_callable(metric: Callable[..., Any], kwds: dict[str, Any]) -> Metri
     except Exception as error:
         raise ValueError(
             f"Metric {name!r} cannot be compiled by numba. Pass a function of two 1-D float32 arrays that "
-            f"returns a number and uses only what numba supports. It says: {_shortened(error)}."
+            "returns a number alone, without a gradient, and uses only what numba supports. It says: "
+            f"{_shortened(error)}."
         ) from error
     return resolved
 

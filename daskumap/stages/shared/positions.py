@@ -51,7 +51,11 @@ def final_positions(context: Context, segment: int = -1) -> Array:
     """
     segment = segment % len(segments(context))
     positions = context.checkpoint(schema.STATE, segment).read("positions", 0, context.sizes.rows)
-    if context.params.optimizer != "none":
+    if context.params.optimizer == "none":
+        positions[context.distinct :] = (
+            np.nan
+        )  # Of twins, which have the first one's place, and rows left out.
+    else:
         positions[context.read(schema.DEGREES) == 0] = np.nan
     return positions
 
