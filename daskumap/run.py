@@ -449,10 +449,12 @@ class Run(Mapped):
             )
 
     def save_picture(self, path: str | Path) -> None:
-        """Write the picture of the map to a PNG file."""
+        """Write the picture of the map to a PNG file; a sphere by longitude and latitude."""
         from daskumap.report.picture import embedding_png
+        from daskumap.report.unrolled import unrolled
 
-        embedding_png(self.embedding, path)
+        metric = self.params["output_metric"], self.params["output_metric_kwds"]
+        embedding_png(unrolled(self.embedding, *metric), path)
 
 
 class Transformed(Mapped):

@@ -103,3 +103,9 @@ def test_points_of_a_sphere_have_no_rows(fit, small):
     run = fit(small, output_metric="haversine")
     with pytest.raises(ParameterError, match="metric is not the Euclidean one"):
         run.inverse_transform(run.embedding[:3], **ALONE)
+
+
+def test_an_estimator_of_distances_has_a_report(distances):
+    """Its rule for rows without a direction is none for distances."""
+    model = UMAP(metric="precomputed", report=True, n_epochs=5, random_state=1).fit(distances)
+    assert 0 < model.run_.report["measures"]["trustworthiness"] <= 1

@@ -45,16 +45,19 @@ def plan_summary(context: Context) -> Stage:
 def summary_task(context: Context, number: int) -> Receipt:
     """Measure the map, draw it, and write both down."""
     from daskumap.report.picture import embedding_png
+    from daskumap.report.unrolled import unrolled
 
+    p = context.params
     measures = {**_map_measures(context), **_loss_measures(context), **_graph_measures(context)}
     measures |= _input_measures(context)
-    if context.params.undefined != "refuse":
-        name = "undefined_rows" if context.params.undefined == "isolate" else "rows_apart"
+    if p.undefined != "refuse" and not context.metric.is_given:
+        name = "undefined_rows" if p.undefined == "isolate" else "rows_apart"
         measures[name] = int(context.fact(schema.UNDEFINED))
-    if context.params.unique:
+    if p.unique:
         measures["duplicate_rows"] = context.sizes.rows - context.distinct - _left_out(context)
     context.save_fact(schema.MEASURES, measures)
-    embedding_png(context.array(schema.EMBEDDING), picture := io.BytesIO())
+    drawn = unrolled(context.array(schema.EMBEDDING), p.output_metric, p.output_metric_kwds)
+    embedding_png(drawn, picture := io.BytesIO())
     context.save_file(schema.PICTURE, picture.getvalue())
     return Receipt(context.sizes.rows)
 
