@@ -18,7 +18,7 @@ STAND_IN = """if True:
     from daskumap.report.progress import choose_progress
 
     class Run:
-        report = {"measures": {}}
+        report, params = {"measures": {}}, {"transform_mode": "embedding"}
 
         def __str__(self):
             return "the report"
