@@ -34,12 +34,7 @@ def plan_initialize(context: Context) -> Stage:
     s, d = context.sizes, context.params.n_components
     memory = {"positions": 3 * s.rows * d * 4, "row block": s.row_block * (d * 12 + 16)}
     if context.job.start == "spectral":
-        g = min(s.rows, EXACT_ROWS if s.rows <= EXACT_ROWS else MICRO_CELLS)
-        memory |= {
-            "dense graph": 4 * g * g * 8,
-            "micro-cells": s.rows * (12 if context.metric.is_given else 4),
-            "edges": min(s.partition_rows, s.rows) * 24 * context.job.neighbors,
-        }
+        memory |= _graph_memory(context)
     return Stage(
         task=initialize_task,
         tasks=1,
@@ -48,6 +43,19 @@ def plan_initialize(context: Context) -> Stage:
         read_bytes=s.rows * (d * 4 + 8),
         work=costs.INITIALIZE_VERTEX * s.rows,
     )
+
+
+def _graph_memory(context: Context) -> dict[str, int]:
+    """Return the terms of memory of the graph whose eigenvectors are the start."""
+    s, k = context.sizes, context.job.neighbors
+    if s.rows <= EXACT_ROWS:
+        # As read, symmetric, scaled, and on the way; an edge takes 12 bytes, and each is there twice.
+        return {"graph": 6 * 2 * s.rows * k * 12}
+    return {
+        "dense graph": 8 * MICRO_CELLS**2 * 8,
+        "micro-cells": s.rows * (12 if context.metric.is_given else 4),
+        "edges": min(s.partition_rows, s.rows) * 24 * k,
+    }
 
 
 def initialize_task(context: Context, number: int) -> Receipt:
@@ -83,17 +91,33 @@ def random_start(context: Context) -> Array:
 def spectral_start(context: Context) -> Array:
     """Return the Laplacian's eigenvectors, projected on micro-cells and smoothed over the graph."""
     s, d = context.sizes, context.params.n_components
-    exact = s.rows <= EXACT_ROWS
     distinct = context.distinct  # Twins have no edges: they are in some micro-cell, but do not count.
-    micro = np.arange(s.rows, dtype=np.int32) if exact else coarse_vertices(context)
+    if s.rows <= EXACT_ROWS:
+        positions = np.zeros((s.rows, d), np.float32)
+        positions[:distinct] = spectral.embed(whole_graph(context), np.ones(distinct), d)
+        return positions
+    micro = coarse_vertices(context)
     np.minimum(micro, distinct - 1, out=micro)
     size = int(micro.max()) + 1
     sizes = np.bincount(micro[:distinct], minlength=size)
     coarse = np.zeros((size, size))
     for start, stop in map(s.partition, range(s.partitions)):
         spectral.coarsen(micro, start, *context.edges(start, stop), coarse)
-    positions = spectral.embed(coarse, sizes, d)[micro].astype(np.float32)
-    return positions if exact else smoothed(context, positions)
+    return smoothed(context, spectral.embed(coarse, sizes, d)[micro].astype(np.float32))
+
+
+def whole_graph(context: Context) -> Any:
+    """Return the graph of all distinct rows, (m, m) sparse, in memory."""
+    from scipy.sparse import csr_array
+
+    s, distinct = context.sizes, context.distinct
+    blocks = [context.edges(start, stop) for start, stop in map(s.partition, range(s.partitions))]
+    counts = np.concatenate([np.diff(indptr) for indptr, _, _ in blocks])
+    tails = np.concatenate([tails for _, tails, _ in blocks])
+    weights = np.concatenate([weights for _, _, weights in blocks]).astype(np.float64)
+    indptr = np.concatenate([[0], np.cumsum(counts)])
+    graph = csr_array((weights, tails, indptr), shape=(s.rows, s.rows))
+    return graph[:distinct, :distinct]
 
 
 def coarse_vertices(context: Context) -> Array:
