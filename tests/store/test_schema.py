@@ -19,6 +19,8 @@ from daskumap.report.progress import choose_progress
 from daskumap.request import make_request
 from daskumap.session import fit_request
 from daskumap.stages.cells import choose, order
+from daskumap.stages.map import initialize
+from daskumap.stages.shared import micro
 from daskumap.store import schema
 from daskumap.store.exchange import batch_name
 
@@ -266,6 +268,9 @@ def runs(clustered, tmp_path_factory):
         place = tmp_path_factory.mktemp("segments") / "run.zarr" if name == "segments" else None
         engine = RecordingEngine(SequentialEngine(4 * 10**9))
         with pytest.MonkeyPatch.context() as patch:
+            if name == "spectral":  # of micro-cells
+                for module in (micro, initialize):
+                    patch.setattr(module, "EXACT_ROWS", 3000)
             if "wide" in name:
                 patch.setattr(order, "choose_cells", wide_cells)
             patch.setitem(schema.KEEP, "model", schema.SCRATCH)
