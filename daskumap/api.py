@@ -13,19 +13,21 @@ from daskumap.engine.clusters import make_engine
 from daskumap.engine.machine import parse_memory, plan_resources
 from daskumap.errors import ParameterError, StoreError
 from daskumap.kernels.speed import measure_speed
+from daskumap.opening import (
+    find_damaged_copy,
+    forget_copy,
+    open_to_look,
+    steps_in,
+    without_init,
+)
 from daskumap.params import PRECOMPUTED, explicit
 from daskumap.planning.plan import Plan
 from daskumap.report.progress import Progress, choose_progress
 from daskumap.request import Request, make_again_request, make_request
 from daskumap.run import Inverted, Run, Transformed, start_of, view
 from daskumap.session import (
-    find_damaged_copy,
     fit_request,
-    forget_copy,
-    open_to_look,
     resume_run,
-    steps_in,
-    without_init,
 )
 from daskumap.store import schema
 from daskumap.store.lock import alone

@@ -253,18 +253,7 @@ def check_partitions(partitions: int | None, rows: int) -> None:
 
 
 def find_input(data: Any, metric: Any) -> Source:
-    """Return the source of rows, or of distances, which may be sparse.
-
-    Raises
-    ------
-    SourceError
-        If a run store is named, which has no rows of its own.
-    """
-    if isinstance(data, str | Path) and is_run_store(data):
-        raise SourceError(
-            f"{data} is a run store and holds no input. Give the rows; the map of a run is "
-            f"daskumap.open({str(data)!r}).embedding."
-        )
+    """Return the source of rows, or of distances, which may be sparse."""
     return find_distances(data) if isinstance(metric, str) and metric == PRECOMPUTED else find(data)
 
 
@@ -279,8 +268,13 @@ def make_transform_request(data: Any, model: Context, ensure_all_finite: bool | 
     Raises
     ------
     SourceError
-        If they have another number of columns.
+        If they have another number of columns, or a run store is named, which holds no rows of its own.
     """
+    if isinstance(data, str | Path) and is_run_store(data):
+        raise SourceError(
+            f"{data} is a run store and holds no input. Give the rows; the map of a run is "
+            f"daskumap.open({str(data)!r}).embedding."
+        )
     source = find_input(data, model.params.metric)
     if source.shape[1] != model.sizes.columns:
         raise SourceError(

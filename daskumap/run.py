@@ -15,6 +15,10 @@ from daskumap.engine.base import Engine
 from daskumap.engine.clusters import make_engine
 from daskumap.engine.machine import parse_memory
 from daskumap.errors import ParameterError, StoreError
+from daskumap.opening import (
+    open_model,
+    refuse_other_rows,
+)
 from daskumap.params import Params
 from daskumap.peer import Fitted, make_umap, refuse_foreign
 from daskumap.pipeline import Kind, kind_in, params_in, purpose_in, steps_of
@@ -24,7 +28,9 @@ from daskumap.report.text import assemble, render
 from daskumap.request import Request, make_inverse_request, make_transform_request, without_gaps
 from daskumap.runtime.context import Context
 from daskumap.saving import save_model
-from daskumap.session import fit_request, open_model, refuse_other_rows
+from daskumap.session import (
+    fit_request,
+)
 from daskumap.sources.base import Source
 from daskumap.sources.find import find
 from daskumap.store import schema

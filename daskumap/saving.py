@@ -10,18 +10,20 @@ from typing import Any
 from daskumap.driver import STAGES, refuse_changed_input, survey
 from daskumap.engine.sequential import SequentialEngine
 from daskumap.errors import NO_SPACE, RunMismatchError, StoreError
+from daskumap.opening import (
+    INPUT_DIGEST,
+    context_of,
+    kind_of_context,
+    open_model,
+    steps_in,
+)
 from daskumap.params import PRECOMPUTED, Params
 from daskumap.planning.stage import Receipt
 from daskumap.report.progress import Silent
 from daskumap.runtime.context import Context
 from daskumap.session import (
-    INPUT_DIGEST,
-    context_of,
-    kind_of_context,
-    open_model,
     refuse_in_group,
     refuse_inside,
-    steps_in,
 )
 from daskumap.sources.base import Source
 from daskumap.sources.find import find

@@ -16,10 +16,15 @@ import daskumap
 from daskumap.engine.sequential import SequentialEngine
 from daskumap.engine.threads import ThreadsEngine
 from daskumap.errors import TaskError
+from daskumap.opening import (
+    open_model,
+)
 from daskumap.pipeline import INVERSE
 from daskumap.report.progress import Silent
 from daskumap.request import make_inverse_request
-from daskumap.session import fit_request, open_model
+from daskumap.session import (
+    fit_request,
+)
 from daskumap.testing.datasets import uneven_clusters
 from daskumap.testing.faults import FailingEngine, Fault, Kill, ShufflingEngine
 

@@ -15,9 +15,14 @@ import daskumap
 from daskumap.engine.sequential import SequentialEngine
 from daskumap.errors import RunMismatchError, StoreError
 from daskumap.kernels.jit import is_compiled
+from daskumap.opening import (
+    versions,
+)
 from daskumap.planning.memory import COMPILING
 from daskumap.request import make_request
-from daskumap.session import describe, versions
+from daskumap.session import (
+    describe,
+)
 from daskumap.store.places import find_place
 from daskumap.store.run import RunStore
 from daskumap.testing.faults import FailingEngine, Fault
@@ -42,7 +47,8 @@ def stopped(fit, small, place, sequential, tmp_path):
 def upgraded(monkeypatch):
     """Another numba than before."""
     made = {**versions(), "numba": "99.0"}
-    monkeypatch.setattr("daskumap.session.versions", lambda: made)
+    for module in ("opening", "session"):
+        monkeypatch.setattr(f"daskumap.{module}.versions", lambda: made)
 
 
 def test_versions_are_recorded(fit, small):

@@ -16,11 +16,16 @@ from daskumap.engine.threads import ThreadsEngine
 from daskumap.errors import TaskError
 from daskumap.kernels.cells.join import LEVELS
 from daskumap.kernels.cells.slices import join_cells
+from daskumap.opening import (
+    open_model,
+)
 from daskumap.params import Params
 from daskumap.pipeline import TRANSFORM, steps_of
 from daskumap.report.progress import Silent
 from daskumap.request import make_transform_request
-from daskumap.session import fit_request, open_model
+from daskumap.session import (
+    fit_request,
+)
 from daskumap.stages.cells import order
 from daskumap.stages.cells.choose import Choice
 from daskumap.testing.datasets import uneven_clusters

@@ -26,9 +26,14 @@ from daskumap.engine.clusters import make_engine
 from daskumap.engine.dask import DaskEngine
 from daskumap.engine.sequential import SequentialEngine
 from daskumap.errors import ClusterError, SourceError, StoreError, TaskError
+from daskumap.opening import (
+    open_model,
+)
 from daskumap.report.progress import Silent
 from daskumap.request import make_request, make_transform_request
-from daskumap.session import fit_request, open_model
+from daskumap.session import (
+    fit_request,
+)
 from daskumap.testing.datasets import uneven_clusters
 from daskumap.testing.faults import FailingEngine, Kill
 
