@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 from daskumap.driver import STAGES, refuse_changed_input, survey
 from daskumap.engine.sequential import SequentialEngine
-from daskumap.errors import NO_SPACE, RunMismatchError, StoreError
+from daskumap.errors import RunMismatchError, StoreError
 from daskumap.opening import (
     INPUT_DIGEST,
     context_of,
@@ -35,6 +34,7 @@ from daskumap.store import schema
 from daskumap.store.lock import alone
 from daskumap.store.places import Place
 from daskumap.store.run import RunStore
+from daskumap.store.trouble import counting_space
 
 # The level that a model keeps.
 KEEP = "model"
@@ -60,7 +60,7 @@ def save_model(
         needed = run.params.metric != PRECOMPUTED
         brought = needed and (rows or run.source.spec() is None)
         about = _describe(run, brought)
-        with _counting_space(place):
+        with counting_space(place.url, "no whole copy is there. Free some, and save again."):
             copy = RunStore.begin_copy(place, about, store.url)
             with alone(copy) as turn:
                 copy.place.sweep()
@@ -158,17 +158,3 @@ def _refuse_other_rows(run: Context, context: Context) -> None:
 
 def _of_copy(copy: RunStore) -> dict[str, Any]:
     return {name: copy.about["params"][name] for name in ("keep", "checkpoint_every")}
-
-
-@contextlib.contextmanager
-def _counting_space(place: Place) -> Iterator[None]:
-    """Say what to do where the disk is full."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in NO_SPACE or isinstance(error, StoreError):
-            raise
-        raise StoreError(
-            error.errno,
-            f"There is no space left for {place.url}, where no whole copy is. Free some, and save again.",
-        ) from error

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import logging
 import tempfile
 import uuid
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import numpy as np
 
 from daskumap.driver import Steps, make_plan, refuse_changed_input, reopen, run_pipeline, survey
 from daskumap.engine.base import KEPT, Engine
-from daskumap.errors import NO_SPACE, ParameterError, RunMismatchError, StoreError
+from daskumap.errors import ParameterError, RunMismatchError, StoreError
 from daskumap.kernels import jit
 from daskumap.opening import (
     GIVEN_DIGESTS,
@@ -47,6 +46,7 @@ from daskumap.store.damage import find_damage
 from daskumap.store.lock import Turn, alone
 from daskumap.store.places import Place, Temporary, find_enclosing, find_place
 from daskumap.store.run import RunStore, check_same
+from daskumap.store.trouble import counting_space
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ def fit_request(
         refuse_inside(place, request.source, restart)
         refuse_model(place, request.model)
         refuse_in_group(place)
-        with counting_bytes(place, planned):
+        with counting_space(place.url, what_it_needs(planned)):
             if restart and place.is_occupied():
                 start_over(place, planned, request, take_over)
             if not place.is_occupied():
@@ -109,7 +109,7 @@ def resume_run(
     resources = dataclasses.replace(engine.resources, compiled=is_compiled(engine))
     context = open_known(store, resources, data)
     planned = make_plan(context, steps_in(context))
-    with counting_bytes(store.place, planned):
+    with counting_space(store.url, what_it_needs(planned)):
         trust_input |= store.about["spec"] is None  # A copy is the run's own.
         drive(store, lambda: context, engine, progress, take_over, trust_input)
 
@@ -313,19 +313,10 @@ def is_compiled(engine: Engine) -> bool:
     return all(engine.ask(jit.is_compiled))
 
 
-@contextlib.contextmanager
-def counting_bytes(place: Place, planned: Plan) -> Iterator[None]:
-    """Say how much a run needs where the disk is full."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in NO_SPACE or isinstance(error, StoreError):
-            raise
-        raise StoreError(
-            error.errno,
-            f"There is no space left for {place.url} ({errno.errorcode[error.errno]}); the whole run needs "
-            f"{max(1, round(planned.disk_bytes / 1e6)):,} MB. Free that much. {KEPT}",
-        ) from error
+def what_it_needs(planned: Plan) -> str:
+    """Return what to do where the disk is full."""
+    megabytes = max(1, round(planned.disk_bytes / 1e6))
+    return f"the whole run needs {megabytes:,} MB. Free that much. {KEPT}"
 
 
 def refuse_inside(place: Place, source: Source, restart: bool) -> None:

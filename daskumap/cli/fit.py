@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import daskumap
@@ -83,11 +84,7 @@ def run_fit(options: dict[str, Any]) -> None:
 
 def run_transform(options: dict[str, Any]) -> None:
     """Place new rows and say where they are."""
-    run, source, out = (options.pop(name) for name in ("run", "source", "out"))
-    quiet, scheduler = options.pop("quiet"), options.pop("scheduler")
-    result = daskumap.transform(run, source, out, client=scheduler, progress=not quiet, **options)
-    if not quiet:
-        _show(result, out)
+    _make(daskumap.transform, options, "source")
 
 
 def run_save(options: dict[str, Any]) -> None:
@@ -100,9 +97,14 @@ def run_save(options: dict[str, Any]) -> None:
 
 def run_inverse(options: dict[str, Any]) -> None:
     """Find rows for points and say where they are."""
-    run, points, out = (options.pop(name) for name in ("run", "points", "out"))
+    _make(daskumap.inverse_transform, options, "points")
+
+
+def _make(make: Callable[..., Any], options: dict[str, Any], given: str) -> None:
+    """Make what a finished run and an input give, and say where it is."""
+    run, data, out = (options.pop(name) for name in ("run", given, "out"))
     quiet, scheduler = options.pop("quiet"), options.pop("scheduler")
-    result = daskumap.inverse_transform(run, points, out, client=scheduler, progress=not quiet, **options)
+    result = make(run, data, out, client=scheduler, progress=not quiet, **options)
     if not quiet:
         _show(result, out)
 

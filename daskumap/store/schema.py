@@ -201,12 +201,14 @@ SHUFFLE = Exchange(
 )
 
 # Graph: neighbours, calibration, and the symmetrised graph.
+# Neighbours on their way to their vertices.
+LISTS = {"vertices": ("int64", ""), "ids": ("int64", "neighbor"), "distances": ("float32", "neighbor")}
 FOUND = Exchange(
     "found",
     SCRATCH,
     "group",
     "vertex chunk",
-    {"vertices": ("int64", ""), "ids": ("int64", "neighbor"), "distances": ("float32", "neighbor")},
+    LISTS,
 )
 # Of neighbours that the user gives.
 GIVEN = Exchange(
@@ -214,7 +216,7 @@ GIVEN = Exchange(
     SCRATCH,
     "block",
     "vertex chunk",
-    {"vertices": ("int64", ""), "ids": ("int64", "neighbor"), "distances": ("float32", "neighbor")},
+    LISTS,
 )
 INDICES = Array("knn/indices", GRAPH_TOO, "int64", ("vertex", "neighbor"))
 DISTANCES = Array("knn/distances", GRAPH_TOO, "float32", ("vertex", "neighbor"))

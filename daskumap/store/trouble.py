@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -38,6 +39,18 @@ def speaking(where: Any) -> Iterator[None]:
         if getattr(error, "errno", None) in NO_SPACE:
             raise
         raise trouble(where, error) from error
+
+
+@contextmanager
+def counting_space(url: str, advice: str) -> Iterator[None]:
+    """Say what to do where the disk is full, by whoever knows what is written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_SPACE or isinstance(error, StoreError):
+            raise
+        text = f"There is no space left for {url} ({errno.errorcode[error.errno]}); {advice}"
+        raise StoreError(error.errno, text) from error
 
 
 def refuse_without_asserts() -> None:

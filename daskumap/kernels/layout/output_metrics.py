@@ -1,7 +1,6 @@
 """Metrics of the map by umap-learn's names, and functions of the user's that return distance and gradient."""
 
 import difflib
-import inspect
 import threading
 from collections import namedtuple
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from typing import Any
 import numba
 import numpy as np
 
+from daskumap.kernels.functions import bind, shortened
 from daskumap.kernels.jit import uncached
 from daskumap.kernels.layout import distances
 from daskumap.kernels.layout.distances import measure
@@ -58,8 +58,6 @@ KEYWORDS = {
 }
 # Pairs of points on which a function is tried, in the range where starts lie.
 TRIED, EXTENT = 8, 10.0
-# What numba says of a function stands at the beginning; the rest is where it looked for it.
-NUMBA_CHARACTERS = 400
 
 
 def names() -> list[str]:
@@ -162,7 +160,7 @@ _lock = threading.RLock()
 def _resolve_function(metric: Callable[..., Any], given: dict[str, Any], components: int) -> Any:
     source: Any = getattr(metric, "py_func", metric)
     name = f"{source.__module__}.{source.__qualname__}"
-    arguments = _in_order(name, source, given)
+    arguments = tuple(value for _, value in bind(f"output_metric {name}", source, given))
     key = (metric, components, tuple((np.shape(one), np.asarray(one).tobytes()) for one in arguments))
     with _lock:
         if key not in _classes:
@@ -170,22 +168,6 @@ def _resolve_function(metric: Callable[..., Any], given: dict[str, Any], compone
             _try(name, function, arguments, components)
             _classes[key] = _class_of(function, arguments)
         return _classes[key]()
-
-
-def _in_order(name: str, source: Any, given: dict[str, Any]) -> tuple[Any, ...]:
-    """Return the keywords in the order in which a function takes them: numba binds arguments by position."""
-    words = list(inspect.signature(source).parameters)[2:]
-    unknown = [word for word in given if word not in words]
-    if unknown:
-        allowed = ", ".join(words) or "none"
-        raise ValueError(f"output_metric {name} does not take {unknown[0]!r}. Allowed keywords: {allowed}.")
-    bound = words[: max((words.index(word) + 1 for word in given), default=0)]
-    missing = [word for word in bound if word not in given]
-    if missing:
-        raise ValueError(f"output_metric {name} needs the keyword {missing[0]!r}: a later one is given.")
-    return tuple(
-        given[word] if np.ndim(given[word]) == 0 else np.ascontiguousarray(given[word]) for word in bound
-    )
 
 
 def _try(name: str, function: Any, arguments: tuple[Any, ...], components: int) -> None:
@@ -204,8 +186,8 @@ def _try(name: str, function: Any, arguments: tuple[Any, ...], components: int) 
         compiled.compile((numba.float32[::1], numba.float32[::1]))
         returned = compiled.nopython_signatures[0].return_type
     except Exception as error:
-        says = " ".join(str(error).split())[:NUMBA_CHARACTERS].rstrip(". ")
-        raise ValueError(f"output_metric {name} cannot be compiled. {wanted} Numba says: {says}.") from error
+        says = f"{wanted} Numba says: {shortened(error)}."
+        raise ValueError(f"output_metric {name} cannot be compiled. {says}") from error
     kinds = tuple(returned) if isinstance(returned, numba.types.BaseTuple) else ()
     numbers = len(kinds) == 2 and isinstance(kinds[0], numba.types.Number)
     if not (numbers and isinstance(kinds[1], numba.types.Array) and kinds[1].ndim == 1):

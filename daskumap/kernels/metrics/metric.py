@@ -11,7 +11,6 @@ says, not 1 minus that.
 
 import difflib
 import hashlib
-import inspect
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from daskumap.kernels.functions import bind, shortened
 from daskumap.kernels.jit import uncached
 from daskumap.kernels.metrics import spaces
 from daskumap.kernels.metrics.functions import FUNCTIONS
@@ -36,9 +36,6 @@ from daskumap.kernels.metrics.names import (
 from daskumap.kernels.neighbors.scores import SQRT, finished, squared_distance
 
 Array = np.ndarray[Any, Any]
-
-# What numba says of a function stands at the beginning; the rest is where it looked for it.
-NUMBA_CHARACTERS = 400
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,19 +190,7 @@ def _resolve_callable(metric: Callable[..., Any], kwds: dict[str, Any]) -> Metri
     source = getattr(metric, "py_func", metric)
     name = f"callable:{getattr(source, '__module__', '?')}.{getattr(source, '__qualname__', repr(source))}"
     function = metric if hasattr(metric, "py_func") else _compiled(metric)
-    words = list(inspect.signature(source).parameters)[2:]
-    unknown = [word for word in kwds if word not in words]
-    if unknown:
-        allowed = ", ".join(words) or "none"
-        raise ValueError(f"Metric {name!r} does not take {', '.join(unknown)}. Allowed keywords: {allowed}.")
-    # Arguments are bound by position, so a keyword needs all that stand before it.
-    bound = words[: max((words.index(word) + 1 for word in kwds), default=0)]
-    missing = [word for word in bound if word not in kwds]
-    if missing:
-        raise ValueError(f"Metric {name!r} needs the keyword {missing[0]!r} because a later one is given.")
-    metric_keywords = tuple(
-        (word, kwds[word] if np.ndim(kwds[word]) == 0 else np.ascontiguousarray(kwds[word])) for word in bound
-    )
+    metric_keywords = bind(f"Metric {name!r}", source, kwds)
     resolved = Metric(name, None, keywords=metric_keywords, function=function)
     try:
         distance_function(resolved).compile((numba.float32[::1], numba.float32[::1]))
@@ -213,14 +198,9 @@ def _resolve_callable(metric: Callable[..., Any], kwds: dict[str, Any]) -> Metri
         raise ValueError(
             f"Metric {name!r} cannot be compiled by numba. Pass a function of two 1-D float32 arrays that "
             "returns a number alone, without a gradient, and uses only what numba supports. It says: "
-            f"{_shortened(error)}."
+            f"{shortened(error)}."
         ) from error
     return resolved
-
-
-def _shortened(error: Exception) -> str:
-    """Return the beginning of numba's page of text, as one line."""
-    return " ".join(str(error).split())[:NUMBA_CHARACTERS].rstrip(". ")
 
 
 def _compiled(metric: Callable[..., Any]) -> Any:

@@ -13,8 +13,7 @@ import numpy as np
 from daskumap.planning import costs
 from daskumap.planning.stage import Receipt, Stage, Step
 from daskumap.runtime.context import Context
-from daskumap.stages.shared.fitted import read_fitted
-from daskumap.stages.shared.pieces import gathered_column
+from daskumap.stages.shared.fitted import send_fitted
 from daskumap.stages.shared.windows import wanted_rows, window_starts
 from daskumap.store import schema
 
@@ -44,16 +43,9 @@ def plan_gather(context: Context) -> Stage:
 
 def gather_task(context: Context, number: int) -> Receipt:
     """Send the rows of one block that any point needs to the windows of their vertices."""
-    model = context.model
-    start, stop = model.sizes.block(number)
-    vertices = model.read(schema.VERTEX, start, stop)
-    rows = np.flatnonzero(context.held("wanted vertices", lambda: _wanted_vertices(context))[vertices])
-    rows = rows[np.argsort(vertices[rows])]
-    column = gathered_column(context)
-    X = read_fitted(context, number) if len(rows) else np.empty((0, model.sizes.columns), model.metric.dtype)
-    sent = {"vertices": vertices[rows], column: start + rows if column == "ids" else X[rows]}
-    context.send(schema.NEEDED, number, np.searchsorted(vertices[rows], window_starts(context)), **sent)
-    return Receipt(len(rows))
+    vertices = context.model.read(schema.VERTEX, *context.model.sizes.block(number))
+    wanted = context.held("wanted vertices", lambda: _wanted_vertices(context))[vertices]
+    return send_fitted(context, schema.NEEDED, number, vertices, wanted, window_starts(context))
 
 
 def _wanted_vertices(context: Context) -> Array:

@@ -168,46 +168,33 @@ def _left_out(context: Context) -> int:
     return int(context.fact(schema.UNDEFINED)) if context.params.undefined == "isolate" else 0
 
 
+# What it reads of any run.
+READ = (
+    schema.CAST,
+    schema.EMBEDDING,
+    schema.PROBE_ROWS,
+    schema.PROBE_IDS,
+    schema.MAP_IDS,
+    schema.VERTEX,
+    schema.INDICES,
+    schema.GRAPH_FACTS,
+    schema.ORDER,
+    schema.LOSS,
+    schema.PIECES,
+)
+WRITTEN = (schema.MEASURES, schema.PICTURE)
 SUMMARY = Step(
     "report.summary",
     plan_summary,
     reads=(
-        schema.CAST,
+        *READ,
         schema.UNDEFINED,
-        schema.EMBEDDING,
         *READS,
-        schema.PROBE_ROWS,
-        schema.PROBE_IDS,
         schema.DOUBTED,
         *schema.STORED_NEAREST,
         schema.STORED_CLOSER,
-        schema.MAP_IDS,
         schema.CLOSER,
-        schema.VERTEX,
-        schema.INDICES,
-        schema.GRAPH_FACTS,
-        schema.ORDER,
-        schema.LOSS,
-        schema.PIECES,
     ),
-    writes=(schema.MEASURES, schema.PICTURE),
+    writes=WRITTEN,
 )
-GIVEN_SUMMARY = Step(
-    "report.summary",
-    plan_summary,
-    reads=(
-        schema.CAST,
-        schema.EMBEDDING,
-        schema.PROBE_ROWS,
-        schema.PROBE_IDS,
-        schema.MAP_IDS,
-        schema.GIVEN_CLOSER,
-        schema.VERTEX,
-        schema.INDICES,
-        schema.GRAPH_FACTS,
-        schema.ORDER,
-        schema.LOSS,
-        schema.PIECES,
-    ),
-    writes=(schema.MEASURES, schema.PICTURE),
-)
+GIVEN_SUMMARY = Step("report.summary", plan_summary, reads=(*READ, schema.GIVEN_CLOSER), writes=WRITTEN)

@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 
 from daskumap.errors import RunMismatchError
+from daskumap.planning.stage import Receipt
 from daskumap.runtime.context import Context
 from daskumap.stages.shared.checks import digest_block
+from daskumap.stages.shared.pieces import gathered_column
 from daskumap.store import schema
 
 Array = np.ndarray[Any, Any]
@@ -33,6 +35,29 @@ def read_fitted(context: Context, number: int) -> Array:
             "again."
         )
     return X
+
+
+def send_fitted(
+    context: Context, item: schema.Exchange, number: int, vertices: Array, wanted: Array, bounds: Array
+) -> Receipt:
+    """Send rows of a block of the model by vertex: themselves, or their ids where they are held.
+
+    Parameters
+    ----------
+    vertices, wanted
+        (r,) int64 and bool, of the rows of the block.
+    bounds
+        Where the vertices of each destination begin, and where those of the last one end.
+    """
+    model = context.model
+    start, _ = model.sizes.block(number)
+    rows = np.flatnonzero(wanted)
+    rows = rows[np.argsort(vertices[rows])]
+    column = gathered_column(context)
+    X = read_fitted(context, number) if len(rows) else np.empty((0, model.sizes.columns), model.metric.dtype)
+    sent = {"vertices": vertices[rows], column: start + rows if column == "ids" else X[rows]}
+    context.send(item, number, np.searchsorted(vertices[rows], bounds), **sent)
+    return Receipt(len(rows))
 
 
 def places_by_vertex(context: Context, dtype: type = np.float32) -> Array:

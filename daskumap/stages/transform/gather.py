@@ -13,8 +13,8 @@ import numpy as np
 from daskumap.planning import costs
 from daskumap.planning.stage import Receipt, Stage, Step
 from daskumap.runtime.context import Context
-from daskumap.stages.shared.fitted import read_fitted
-from daskumap.stages.shared.pieces import gathered_column, gathered_rows, pieces_of
+from daskumap.stages.shared.fitted import send_fitted
+from daskumap.stages.shared.pieces import gathered_rows, pieces_of
 from daskumap.store import schema
 
 Array = np.ndarray[Any, Any]
@@ -42,18 +42,11 @@ def plan_gather(context: Context) -> Stage:
 def gather_task(context: Context, number: int) -> Receipt:
     """Send the rows of one block to the pieces of their cells."""
     model = context.model
-    start, stop = model.sizes.block(number)
-    vertices = model.read(schema.VERTEX, start, stop)
+    vertices = model.read(schema.VERTEX, *model.sizes.block(number))
     cells = np.searchsorted(model.read(schema.CELL_STARTS), vertices, side="right") - 1
-    wanted = context.held("wanted cells", lambda: _wanted_cells(context))
-    rows = np.flatnonzero(wanted[cells])
-    rows = rows[np.argsort(vertices[rows])]
-    offsets = np.searchsorted(vertices[rows], context.held("pieces", lambda: pieces_of(context)))
-    column = gathered_column(context)
-    X = read_fitted(context, number) if len(rows) else np.empty((0, model.sizes.columns), model.metric.dtype)
-    sent = {"vertices": vertices[rows], column: start + rows if column == "ids" else X[rows]}
-    context.send(schema.GATHERED, number, offsets, **sent)
-    return Receipt(len(rows))
+    wanted = context.held("wanted cells", lambda: _wanted_cells(context))[cells]
+    pieces = context.held("pieces", lambda: pieces_of(context))
+    return send_fitted(context, schema.GATHERED, number, vertices, wanted, pieces)
 
 
 def _wanted_cells(context: Context) -> Array:
