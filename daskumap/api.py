@@ -415,13 +415,13 @@ def _request(data: Any, out: Any, params: dict[str, Any], partitions: int | None
     """Return what is asked for: a fit of rows, or of the neighbours of a run."""
     if "init" in params:
         params = {**params, "init": start_of(params["init"], adopted=params.get("optimizer") == "none")}
-    neighbors = params.get("precomputed_knn")
-    if is_run(data) and neighbors is not None:
+    neighbors, again = params.get("precomputed_knn"), is_run(data)
+    if again and neighbors is not None:
         raise ParameterError("A run has its neighbours. Leave precomputed_knn out, or fit the data itself.")
     if neighbors is not None and is_run(neighbors):
         rest = {name: value for name, value in params.items() if name != "precomputed_knn"}
         return _request(_as_run(neighbors).of_rows(data), out, rest, partitions)
-    if is_run(data):
+    if again:
         # A seed that is not given is that run's; None draws one.
         known = _with_known_seed(out, params) if "random_state" in params else params
         return make_again_request(_as_run(data).model(), known, partitions)
