@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 import zlib
 from collections.abc import Coroutine
 from errno import ENOENT, ENOTEMPTY
@@ -11,7 +12,7 @@ from typing import Any
 
 from zarr.abc.store import Store
 from zarr.core.buffer import default_buffer_prototype
-from zarr.storage import FsspecStore, LocalStore
+from zarr.storage import FsspecStore
 
 from daskumap.errors import StoreError
 from daskumap.store.calls import call, read
@@ -19,8 +20,9 @@ from daskumap.store.trouble import speaking
 
 log = logging.getLogger(__name__)
 
-# A folder is deleted so often where files come and go in it, as those of a dead driver's workers.
-ATTEMPTS = 5
+# A folder in which files come and go, as those of a driver that was taken for dead, is deleted again after
+# these pauses: 4 s in all, and whoever writes late writes what one task makes.
+PAUSES = tuple(0.001 * 2**attempt for attempt in range(12))
 
 
 class Documents:
@@ -83,15 +85,14 @@ class Documents:
 
     def delete_folder(self, name: str) -> None:
         """Delete a folder that may be there, with all that it holds; late tasks may write there meanwhile."""
-        for left in reversed(range(ATTEMPTS)):
+        for pause in (*PAUSES, None):
             try:
                 self._call(self.store.delete_dir(self._key(name)), name)
                 break
             except StoreError as error:
-                if left == 0 or getattr(error.__cause__, "errno", None) not in (ENOENT, ENOTEMPTY):
+                if pause is None or getattr(error.__cause__, "errno", None) not in (ENOENT, ENOTEMPTY):
                     raise
-        if isinstance(self.store, LocalStore) and (self.store.root / self._key(name)).exists():
-            self.delete(name)
+                time.sleep(pause)
 
     def _call(self, coroutine: Coroutine[Any, Any, Any], name: str) -> Any:
         with speaking(f"{name} in {self.url}"):

@@ -2,6 +2,8 @@
 
 import errno
 import json
+import threading
+from contextlib import suppress
 
 import pytest
 from zarr.storage import LocalStore, MemoryStore
@@ -92,6 +94,27 @@ def test_a_folder_into_which_another_one_writes_goes(documents, monkeypatch, cod
     documents.delete_folder("a")
     assert documents.load("a/b") is None
     assert len(tries) == 3
+
+
+def test_a_folder_goes_while_a_driver_that_was_taken_for_dead_writes_into_it(tmp_path):
+    """Its task writes for as long as it takes, and stumbles where its folder goes."""
+    documents, begun = Documents(LocalStore(tmp_path), "", "here"), threading.Event()
+
+    def write():
+        for number in range(3000):
+            with suppress(OSError):
+                path = tmp_path / f"a/{number % 7}/{number}"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(b"late")
+            begun.set()
+
+    late = threading.Thread(target=write)
+    late.start()
+    begun.wait()
+    while late.is_alive():
+        documents.delete_folder("a")
+    documents.delete_folder("a")
+    assert documents.members("") == []
 
 
 def test_numbers_are_plain_json(documents):

@@ -263,7 +263,7 @@ def test_a_driver_that_was_stopped_and_continued(source, small, place, command, 
     os.kill(first.pid, signal.SIGSTOP)
     before = len(list(place.glob("ledger/*/*/layout/*.json")))
     assert before < 90
-    second, _ = command("resume", place, "--take-over", "--scheduler", "sequential")
+    second, heard = command("resume", place, "--take-over", "--scheduler", "sequential")
     _until(place, before + 2, second)
     if wakes == "while the other works":
         assert second.is_alive()
@@ -274,7 +274,7 @@ def test_a_driver_that_was_stopped_and_continued(source, small, place, command, 
     assert first.exitcode == 5
     assert f"was taken over by another process ({second.pid} on" in said.read_text()
     second.join(120)
-    assert second.exitcode == 0
+    assert second.exitcode == 0, heard.read_text()
     assert sha(daskumap.open(place).embedding) == bits
     assert daskumap.verify(place) == {}
     assert not is_held(place)
