@@ -1,7 +1,7 @@
 """What a parameter costs: fits with it and without, in turn, each in a fresh process.
 
-The parameter is what --set says, triangles where it says nothing. The promise is about CPU seconds, which other
-processes on the machine change less than wall time, and about memory within the plan.
+The parameter is what --set says, triangles where it says nothing. The promise is about CPU seconds, which
+other processes on the machine change less than wall time, and about memory within the plan.
 """
 
 import argparse

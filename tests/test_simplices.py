@@ -1,4 +1,4 @@
-"""`simplices`: edges weighed by triangles and tetrahedra, out of core, resumable, and the same bits anywhere."""
+"""`simplices`: edges weighed by triangles and tetrahedra, out of core, resumable, the same bits anywhere."""
 
 import dataclasses
 import gzip
@@ -80,7 +80,7 @@ def test_the_graph_is_that_of_all_cliques(fit, small, simplices, vr_delta):
     assert same(found, found.T.tocsr())
     counts = run.store.documents.load(schema.SIMPLICES.name)
     wanted = {"triangles": sizes[0], "capped_rows": 0, "tetrahedra": sizes[1]}
-    assert counts == {name: wanted[name] for name in list(wanted)[: simplices]}
+    assert counts == {name: wanted[name] for name in list(wanted)[:simplices]}
 
 
 def test_longer_edges_keep_their_weight(fit, small):
@@ -181,7 +181,9 @@ def test_few_lists_at_a_time_give_the_same_bits(cut, expected, monkeypatch):
 def test_ranges_are_as_long_as_fits(most, longest):
     """Down to a single edge, of which no less can be weighed."""
     own = stage.Own(np.array([0, 16]), np.arange(16), np.ones(16, np.float32), None, 0)
-    halo = SimpleNamespace(sizes=np.full(16, 5), needed=lambda own, begin, end: np.arange(16) // (end - begin) < 1)
+    halo = SimpleNamespace(
+        sizes=np.full(16, 5), needed=lambda own, begin, end: np.arange(16) // (end - begin) < 1
+    )
     found = list(stage.ranges(own, halo, most))
     assert [begin for begin, _, _ in found] == list(range(0, 16, longest))
     assert [end for _, end, _ in found] == list(range(longest, 17, longest))
@@ -236,7 +238,9 @@ def test_a_fit_of_neighbours_weighs_anew(fit, small):
     assert taken.report["measures"] == weighed.report["measures"]
     assert "simplices" not in taken.status()
     assert np.array_equal(fit(taken, simplices=1).embedding[:], plain.embedding[:])
-    assert same(fit(weighed, vr_delta=0.5, **GRAPH).graph(), fit(small, simplices=2, vr_delta=0.5, **GRAPH).graph())
+    assert same(
+        fit(weighed, vr_delta=0.5, **GRAPH).graph(), fit(small, simplices=2, vr_delta=0.5, **GRAPH).graph()
+    )
 
 
 def test_given_neighbours_and_distances_are_weighed_too(fit, small):

@@ -45,7 +45,8 @@ def add_input(parser: argparse.ArgumentParser) -> None:
         "--simplices",
         type=int,
         choices=(1, 2, 3),
-        help="weigh edges by the triangles (2), or tetrahedra too (3), that they are in; 1 by default: do not",
+        help="weigh edges by the triangles (2), or tetrahedra too (3), that they are in; 1, the default: "
+        "leave them",
     )
     parser.add_argument(
         "--vr-delta", type=float, help="leave longer edges out of simplices, by -log(w); inf by default"

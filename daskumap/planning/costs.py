@@ -31,8 +31,8 @@ SHUFFLE_ROW, SHUFFLE_VALUE = 0.4e-6, 12e-9
 DESCENT_ROW = 65e-6
 # A neighbour in lists that are merged; calibrated; symmetrised.
 MERGE_NEIGHBOR, CALIBRATE_NEIGHBOR, SYMMETRIZE_NEIGHBOR = 0.06e-6, 0.23e-6, 0.28e-6
-# Where edges are weighed by simplices: a neighbour whose lists are sent, and for triangles, or tetrahedra too, a
-# pair of a vertex' neighbours.
+# Where edges are weighed by simplices: a neighbour of a vertex whose list is sent; and a pair of its
+# neighbours, for triangles alone and with tetrahedra.
 HALO_NEIGHBOR, TRIANGLES_PAIR, TETRAHEDRA_PAIR = 0.05e-6, 0.053e-6, 0.127e-6
 # A vertex that is given its start; whose position is written in the order of rows.
 INITIALIZE_VERTEX, PUBLISH_ROW = 0.12e-6, 0.3e-6

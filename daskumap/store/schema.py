@@ -243,8 +243,8 @@ GRAPH = Exchange(
     chunk_bytes=4 << 20,
     offsets_a_chunk=1 << 19,
 )
-# Where edges are weighed by simplices: the graph before, and to each partition the lists of neighbours of those
-# vertices of others that are neighbours of its own.
+# Where edges are weighed by simplices: the graph before, and to each partition the lists of neighbours of
+# those vertices of others that are neighbours of its own.
 UNION = replace(GRAPH, name="union", stays=SCRATCH)
 HALO = Exchange(
     "halo",

@@ -35,7 +35,6 @@ from daskumap.store import schema
 from daskumap.store.exchange import batch_name
 
 
-
 def of_pairs(pipeline):
     """Return the steps of a pipeline whose edges are not weighed by simplices."""
     return [step for step, condition in pipeline if condition is not by_simplices]

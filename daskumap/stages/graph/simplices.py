@@ -3,8 +3,8 @@
 `simplices.halo`  sends each vertex' list of neighbours once to each other partition that has one of them
 `simplices`       weighs the edges, as many at a time as the lists that they need fit beside
 
-An edge sees the lists of its two ends, and for tetrahedra those of their common neighbours: so its weight does
-not depend on the partitions.
+An edge sees the lists of its two ends, and for tetrahedra those of their common neighbours: so its weight
+does not depend on the partitions.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from daskumap.store import schema
 
 Array = np.ndarray[Any, Any]
 
-# Lists of a partition's vertices and of others that a task holds beside its edges at least: what one edge needs.
+# Edges of lists from other partitions for which a task has room at least: what one edge needs.
 LEAST_ROOM = MAX_SIMPLEX_DEGREE * (MAX_SIMPLEX_DEGREE + 1)
 
 
@@ -104,7 +104,7 @@ def graph_bytes(context: Context) -> int:
 
 
 def halo_bytes(context: Context) -> int:
-    """Return what the halos take on disk as most data need: with several partitions a list for each vertex."""
+    """Return what the halos take on disk, as most data need: a list a vertex where there are partitions."""
     lists = context.sizes.rows if context.sizes.partitions > 1 else 0
     return lists * context.job.neighbors * 2 * record_bytes(context)
 

@@ -1,6 +1,7 @@
 """Symmetrize: the fuzzy union of the kNN graph with its transpose, a vertex partition a task.
 
-It is the graph, or where edges are weighed by simplices what that begins with. Hubs have in-degrees in the thousands, so the incoming edges are counted before they are read.
+It is the graph, or where edges are weighed by simplices what that stage begins with. Hubs have in-degrees in
+the thousands, so the incoming edges are counted before they are read.
 """
 
 from __future__ import annotations
