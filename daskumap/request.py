@@ -352,8 +352,8 @@ def refuse_unbounded(params: Params, bounded: bool) -> None:
     """
     if params.simplices > 1 and not bounded:
         raise ParameterError(
-            f"simplices is {params.simplices}, and the memberships may be above 1: no probabilities, of which "
-            "the weight of a simplex is made. Leave simplices at 1, or take memberships that are in [0, 1]."
+            f"simplices is {params.simplices}, and the memberships may be above 1: no probabilities, of "
+            "which the weight of a simplex is made. Leave simplices at 1, or take memberships in [0, 1]."
         )
 
 

@@ -1,4 +1,4 @@
-"""Weights from simplices: each edge of the graph weighed anew by the triangles and tetrahedra that it is in."""
+"""Weights from simplices: each edge weighed anew by the triangles and tetrahedra that it is in."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def count_halo(
             if other != last and other != own:
                 offsets[other + 1] += sizes[i]
             last = other
-    return np.cumsum(offsets)  # type: ignore[no-any-return]
+    return np.cumsum(offsets)
 
 
 @kernel
@@ -105,7 +105,7 @@ def fill_halo(
     out_tails: Array,
     out_weights: Array,
 ) -> None:
-    """Fill in the records `begin` and following of the halos of all partitions, as many as `heads` has room for.
+    """Fill in the records of all halos from `begin` on, as many as `heads` has room for.
 
     Parameters
     ----------
@@ -133,9 +133,9 @@ def fill_halo(
 def mark_needed(
     tails: Array, begin: int, end: int, first: int, last: int, heads: Array, needed: Array
 ) -> None:
-    """Mark in `needed`, (h,) bool, which of `heads`, ascending, are among the tails of edges `begin` to `end` - 1.
+    """Mark in `needed`, (h,) bool, which of `heads` are among the tails of the edges `begin` to `end` - 1.
 
-    Tails from `first` to `last` - 1 are not looked for.
+    `heads` ascend. Tails from `first` to `last` - 1 are not looked for.
     """
     for e in range(begin, end):
         if first <= tails[e] < last:
@@ -159,16 +159,17 @@ def weigh(
 ) -> tuple[int, int]:
     """Weigh the edges `begin` to `end` - 1 of some CSR rows by the simplices that each is in.
 
-    The weight of a simplex is the probabilistic sum of those of its edges, 1 - prod(1 - w); that of an edge is
-    the geometric mean over its triangles and, if wanted, its tetrahedra. An edge of less weight than `least`,
-    or in no simplex, keeps its own. A row with a capped list sees the simplices of that list alone.
+    The weight of a simplex is the probabilistic sum of those of its edges, 1 - prod(1 - w); that of an edge
+    is the geometric mean over its triangles and, if wanted, its tetrahedra. An edge of less weight than
+    `least`, or in no simplex, keeps its own. A row with a capped list sees the simplices of that list alone.
 
     Parameters
     ----------
     indptr, tails, weights
         CSR rows of the vertices lists.first, lists.first + 1, ...
     lists
-        Of those vertices, and of all others that are tails of these edges or in the lists of their heads.
+        Of those vertices, and of all others that are tails of these edges or in the lists of their heads:
+        with least > 0 of those that have any.
     out
         (e,) float32: filled in from `begin` to `end` - 1.
 
@@ -211,7 +212,7 @@ def weigh(
 
 @kernel
 def either(one: float, other: float) -> float:
-    """Return the probabilistic sum of two weights, which keeps all digits of small ones; the same either way."""
+    """Return the probabilistic sum of two weights: all digits of small ones, and the same either way."""
     return one + other - one * other
 
 

@@ -58,7 +58,7 @@ def plan_halo(context: Context) -> Stage:
 def plan_simplices(context: Context) -> Stage:
     """Plan one task a vertex partition."""
     s, k, edges = context.sizes, context.job.neighbors, partition_edges(context)
-    pair = costs.TRIANGLES_PAIR if context.params.simplices == 2 else costs.TETRAHEDRA_PAIR
+    of_pair = costs.TRIANGLE_PAIR + k * costs.TETRAHEDRON_TRIPLE * (context.params.simplices == 3)
     return Stage(
         task=simplices_task,
         tasks=s.partitions,
@@ -73,7 +73,7 @@ def plan_simplices(context: Context) -> Stage:
         read_bytes=graph_bytes(context) + halo_bytes(context),
         made=(schema.GRAPH.name,),
         made_bytes=graph_bytes(context),
-        work=pair * s.rows * k * k,
+        work=of_pair * s.rows * k * k,
         conclude=keep_weighed,
     )
 
@@ -128,8 +128,8 @@ def read_own(context: Context, number: int) -> Own:
     """Read the edges of a partition, and make its lists."""
     start, stop = context.sizes.partition(number)
     edges = context.edges(start, stop, schema.UNION)
-    *lists, capped = heaviest(*edges, least_weight(context), MAX_SIMPLEX_DEGREE)
-    return Own(*edges, Lists(*lists, start, np.empty(0, edges[1].dtype)), capped)
+    indptr, tails, weights, capped = heaviest(*edges, least_weight(context), MAX_SIMPLEX_DEGREE)
+    return Own(*edges, Lists(indptr, tails, weights, start, np.empty(0, edges[1].dtype)), capped)
 
 
 def halo_task(context: Context, number: int) -> Receipt:
