@@ -6,6 +6,7 @@
     python scale.py peer    --folder DIR [--rows 1000000] [--columns 64]
     python scale.py skew    --folder DIR [--rows 300000]
     python scale.py kernels --folder DIR [--rows 1000000] [--columns 64]
+    python scale.py pairs   --folder DIR [--rows 1000000] [--columns 64] [--set simplices=2] [--most 1.6]
 
 Each prints Markdown tables and ends with its promises; the exit code is 1 if one is broken. Rows are made
 chunk by chunk in --folder, run stores there are deleted after use. `--set name=value` goes to daskumap.fit,
@@ -32,7 +33,7 @@ from measure import Outcome
 sys.path.append(str(ROOT))
 
 # Each is a module `scale_<name>` with `add_arguments(parser)`, `run(arguments) -> Outcome` and `work(task)`.
-BENCHMARKS = ("growth", "limit", "workers", "peer", "skew", "kernels")
+BENCHMARKS = ("growth", "limit", "workers", "peer", "skew", "kernels", "pairs")
 
 
 def module(name: str) -> Any:

@@ -59,8 +59,8 @@ def fit(
         matrix or array of SciPy's, whose rows are made dense block by block, or a dask array. Or a finished
         `Run`, or its path or URL: then its neighbours are not searched again, and parameters that are not
         given are those of that run. What is the same is copied, so that either run may be deleted afterwards;
-        the graph is made anew with another `set_op_mix_ratio` or `local_connectivity`, fewer `n_neighbors` or
-        a lower `disconnection_distance`. Parameters of the search cannot be others.
+        the graph is made anew with other `set_op_mix_ratio`, `local_connectivity`, `simplices` or `vr_delta`,
+        fewer `n_neighbors` or a lower `disconnection_distance`. Parameters of the search cannot be others.
         With metric="precomputed" (n, n): the distances between all rows, sparse ones too. Pairs at distance
         inf, or of which none is stored, are no neighbours.
     run
@@ -124,6 +124,14 @@ def fit(
         counts them; "apart" puts those without a direction at distance 0 from one another and 1 from all
         others, as umap-learn does. `ensure_all_finite="allow-nan"`, or False for infinity too, leaves rows
         with such values to a metric that is a function.
+        `simplices=2` weighs each edge by the triangles of the graph that it is in, 3 by tetrahedra too; 1
+        (default) leaves the fuzzy union. A simplex weighs 1 - prod(1 - w) over its edges, and an edge the
+        geometric mean over its simplices, so that what many neighbours share pulls harder and what bridges
+        two parts keeps its weight. `vr_delta` bounds the local distance -log(w) of edges that form
+        simplices; inf (default): all do. Of a row with more than 512 neighbours the heaviest edges do, and
+        the report counts such rows. It is there to study weights from the Vietoris-Rips complex: on digits
+        and Fashion-MNIST it makes maps no better, and it takes time. New rows of a transform are joined by
+        memberships as ever.
 
     Returns
     -------

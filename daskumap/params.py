@@ -33,6 +33,8 @@ TRANSFORM_MODES = ("embedding", "graph")
 # The metric of an input that is itself a matrix of distances.
 PRECOMPUTED = "precomputed"
 KEEP = ("all", "graph", "model", "embedding")
+# What stands for infinity where a run's parameters are written, since JSON has none.
+INFINITE = "inf"
 # As in umap-learn: at these distances two rows share nothing, and no edge joins them.
 DISCONNECTION_DISTANCES = {
     "correlation": 2.0,
@@ -81,6 +83,8 @@ class Params:
     undefined: str = "refuse"
     ensure_all_finite: bool | str = True
     transform_mode: str = "embedding"
+    simplices: int = 1
+    vr_delta: float = math.inf
 
     @property
     def listed_epochs(self) -> tuple[int, ...]:
@@ -130,7 +134,7 @@ def make_params(values: dict[str, Any]) -> Params:
         For an unknown name or a value outside its range; the message gives both.
     """
     refuse_unknown(values, {f.name for f in dataclasses.fields(Params)})
-    values = {name: _from_numpy(value) for name, value in values.items()}
+    values = {name: _from_text(_from_numpy(value)) for name, value in values.items()}
     values["random_state"] = _seed(values.get("random_state"))
     values["n_epochs"] = _listed(values.get("n_epochs"))
     params = Params(**values)
@@ -204,6 +208,8 @@ _RANGES: tuple[tuple[str, type, float, float], ...] = (
     ("max_overlap", int, 1, 32),
     ("max_cell_rows", int, 64, 10_000_000),
     ("checkpoint_every", int, 1, 1_000_000),
+    ("simplices", int, 1, 3),
+    ("vr_delta", float, 0.0, math.inf),
 )
 
 
@@ -228,6 +234,11 @@ def _listed(epochs: Any) -> Any:
 
 def _from_numpy(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
+
+
+def _from_text(value: Any) -> Any:
+    """Return a parameter as it was before `_plain`: no infinity is a number of JSON's."""
+    return math.inf if isinstance(value, str) and value == INFINITE else value
 
 
 def _check(name: str, value: Any, kind: type, low: float, high: float) -> None:
@@ -351,6 +362,8 @@ def _seed(state: Any) -> int:
 def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return list(value)
+    if isinstance(value, float) and value == math.inf:
+        return INFINITE
     if isinstance(value, np.ndarray):
         digest = hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()[:16]
         return f"array{value.shape}:{digest}"

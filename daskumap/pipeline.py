@@ -25,7 +25,8 @@ from daskumap.stages.graph.calibrate import CALIBRATE
 from daskumap.stages.graph.given import TAKE
 from daskumap.stages.graph.merge import MERGE
 from daskumap.stages.graph.search import NEIGHBORS
-from daskumap.stages.graph.symmetrize import SYMMETRIZE
+from daskumap.stages.graph.simplices import HALO, SIMPLICES
+from daskumap.stages.graph.symmetrize import SYMMETRIZE, UNITE
 from daskumap.stages.graph.typical import TYPICAL
 from daskumap.stages.inverse import scan as points
 from daskumap.stages.inverse.descend import DESCEND
@@ -97,11 +98,28 @@ def given(params: Params) -> bool:
     return params.precomputed_knn is not None
 
 
+def by_pairs(params: Params) -> bool:
+    """Tell whether an edge weighs what its two ends say."""
+    return params.simplices == 1
+
+
+def by_simplices(params: Params) -> bool:
+    """Tell whether edges are weighed by the simplices that they are in."""
+    return not by_pairs(params)
+
+
 def by_sample(params: Params) -> bool:
     """Tell whether rows start where a sample says."""
     return isinstance(params.init, str) and params.init != "random"
 
 
+# graph/: one CSR block row per partition
+GRAPH: Pipeline = (
+    (SYMMETRIZE, by_pairs),  # fuzzy union with the transpose          graph/
+    (UNITE, by_simplices),  # the same                                 union/
+    (HALO, by_simplices),  # its rows, to all that have neighbours of them
+    (SIMPLICES, by_simplices),  # weights of triangles and tetrahedra  graph/
+)
 MAP: Pipeline = (
     (INITIALIZE, maps),  # pca | spectral (coarse) | random | array  initial
     (LAYOUT, maps),  # synchronous iterations                          layout/ checkpoints
@@ -136,7 +154,7 @@ FIT: Pipeline = (
     (MERGE, always),  # merged nearest k per vertex                    knn/indices, knn/distances
     (CALIBRATE, always),  # per-row smooth-kNN                         calibration/rho, sigma
     (TYPICAL, model_alone),  # which distances are usual               typical
-    (SYMMETRIZE, always),  # fuzzy union with the transpose            graph/: one CSR block row per partition
+    *GRAPH,
     *MAP,
     *REPORT,
 )
@@ -159,7 +177,7 @@ DISTANCES_FIT: Pipeline = (
     (MERGE, always),  # the rest as of a fit
     (CALIBRATE, always),
     (TYPICAL, model_alone),
-    (SYMMETRIZE, always),
+    *GRAPH,
     *MAP,
     (MAP_NEIGHBORS, report),
     (
@@ -197,14 +215,15 @@ def again(anew: Collection[str]) -> Pipeline:
     anew
         What it does not have from that run: "graph", "start".
     """
-    graph: Pipeline = ((CALIBRATE, always), (SYMMETRIZE, always))
+    graph: Pipeline = ((CALIBRATE, always), *GRAPH)
+    taken: Pipeline = ((known.GRAPH, by_pairs), (known.WEIGHED, by_simplices))  # calibration/, graph/
     start: Pipeline = ((places.SAMPLE, always), (places.AXES, always), (places.PLACES, always))
     return (
         (rows.ROWS, always),  # the digests of the scan                  rows/vertex, rows/first
         (cells.CELLS, always),  # cells and probes, the cast             cells/, facts/
         (known.NEIGHBORS, always),  # the nearest k per vertex           knn/indices, knn/distances
         (TYPICAL, model_alone),
-        *(() if "graph" in anew else ((known.GRAPH, always),)),  #       calibration/, graph/
+        *(() if "graph" in anew else taken),
         *(() if "start" in anew else ((rows.START, by_sample),)),  #     assign/axes, assign/micro
         *(graph if "graph" in anew else ()),
         *(start if "start" in anew else ()),
@@ -244,6 +263,8 @@ KINDS: dict[tuple[str, bool], tuple[Pipeline, tuple[Step, Step], tuple[Step, Ste
     ),
     ("inverse", False): (INVERSE, (points.SCAN, points.REREAD), (DESCEND, DESCEND)),
 }
+# What writes the graph where edges are weighed by simplices, by what does so else.
+WEIGHED = {SYMMETRIZE: SIMPLICES, known.GRAPH: known.WEIGHED}
 
 
 def purpose_of(model: Any, anew: Collection[str] | None = None, inverse: bool = False) -> str:
@@ -267,9 +288,11 @@ def kind_of(purpose: str, params: Params, anew: Collection[str] | None = None) -
     """Return which kind a run is, by what it is for; of a fit of neighbours by what it has not from them."""
     if anew is not None:
         ends = (PUBLISH, SYMMETRIZE if "graph" in anew else known.GRAPH)
-        return Kind(again(anew), (rows.ROWS, REREAD), ends[graphs(params)])
-    pipeline, digests, ends = KINDS[purpose, params.metric == PRECOMPUTED]
-    return Kind(pipeline, digests, ends[graphs(params)])
+        pipeline, digests = again(anew), (rows.ROWS, REREAD)
+    else:
+        pipeline, digests, ends = KINDS[purpose, params.metric == PRECOMPUTED]
+    publishes = ends[graphs(params)]
+    return Kind(pipeline, digests, WEIGHED.get(publishes, publishes) if by_simplices(params) else publishes)
 
 
 def kind_in(about: Mapping[str, Any]) -> Kind:

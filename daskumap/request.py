@@ -225,7 +225,7 @@ def refuse_another_search(model: Context, params: Params) -> None:
 def what_is_anew(model: Context, params: Params) -> tuple[str, ...]:
     """Return what a fit of the model's neighbours does not have from it: "graph", "start"."""
     known = model.params
-    names = ("n_neighbors", "set_op_mix_ratio", "local_connectivity")
+    names = ("n_neighbors", "set_op_mix_ratio", "local_connectivity", "simplices", "vr_delta")
     other = params.cutoff() != known.cutoff() or any(getattr(params, n) != getattr(known, n) for n in names)
     return (*(("graph",) if other else ()), *(("start",) if lacks_start(model, params) else ()))
 
@@ -337,8 +337,29 @@ def params_by(model: Context) -> Params:
     return dataclasses.replace(model.params, init="pca", report=False, unique=False, keep=keep)
 
 
+def refuse_unbounded(params: Params, bounded: bool) -> None:
+    """Refuse to weigh by simplices what is no probability.
+
+    Parameters
+    ----------
+    bounded
+        Whether the memberships are in [0, 1].
+
+    Raises
+    ------
+    ParameterError
+        Saying what to do.
+    """
+    if params.simplices > 1 and not bounded:
+        raise ParameterError(
+            f"simplices is {params.simplices}, and the memberships may be above 1: no probabilities, of "
+            "which the weight of a simplex is made. Leave simplices at 1, or take memberships in [0, 1]."
+        )
+
+
 def check_params(params: Params, source: Source) -> None:
     """Refuse parameters that do not suit the shape of the data."""
+    refuse_unbounded(params, bounded=True)
     rows, columns = source.shape
     if rows <= params.n_neighbors:
         raise SourceError(

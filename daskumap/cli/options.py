@@ -42,6 +42,16 @@ def add_input(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--optimizer", choices=("adam", "sgd", "none"), help="adam by default")
     parser.add_argument(
+        "--simplices",
+        type=int,
+        choices=(1, 2, 3),
+        help="weigh edges by the triangles (2), or tetrahedra too (3), that they are in; 1, the default: "
+        "leave them",
+    )
+    parser.add_argument(
+        "--vr-delta", type=float, help="leave longer edges out of simplices, by -log(w); inf by default"
+    )
+    parser.add_argument(
         "--unique", action="store_const", const=True, help="exact duplicates get the position of the first"
     )
     parser.add_argument("--seed", type=int, dest="random_state", help="the same seed gives the same bits")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Any
 
@@ -95,6 +96,9 @@ missing
     undefined
         What becomes of rows on which the metric is not defined, such as rows of zeros under "cosine": "apart"
         follows umap-learn's rule, with a warning; "isolate" makes them NaN; "refuse" refuses them.
+    simplices, vr_delta
+        Weigh the edges of `graph_` by the triangles, or tetrahedra too, that they are in. As of
+        `daskumap.fit`.
 
     Attributes
     ----------
@@ -168,6 +172,8 @@ missing
         keep: str = "graph",
         missing: str = "fill",
         undefined: str = "apart",
+        simplices: int = 1,
+        vr_delta: float = math.inf,
     ) -> None:
         self.n_neighbors = n_neighbors
         self.n_components = n_components
@@ -221,6 +227,8 @@ missing
         self.keep = keep
         self.missing = missing
         self.undefined = undefined
+        self.simplices = simplices
+        self.vr_delta = vr_delta
 
     def fit(self, X: Any, y: Any = None, ensure_all_finite: bool = True) -> UMAP:
         """Find the map of the rows.

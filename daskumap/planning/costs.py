@@ -31,6 +31,10 @@ SHUFFLE_ROW, SHUFFLE_VALUE = 0.4e-6, 12e-9
 DESCENT_ROW = 65e-6
 # A neighbour in lists that are merged; calibrated; symmetrised.
 MERGE_NEIGHBOR, CALIBRATE_NEIGHBOR, SYMMETRIZE_NEIGHBOR = 0.06e-6, 0.23e-6, 0.28e-6
+# Where edges are weighed by simplices: a neighbour of a vertex whose list is sent; a pair of its neighbours,
+# and a triple for tetrahedra (200,000 x 64 and Fashion-MNIST: 8 us a row at 14 neighbours for triangles, 16
+# to 30 with tetrahedra; at 49 neighbours 82 and 950).
+HALO_NEIGHBOR, TRIANGLE_PAIR, TETRAHEDRON_TRIPLE = 0.05e-6, 0.045e-6, 0.0075e-6
 # A vertex that is given its start; whose position is written in the order of rows.
 INITIALIZE_VERTEX, PUBLISH_ROW = 0.12e-6, 0.3e-6
 # A vertex in an iteration of the layout, in two dimensions with 14 neighbours (benchmarks/scale_kernels.py).

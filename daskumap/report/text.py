@@ -82,6 +82,7 @@ LINES = (
         "{edges:,}",
         ("largest degree {largest_degree:,}", "{cut_edge_share:.1%} between cells"),
     ),
+    Line("triangles", "", "{triangles:,}", ("{tetrahedra:,} tetrahedra", "{capped_rows:,} rows capped")),
     Line(
         "output metric",
         "",

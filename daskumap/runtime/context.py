@@ -291,10 +291,12 @@ class Context:
             self.store, item, self.extent(item.by), columns or tuple(item.columns), first, last
         )
 
-    def edges(self, start: int, stop: int) -> tuple[Array, Array, Array]:
-        """Return indptr, tails and weights of a range of vertices in the symmetrised graph."""
-        self._check(schema.GRAPH, writing=False)
-        return read_edges(self.store, self.sizes, start, stop)
+    def edges(
+        self, start: int, stop: int, graph: schema.Exchange = schema.GRAPH
+    ) -> tuple[Array, Array, Array]:
+        """Return indptr, tails and weights of a range of vertices in a symmetrised graph."""
+        self._check(graph, writing=False)
+        return read_edges(self.store, self.sizes, start, stop, graph)
 
     def fact(self, item: schema.Fact, expected: Any = None) -> Any:
         """Return what a stage found out, or what to expect of it while it has not run.

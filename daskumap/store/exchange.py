@@ -117,15 +117,19 @@ class BatchReader:
         first, last = first - self.first, last - self.first
         return int(sum(table[last] - table[first] for table in self.offsets))
 
-    def slices(self, first: int, last: int) -> Iterator[Records]:
-        """Yield each batch's records for the destinations first to last - 1."""
+    def slices(self, first: int, last: int, *columns: str) -> Iterator[Records]:
+        """Yield each batch's records, unless it has none, for the destinations first to last - 1.
+
+        All columns unless some are named.
+        """
         first, last = first - self.first, last - self.first
         some = [batch for batch, table in enumerate(self.offsets) if table[last] > table[first]]
+        places = {name: place for place, name in enumerate(self.columns) if name in (columns or self.columns)}
 
         def load(batch: int) -> Records:
             start, stop = (int(self.offsets[batch][place]) for place in (first, last))
-            parts = (read_range(array, start, stop) for array in self.arrays[batch])
-            return dict(zip(self.columns, parts, strict=True))
+            arrays = self.arrays[batch]
+            return {name: read_range(arrays[place], start, stop) for name, place in places.items()}
 
         yield from _together(load, some)
 

@@ -25,13 +25,15 @@ def read_blocks(store: RunStore, blocks: int) -> tuple[Array, Array, Array]:
     return np.append(0, np.cumsum(degrees)), tails, weights
 
 
-def read_edges(store: RunStore, sizes: Sizes, start: int, stop: int) -> tuple[Array, Array, Array]:
+def read_edges(
+    store: RunStore, sizes: Sizes, start: int, stop: int, graph: schema.Exchange = schema.GRAPH
+) -> tuple[Array, Array, Array]:
     """Return indptr, tails and weights of a range of vertices, which may cross partitions."""
     parts = []
     for number in range(start // sizes.partition_rows, -(-stop // sizes.partition_rows)):
         first, last = sizes.partition(number)
         low, high = max(start, first) - first, min(stop, last) - first
-        batch = batch_name(schema.GRAPH, number)
+        batch = batch_name(graph, number)
         indptr = store.read(f"{batch}/indptr", low, high + 1)
         edges = (int(indptr[0]), int(indptr[-1]))
         columns = (store.read(f"{batch}/{name}", *edges) for name in ("tails", "weights"))

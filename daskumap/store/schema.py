@@ -36,7 +36,7 @@ since float32 does not tell them apart, else float32.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 # How long an item stays: until its last reader is done, with the graph, for a model, or as the result.
 SCRATCH, GRAPH_TOO, MODEL, RESULT = 0, 1, 2, 3
@@ -243,6 +243,17 @@ GRAPH = Exchange(
     chunk_bytes=4 << 20,
     offsets_a_chunk=1 << 19,
 )
+# Where edges are weighed by simplices: the graph before, and to each partition the lists of neighbours of
+# those vertices of others that are neighbours of its own.
+UNION = replace(GRAPH, name="union", stays=SCRATCH)
+HALO = Exchange(
+    "halo",
+    SCRATCH,
+    "partition",
+    "partition",
+    {"heads": ("vertex", ""), "tails": ("vertex", ""), "weights": ("float32", "")},
+)
+SIMPLICES = Fact("facts/simplices", GRAPH_TOO)  # triangles, capped_rows, and tetrahedra where they count
 DEGREES = Array("degrees", GRAPH_TOO, "int32", ("vertex",))
 GRAPH_FACTS = Fact("facts/graph", GRAPH_TOO)  # largest_weight, edges, largest_degree, isolated
 

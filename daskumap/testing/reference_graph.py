@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -133,3 +134,36 @@ def coarsen(groups: Array, weights: Array, size: int) -> Array:
 def smooth(positions: Array, weights: Array) -> Array:
     """Return the weighted mean of each vertex, which counts 1, and its neighbours."""
     return (positions + weights @ positions) / (1.0 + weights.sum(axis=1, keepdims=True))  # type: ignore[no-any-return]
+
+
+def cliques(near: Array, size: int) -> Iterator[tuple[int, ...]]:
+    """Yield all cliques of 3 to `size` vertices of a graph, (n, n) bool, each with ascending vertices."""
+    later = np.triu(near, 1)
+
+    def grow(clique: tuple[int, ...], further: Array) -> Iterator[tuple[int, ...]]:
+        for vertex in np.flatnonzero(further).tolist():
+            larger = (*clique, vertex)
+            if len(larger) > 2:
+                yield larger
+            if len(larger) < size:
+                yield from grow(larger, further & later[vertex])
+
+    return grow((), np.ones(len(near), bool))
+
+
+def simplex_weights(weights: Array, simplices: int, vr_delta: float = np.inf) -> tuple[Array, list[int]]:
+    """Return a dense graph's weights by simplices, and how many of these have 3 and 4 vertices.
+
+    The complex has the cliques of edges with -log(w) <= vr_delta. Each weighs 1 - prod(1 - w) over its edges,
+    and an edge the geometric mean over its cliques.
+    """
+    with np.errstate(divide="ignore"):
+        near = (-np.log(weights) <= vr_delta) & (weights > 0)
+    logs, counts, sizes = np.zeros(weights.shape), np.zeros(weights.shape), [0, 0]
+    for clique in cliques(near, simplices + 1):
+        sizes[len(clique) - 3] += 1
+        edges = tuple(np.array(list(permutations(clique, 2))).T)
+        once = edges[0] < edges[1]
+        logs[edges] += np.log(1.0 - np.prod(1.0 - weights[edges][once]))
+        counts[edges] += 1
+    return np.where(counts > 0, np.exp(logs / np.maximum(counts, 1)), weights), sizes

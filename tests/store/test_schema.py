@@ -14,7 +14,17 @@ from daskumap.engine.sequential import SequentialEngine
 from daskumap.kernels.cells.join import LEVELS
 from daskumap.kernels.cells.slices import join_cells
 from daskumap.params import Params
-from daskumap.pipeline import DISTANCES_FIT, DISTANCES_TRANSFORM, FIT, INVERSE, TRANSFORM, again, steps_of
+from daskumap.pipeline import (
+    DISTANCES_FIT,
+    DISTANCES_TRANSFORM,
+    FIT,
+    INVERSE,
+    TRANSFORM,
+    again,
+    by_pairs,
+    by_simplices,
+    steps_of,
+)
 from daskumap.report.progress import choose_progress
 from daskumap.request import make_request
 from daskumap.session import fit_request
@@ -24,11 +34,27 @@ from daskumap.stages.shared import micro
 from daskumap.store import schema
 from daskumap.store.exchange import batch_name
 
-STEPS = [step for step, _ in FIT]
+
+def of_pairs(pipeline):
+    """Return the steps of a pipeline whose edges are not weighed by simplices."""
+    return [step for step, condition in pipeline if condition is not by_simplices]
+
+
+def of_simplices(pipeline):
+    """Return those of one whose edges are."""
+    return [step for step, condition in pipeline if condition is not by_pairs]
+
+
+STEPS, WEIGHED_STEPS = of_pairs(FIT), of_simplices(FIT)
 # A fit of a run's neighbours, by what it does not have from that run.
-AGAIN = {anew: [step for step, _ in again(anew)] for anew in ((), ("graph",), ("start",), ("graph", "start"))}
+ANEW = ((), ("graph",), ("start",), ("graph", "start"))
+AGAIN = {
+    (*anew, *simplices): steps(again(anew))
+    for anew in ANEW
+    for simplices, steps in (((), of_pairs), (("simplices",), of_simplices))
+}
 INVERSE_STEPS = [step for step, _ in INVERSE]
-GIVEN_STEPS = [step for step, _ in DISTANCES_FIT]
+GIVEN_STEPS, WEIGHED_GIVEN_STEPS = of_pairs(DISTANCES_FIT), of_simplices(DISTANCES_FIT)
 # A transform ends with places or with edges.
 NEW_STEPS, EDGES, GIVEN_NEW_STEPS, GIVEN_EDGES = (
     steps_of(pipeline, Params(transform_mode=mode))
@@ -53,11 +79,13 @@ OF_VECTORS = (
 )
 # Each pipeline, what none of its steps reads, and what a step that it shares reads where there are vectors.
 PIPELINES = {
-    "fit": (STEPS, UNREAD, ()),
+    "fit": (STEPS, UNREAD, (schema.SIMPLICES,)),
+    "fit by simplices": (WEIGHED_STEPS, UNREAD, ()),
     "transform": (NEW_STEPS, (*NEW_UNREAD, schema.UNDEFINED), ()),
     "edges": (EDGES, (*EDGES_UNREAD, schema.UNDEFINED), ()),
     "inverse": (INVERSE_STEPS, INVERSE_UNREAD, ()),
-    "given fit": (GIVEN_STEPS, UNREAD, OF_VECTORS),
+    "given fit": (GIVEN_STEPS, UNREAD, (*OF_VECTORS, schema.SIMPLICES)),
+    "given fit by simplices": (WEIGHED_GIVEN_STEPS, UNREAD, OF_VECTORS),
     "given transform": (GIVEN_NEW_STEPS, NEW_UNREAD, ()),
     "given edges": (GIVEN_EDGES, EDGES_UNREAD, ()),
 }
@@ -121,7 +149,7 @@ def test_a_fit_of_neighbours_copies_what_a_model_is_for(anew):
     written = names(item for step in AGAIN[anew] for item in step.writes)
     read = names(item for step in [*NEW_STEPS, *AGAIN[()]] for item in step.model)
     assert read - names(BROUGHT) <= written
-    brought = names(BROUGHT)
+    brought = names(BROUGHT) | ({schema.SIMPLICES.name} if "simplices" not in anew else set())
     for step in AGAIN[anew]:
         assert not names(step.reads) - written - brought, step.name
 
@@ -242,6 +270,7 @@ CONFIGURATIONS = {
     "segments": {"checkpoint_every": 1, "report": True},
     "model alone": {"keep": "model"},
     "given": {},
+    "simplices": {"simplices": 3, "report": True},
 }
 
 
@@ -279,10 +308,12 @@ def runs(clustered, tmp_path_factory):
     return found
 
 
-@pytest.mark.parametrize("step", STEPS, ids=lambda step: step.name)
+@pytest.mark.parametrize("step", [step for step, _ in FIT], ids=lambda step: step.name)
 def test_a_step_touches_all_that_it_declares(runs, step):
     read, written = set(), set()
     for name, engine in runs.items():
+        if step not in steps_of(FIT, engine.context.params):
+            continue
         appeared = engine.appeared[step.name]
         assert appeared <= names(step.writes), name
         facts = {item.name for item in step.writes if isinstance(item, schema.Fact)}

@@ -57,7 +57,7 @@ def plan_graph(context: Context) -> Stage:
         read_bytes=size + s.rows * 8,
         made=(schema.GRAPH.name,),
         made_bytes=size,
-        conclude=keep_graph,
+        conclude=keep_taken,
     )
 
 
@@ -70,7 +70,17 @@ def graph_task(context: Context, number: int) -> Receipt:
     context.send(schema.GRAPH, number, indptr, tails=tails, weights=weights)
     degrees = np.diff(indptr).astype(np.int32)
     context.write(schema.DEGREES, start, degrees)
-    return Receipt(stop - start, facts_of(weights, degrees))
+    found = facts_of(weights, degrees)
+    if context.params.simplices > 1:
+        found["simplices"] = context.model.fact(schema.SIMPLICES)
+    return Receipt(stop - start, found)
+
+
+def keep_taken(context: Context, receipts: dict[int, Receipt]) -> None:
+    """Keep what is known of the whole graph, and how many simplices the model found in it."""
+    keep_graph(context, receipts)
+    if context.params.simplices > 1:
+        context.save_fact(schema.SIMPLICES, receipts[0].found["simplices"])
 
 
 NEIGHBORS = Step(
@@ -79,9 +89,13 @@ NEIGHBORS = Step(
     writes=(schema.INDICES, schema.DISTANCES, schema.MEAN_DISTANCE),
     model=(schema.INDICES, schema.DISTANCES),
 )
-GRAPH = Step(
+COPIED = (schema.RHO, schema.SIGMA, schema.GRAPH)
+FOUND = (schema.DEGREES, schema.GRAPH_FACTS)
+GRAPH = Step("taken.graph", plan_graph, writes=(*COPIED, *FOUND), model=COPIED)
+# Where the model's edges are weighed by simplices.
+WEIGHED = Step(
     "taken.graph",
     plan_graph,
-    writes=(schema.RHO, schema.SIGMA, schema.GRAPH, schema.DEGREES, schema.GRAPH_FACTS),
-    model=(schema.RHO, schema.SIGMA, schema.GRAPH),
+    writes=(*COPIED, schema.SIMPLICES, *FOUND),
+    model=(*COPIED, schema.SIMPLICES),
 )

@@ -1,9 +1,13 @@
 """Symmetrize: the fuzzy union of the kNN graph with its transpose, a vertex partition a task.
 
-Hubs have in-degrees in the thousands, so the incoming edges are counted before they are read.
+It is the graph, or where edges are weighed by simplices what that stage begins with. Hubs have in-degrees in
+the thousands, so the incoming edges are counted before they are read.
 """
 
 from __future__ import annotations
+
+import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +18,8 @@ from daskumap.planning.stage import ITEM_BYTES, Receipt, Stage, Step
 from daskumap.runtime.context import Context
 from daskumap.stages.shared.graph_facts import facts_of, keep_graph
 from daskumap.store import schema
+
+Array = np.ndarray[Any, Any]
 
 
 def plan_symmetrize(context: Context) -> Stage:
@@ -37,8 +43,34 @@ def plan_symmetrize(context: Context) -> Stage:
     )
 
 
+def plan_unite(context: Context) -> Stage:
+    """Plan one task a vertex partition, for the stage that weighs edges by simplices."""
+    made = (schema.UNION.name,)
+    return dataclasses.replace(
+        plan_symmetrize(context), task=unite_task, outputs=(), made=made, conclude=None
+    )
+
+
 def symmetrize_task(context: Context, number: int) -> Receipt:
-    """Join the edges of a partition with those that point at it."""
+    """Make the graph of a partition."""
+    start, stop = context.sizes.partition(number)
+    indptr, tails, joined = united(context, number)
+    context.send(schema.GRAPH, number, indptr, tails=tails, weights=joined)
+    degrees = np.diff(indptr).astype(np.int32)
+    context.write(schema.DEGREES, start, degrees)
+    return Receipt(stop - start, facts_of(joined, degrees))
+
+
+def unite_task(context: Context, number: int) -> Receipt:
+    """Make the graph of a partition as it is before edges are weighed by simplices."""
+    start, stop = context.sizes.partition(number)
+    indptr, tails, joined = united(context, number)
+    context.send(schema.UNION, number, indptr, tails=tails, weights=joined)
+    return Receipt(stop - start, {"edges": len(tails)})
+
+
+def united(context: Context, number: int) -> tuple[Array, Array, Array]:
+    """Join the edges of a partition with those that point at it; return indptr, tails and weights."""
     start, stop = context.sizes.partition(number)
     chunks = context.sizes.chunks(start, stop)
     incoming = context.reader(schema.REVERSE, *chunks).read(*chunks)
@@ -56,16 +88,14 @@ def symmetrize_task(context: Context, number: int) -> Receipt:
         incoming["weights"],
         float(context.params.set_op_mix_ratio),
     )
-    tails = tails.astype(context.dtype("vertex"), copy=False)
-    context.send(schema.GRAPH, number, indptr, tails=tails, weights=joined)
-    degrees = np.diff(indptr).astype(np.int32)
-    context.write(schema.DEGREES, start, degrees)
-    return Receipt(stop - start, facts_of(joined, degrees))
+    return indptr, tails.astype(context.dtype("vertex"), copy=False), joined
 
 
+READS = (schema.INDICES, schema.DISTANCES, schema.RHO, schema.SIGMA, schema.REVERSE)
+UNITE = Step("symmetrize", plan_unite, reads=READS, writes=(schema.UNION,))
 SYMMETRIZE = Step(
     "symmetrize",
     plan_symmetrize,
-    reads=(schema.INDICES, schema.DISTANCES, schema.RHO, schema.SIGMA, schema.REVERSE),
+    reads=READS,
     writes=(schema.GRAPH, schema.DEGREES, schema.GRAPH_FACTS),
 )

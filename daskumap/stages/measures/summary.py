@@ -160,6 +160,7 @@ def _graph_measures(context: Context) -> dict[str, Any]:
         "probe_recall": order["recall"][order["level"]],
         "largest_cell": order["largest_cell"],
         "sliced_cells": order["sliced_cells"],
+        **(context.fact(schema.SIMPLICES) if context.params.simplices > 1 else {}),
     }
 
 
@@ -178,6 +179,7 @@ READ = (
     schema.VERTEX,
     schema.INDICES,
     schema.GRAPH_FACTS,
+    schema.SIMPLICES,
     schema.ORDER,
     schema.LOSS,
     schema.PIECES,
