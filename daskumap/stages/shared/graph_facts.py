@@ -74,10 +74,11 @@ def repulsion_by(context: Context, weight: float) -> dict[str, float]:
     share = p.negative_sample_rate * weight / (2.0 * rows * rows)
     if p.alpha is None:
         return {"strength": p.repulsion_strength, "alpha": p.repulsion_strength * share}
-    if p.alpha > MOST_REPULSION * share:
+    most = MOST_REPULSION * share
+    if p.alpha > most:
         raise ParameterError(
-            f"alpha is {p.alpha:g}, and the graph of {rows:,} rows takes at most {MOST_REPULSION * share:.3g}:"
-            f" above it repulsion_strength would be more than {MOST_REPULSION:g}, which clipped forces do not "
-            "show. Lower alpha, or raise negative_sample_rate."
+            f"alpha is {p.alpha:g}, and the graph of {rows:,} rows takes at most {most:.3g}: above it "
+            f"repulsion_strength would be more than {MOST_REPULSION:g}, which clipped forces do not show. "
+            "Lower alpha, or raise negative_sample_rate."
         )
     return {"strength": p.alpha / share if share else 0.0, "alpha": p.alpha}
