@@ -39,6 +39,17 @@ def facts_of(run):
     return [run.store.documents.load(item.name) for item in FACTS]
 
 
+def test_what_the_report_says(fit, rows):
+    run = fit(rows[:400], membership="harmonic", report=True)
+    found, (bits, graph, repulsion) = run.report["measures"], facts_of(run)
+    assert found["weights_above_1"] == graph["weights_above_1"] > 0
+    assert found["edges_dropped_negative"] == graph["edges_dropped_negative"]
+    assert (found["median_gap"], found["vanished_rows"]) == (bits["median_gap"], 0)
+    assert found["implied_alpha"] == repulsion["alpha"] > 0
+    assert f"weights above 1   {graph['weights_above_1']:,}" in str(run)
+    assert "0 rows lose all but the nearest" in str(run)
+
+
 def fired(caplog):
     return [record for record in caplog.records if "compares distances with 1" in record.getMessage()]
 
@@ -70,7 +81,7 @@ def test_a_map_by_another_kernel(known, rows, name):
 
 
 def test_it_is_a_fit_of_the_rows(known, rows, fit):
-    """From neighbours that are known or not, whole or in parts; and with the distances in place of the rows."""
+    """From neighbours that the run has, or that are given; and a fit of it in turn knows what it knew."""
     words = {"membership": "harmonic", "n_epochs": 30}
     again, first = daskumap.fit(known, **words, **HERE), fit(rows[:400], **words)
     np.testing.assert_array_equal(again.embedding[:], first.embedding[:])
@@ -132,12 +143,10 @@ def test_rows_that_are_cut_off_copied_or_distances(fit, rows):
 
 def test_alpha_is_the_strength_that_it_amounts_to(fit, rows, tmp_path):
     """Also for new rows, in a copy of the model, after a stop, and for umap-learn."""
-    run = fit(rows[:400], tmp_path / "run.zarr", alpha=0.02, report=True, keep="graph")
+    run = fit(rows[:400], tmp_path / "run.zarr", alpha=0.02, keep="graph")
     strength = run.store.documents.load(schema.REPULSION.name)["strength"]
     degree = run.graph().sum(dtype=np.float64) / 400
     assert strength == pytest.approx(2 * 400 * 0.02 / (5 * degree), rel=1e-6)
-    assert run.report["measures"]["implied_alpha"] == 0.02
-    assert "implied alpha     0.02" in str(run)
     same = fit(rows[:400], repulsion_strength=strength)
     np.testing.assert_array_equal(run.embedding[:], same.embedding[:])
     assert same.store.documents.load(schema.REPULSION.name)["alpha"] == pytest.approx(0.02)

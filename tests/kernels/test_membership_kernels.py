@@ -143,7 +143,7 @@ def test_another_unit_of_the_data(calibration):
 def test_unions_of_memberships_above_1():
     ids = np.array([[1], [0], [3], [0]])
     p = np.float32([[2.0], [2.0], [1.3], [0.0]])
-    indptr, tails, weights, dropped = joined(ids, p, np.inf)
+    indptr, _, weights, dropped = joined(ids, p, np.inf)
     assert dropped == 2
     assert indptr.tolist() == [0, 0, 0, 1, 2]
     np.testing.assert_array_equal(weights, np.float32([1.3, 1.3]))
