@@ -102,7 +102,7 @@ def test_each_row_sums_to_its_target(name):
 def test_ties_at_the_nearest_and_rows_alone(name):
     """Bandwidths do not fall to 0, with which far neighbours would weigh 1; nothing is joined at infinity."""
     ties = np.float32([[1.0] * 6 + [2.0, 3.0], [np.inf] * 8, [0.0] * 8])
-    rho, sigma, p = made(ties, 9, name, "exponential" if name == "harmonic" else "kernel")
+    _, sigma, p = made(ties, 9, name, "exponential" if name == "harmonic" else "kernel")
     assert (p[0, :6] == 1.0).all()
     assert sigma[0] > 0.0
     if name in ("exponential", "gaussian", "quadratic"):

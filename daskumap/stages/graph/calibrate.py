@@ -103,7 +103,7 @@ def keep_bits(context: Context, receipts: dict[int, Receipt]) -> None:
         "bits": math.fsum(bits for receipt in receipts.values() for bits in receipt.found["bits"]),
         "on_target": Receipt.total(receipts, "on_target"),
         "vanished": Receipt.total(receipts, "vanished"),
-        "median_gap": float(np.median(gaps)) if gaps else 0.0,
+        "median_gap": float(np.ldexp(np.median(gaps or [0.0]), -context.unit)),
     }
     context.save_fact(schema.BITS, found)
     if context.memberships.weights.in_units and not LEAST_GAP <= found["median_gap"] <= MOST_GAP:
