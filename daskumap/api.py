@@ -60,8 +60,8 @@ def fit(
         `Run`, or its path or URL: then its neighbours are not searched again, and parameters that are not
         given are those of that run. What is the same is copied, so that either run may be deleted afterwards;
         the graph is made anew with another `set_op_mix_ratio`, `local_connectivity`, `membership` or
-        `calibration`, fewer `n_neighbors` or a lower `disconnection_distance`. Parameters of the search cannot
-        be others.
+        `calibration`, fewer `n_neighbors` or a lower `disconnection_distance`. Parameters of the search
+        cannot be others.
         With metric="precomputed" (n, n): the distances between all rows, sparse ones too. Pairs at distance
         inf, or of which none is stored, are no neighbours.
     run
