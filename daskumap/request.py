@@ -12,10 +12,11 @@ import numpy as np
 
 from daskumap.driver import make_plan
 from daskumap.errors import ParameterError, SourceError, StoreError
+from daskumap.kernels.graph import chosen
 from daskumap.kernels.layout import output_metrics
 from daskumap.kernels.metrics import metric as metrics
 from daskumap.kernels.metrics.gradients import gradient_of
-from daskumap.params import PRECOMPUTED, Params, check_finite, make_params
+from daskumap.params import MOST_REPULSION, PRECOMPUTED, Params, check_finite, make_params
 from daskumap.pipeline import Kind, kind_of, purpose_of, steps_of
 from daskumap.planning.job import Job
 from daskumap.planning.plan import Plan
@@ -186,6 +187,9 @@ def make_again_request(model: Context, values: dict[str, Any], partitions: int |
         fields["optimizer"] = Params().optimizer  # An adopted map is the start of another layout.
     if values.keys() & {"min_dist", "spread"}:
         fields |= {"a": None, "b": None}  # or the curve would not be what is asked for
+    for one, other in (("alpha", "repulsion_strength"), ("repulsion_strength", "alpha")):
+        if one in values:
+            fields[other] = getattr(Params(), other)
     params = make_params({**fields, **values})
     refuse_another_search(model, params)
     check_params(params, source)
@@ -225,7 +229,15 @@ def refuse_another_search(model: Context, params: Params) -> None:
 def what_is_anew(model: Context, params: Params) -> tuple[str, ...]:
     """Return what a fit of the model's neighbours does not have from it: "graph", "start"."""
     known = model.params
-    names = ("n_neighbors", "set_op_mix_ratio", "local_connectivity", "simplices", "vr_delta")
+    names = (
+        "n_neighbors",
+        "set_op_mix_ratio",
+        "local_connectivity",
+        "membership",
+        "calibration",
+        "simplices",
+        "vr_delta",
+    )
     other = params.cutoff() != known.cutoff() or any(getattr(params, n) != getattr(known, n) for n in names)
     return (*(("graph",) if other else ()), *(("start",) if lacks_start(model, params) else ()))
 
@@ -337,29 +349,25 @@ def params_by(model: Context) -> Params:
     return dataclasses.replace(model.params, init="pca", report=False, unique=False, keep=keep)
 
 
-def refuse_unbounded(params: Params, bounded: bool) -> None:
+def refuse_unbounded(params: Params) -> None:
     """Refuse to weigh by simplices what is no probability.
-
-    Parameters
-    ----------
-    bounded
-        Whether the memberships are in [0, 1].
 
     Raises
     ------
     ParameterError
         Saying what to do.
     """
-    if params.simplices > 1 and not bounded:
+    if params.simplices > 1 and not chosen.resolve(params.membership, params.calibration).weights.bounded:
         raise ParameterError(
-            f"simplices is {params.simplices}, and the memberships may be above 1: no probabilities, of "
-            "which the weight of a simplex is made. Leave simplices at 1, or take memberships in [0, 1]."
+            f"simplices is {params.simplices}, and memberships by {params.membership!r} may be above 1: no "
+            "probabilities, of which the weight of a simplex is made. Leave simplices at 1, or take "
+            "memberships in [0, 1]."
         )
 
 
 def check_params(params: Params, source: Source) -> None:
     """Refuse parameters that do not suit the shape of the data."""
-    refuse_unbounded(params, bounded=True)
+    refuse_unbounded(params)
     rows, columns = source.shape
     if rows <= params.n_neighbors:
         raise SourceError(
@@ -385,8 +393,10 @@ def check_params(params: Params, source: Source) -> None:
     try:
         metrics.check_shape(metrics.resolve(params.metric, params.metric_kwds), columns)
         output_metrics.resolve(params.output_metric, params.output_metric_kwds, params.n_components)
+        chosen.resolve(params.membership, params.calibration)
     except ValueError as error:
         raise ParameterError(str(error)) from error
+    refuse_alpha(params, rows)
     if params.optimizer == "none" and not isinstance(params.init, np.ndarray):
         raise ParameterError(
             "optimizer is 'none', which leaves the map as init has it, and init is no array. Give the map as "
@@ -402,6 +412,24 @@ def check_params(params: Params, source: Source) -> None:
                 f"init is an array of shape {init.shape} and type {init.dtype}; it must be {wanted}, "
                 "numeric, without a mask, and finite in float32."
             )
+
+
+def refuse_alpha(params: Params, rows: int) -> None:
+    """Refuse an alpha that no graph of so many rows takes; when the graph is there it is looked at again.
+
+    Where all rows are on the map and no weight is above 1, a row's weights sum to 2 (n_neighbors - 1) at
+    most, on average.
+    """
+    bounded = chosen.resolve(params.membership, params.calibration).weights.bounded
+    if params.alpha is None or not bounded or params.unique or params.undefined == "isolate":
+        return
+    most = MOST_REPULSION * params.negative_sample_rate * (params.n_neighbors - 1) / rows
+    if params.alpha > most:
+        raise ParameterError(
+            f"alpha is {params.alpha:g}, and {rows:,} rows take less than {most:.3g}: above it "
+            f"repulsion_strength would be more than {MOST_REPULSION:g}, which clipped forces do not show. "
+            "Lower alpha, or raise negative_sample_rate."
+        )
 
 
 def _are_places(init: np.ndarray[Any, Any], params: Params) -> bool:

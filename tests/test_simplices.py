@@ -18,7 +18,6 @@ from daskumap.engine.sequential import SequentialEngine
 from daskumap.engine.threads import ThreadsEngine
 from daskumap.errors import ParameterError
 from daskumap.params import make_params
-from daskumap.request import refuse_unbounded
 from daskumap.stages.graph import simplices as stage
 from daskumap.store import schema
 from daskumap.testing.datasets import uneven_clusters
@@ -322,11 +321,12 @@ def test_what_is_out_of_range_is_refused(name, value):
         make_params({name: value})
 
 
-def test_weights_that_are_no_probabilities_are_refused():
-    with pytest.raises(ParameterError, match=r"simplices is 2, and the memberships may be above 1"):
-        refuse_unbounded(make_params({"simplices": 2}), bounded=False)
-    refuse_unbounded(make_params({}), bounded=False)
-    refuse_unbounded(make_params({"simplices": 3}), bounded=True)
+@pytest.mark.parametrize("membership", ["morse", "harmonic"])
+def test_weights_that_are_no_probabilities_are_refused(small, membership):
+    with pytest.raises(
+        ParameterError, match=f"simplices is 2, and memberships by '{membership}' may be above 1"
+    ):
+        daskumap.fit(small, simplices=2, membership=membership)
 
 
 def test_no_limit_is_written_as_json_has_it(fit, small, tmp_path):

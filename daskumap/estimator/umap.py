@@ -96,6 +96,12 @@ missing
     undefined
         What becomes of rows on which the metric is not defined, such as rows of zeros under "cosine": "apart"
         follows umap-learn's rule, with a warning; "isolate" makes them NaN; "refuse" refuses them.
+    membership, calibration
+        How memberships fall with distance: "exponential" as in umap-learn, "gaussian", "quadratic", "morse",
+        "harmonic", "constant", or a pair of numba functions; and whether the "exponential" or the "kernel"
+        itself sets the bandwidths. See `daskumap.fit`.
+    alpha
+        The weight of the repulsion in the loss, in place of `repulsion_strength`. See `daskumap.fit`.
     simplices, vr_delta
         Weigh the edges of `graph_` by the triangles, or tetrahedra too, that they are in. As of
         `daskumap.fit`.
@@ -172,6 +178,9 @@ missing
         keep: str = "graph",
         missing: str = "fill",
         undefined: str = "apart",
+        membership: Any = "exponential",
+        calibration: str = "exponential",
+        alpha: float | None = None,
         simplices: int = 1,
         vr_delta: float = math.inf,
     ) -> None:
@@ -227,6 +236,9 @@ missing
         self.keep = keep
         self.missing = missing
         self.undefined = undefined
+        self.membership = membership
+        self.calibration = calibration
+        self.alpha = alpha
         self.simplices = simplices
         self.vr_delta = vr_delta
 

@@ -70,17 +70,20 @@ def graph_task(context: Context, number: int) -> Receipt:
     context.send(schema.GRAPH, number, indptr, tails=tails, weights=weights)
     degrees = np.diff(indptr).astype(np.int32)
     context.write(schema.DEGREES, start, degrees)
-    found = facts_of(weights, degrees)
+    known = [context.model.fact(schema.GRAPH_FACTS), context.model.fact(schema.BITS, {})]
     if context.params.simplices > 1:
-        found["simplices"] = context.model.fact(schema.SIMPLICES)
-    return Receipt(stop - start, found)
+        known.append(context.model.fact(schema.SIMPLICES))
+    found = facts_of(weights, degrees, context.sizes.vertex_chunk)
+    return Receipt(stop - start, {**found, "known": known})
 
 
 def keep_taken(context: Context, receipts: dict[int, Receipt]) -> None:
-    """Keep what is known of the whole graph, and how many simplices the model found in it."""
-    keep_graph(context, receipts)
-    if context.params.simplices > 1:
-        context.save_fact(schema.SIMPLICES, receipts[0].found["simplices"])
+    """Keep what is known of the whole graph, and what the model knew: it may be gone by now."""
+    graph, bits, *simplices = receipts[0].found["known"]
+    keep_graph(context, receipts, graph.get("edges_dropped_negative", 0))
+    context.save_fact(schema.BITS, bits)
+    for found in simplices:
+        context.save_fact(schema.SIMPLICES, found)
 
 
 NEIGHBORS = Step(
@@ -89,13 +92,13 @@ NEIGHBORS = Step(
     writes=(schema.INDICES, schema.DISTANCES, schema.MEAN_DISTANCE),
     model=(schema.INDICES, schema.DISTANCES),
 )
-COPIED = (schema.RHO, schema.SIGMA, schema.GRAPH)
-FOUND = (schema.DEGREES, schema.GRAPH_FACTS)
-GRAPH = Step("taken.graph", plan_graph, writes=(*COPIED, *FOUND), model=COPIED)
+COPIED = (schema.RHO, schema.SIGMA, schema.BITS, schema.GRAPH)
+FOUND = (schema.DEGREES, schema.GRAPH_FACTS, schema.REPULSION)
+GRAPH = Step("taken.graph", plan_graph, writes=(*COPIED, *FOUND), model=(*COPIED, schema.GRAPH_FACTS))
 # Where the model's edges are weighed by simplices.
 WEIGHED = Step(
     "taken.graph",
     plan_graph,
     writes=(*COPIED, schema.SIMPLICES, *FOUND),
-    model=(*COPIED, schema.SIMPLICES),
+    model=(*COPIED, schema.SIMPLICES, schema.GRAPH_FACTS),
 )

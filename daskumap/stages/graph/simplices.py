@@ -165,7 +165,7 @@ def simplices_task(context: Context, number: int) -> Receipt:
     degrees = np.diff(own.indptr).astype(np.int32)
     context.write(schema.DEGREES, start, degrees)
     simplices = {"triangles": int(counts[0]), "tetrahedra": int(counts[1]), "capped_rows": own.capped}
-    return Receipt(stop - start, facts_of(weights, degrees) | simplices)
+    return Receipt(stop - start, facts_of(weights, degrees, context.sizes.vertex_chunk) | simplices)
 
 
 class Halo:
@@ -231,7 +231,7 @@ def ranges(own: Own, halo: Halo, most: int) -> Iterator[tuple[int, int, Array]]:
 
 def keep_weighed(context: Context, receipts: dict[int, Receipt]) -> None:
     """Keep what is known of the whole graph, and how many simplices it has."""
-    keep_graph(context, receipts)
+    keep_graph(context, receipts, dropped=0)  # Memberships in [0, 1] have no union below 0.
     wanted = ("triangles", "capped_rows", *(("tetrahedra",) if context.params.simplices == 3 else ()))
     context.save_fact(schema.SIMPLICES, {name: Receipt.total(receipts, name) for name in wanted})
 
@@ -241,5 +241,5 @@ SIMPLICES = Step(
     "simplices",
     plan_simplices,
     reads=(schema.UNION, schema.HALO),
-    writes=(schema.GRAPH, schema.DEGREES, schema.GRAPH_FACTS, schema.SIMPLICES),
+    writes=(schema.GRAPH, schema.DEGREES, schema.GRAPH_FACTS, schema.REPULSION, schema.SIMPLICES),
 )

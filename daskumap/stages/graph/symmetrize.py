@@ -39,7 +39,7 @@ def plan_symmetrize(context: Context) -> Stage:
         made=(schema.GRAPH.name,),
         made_bytes=s.rows * k * 2 * edge_bytes + s.rows * 8,
         work=costs.SYMMETRIZE_NEIGHBOR * s.rows * k,
-        conclude=keep_graph,
+        conclude=keep_joined,
     )
 
 
@@ -54,32 +54,41 @@ def plan_unite(context: Context) -> Stage:
 def symmetrize_task(context: Context, number: int) -> Receipt:
     """Make the graph of a partition."""
     start, stop = context.sizes.partition(number)
-    indptr, tails, joined = united(context, number)
+    indptr, tails, joined, dropped = united(context, number)
     context.send(schema.GRAPH, number, indptr, tails=tails, weights=joined)
     degrees = np.diff(indptr).astype(np.int32)
     context.write(schema.DEGREES, start, degrees)
-    return Receipt(stop - start, facts_of(joined, degrees))
+    found = facts_of(joined, degrees, context.sizes.vertex_chunk)
+    return Receipt(stop - start, {**found, "dropped": dropped})
 
 
 def unite_task(context: Context, number: int) -> Receipt:
     """Make the graph of a partition as it is before edges are weighed by simplices."""
     start, stop = context.sizes.partition(number)
-    indptr, tails, joined = united(context, number)
+    indptr, tails, joined, _ = united(context, number)
     context.send(schema.UNION, number, indptr, tails=tails, weights=joined)
     return Receipt(stop - start, {"edges": len(tails)})
 
 
-def united(context: Context, number: int) -> tuple[Array, Array, Array]:
-    """Join the edges of a partition with those that point at it; return indptr, tails and weights."""
+def united(context: Context, number: int) -> tuple[Array, Array, Array, int]:
+    """Join the edges of a partition with those that point at it.
+
+    Returns
+    -------
+    indptr, tails, weights
+        CSR rows.
+    dropped
+        Edges that were left out since nothing of them is above 0.
+    """
     start, stop = context.sizes.partition(number)
     chunks = context.sizes.chunks(start, stop)
     incoming = context.reader(schema.REVERSE, *chunks).read(*chunks)
     distances = context.read(schema.DISTANCES, start, stop)
     rho, sigma = (context.read(item, start, stop) for item in (schema.RHO, schema.SIGMA))
-    weights = memberships(distances, rho, sigma)
+    weights = memberships(distances, rho, sigma, context.memberships.weights)
     del distances
     indices = context.read(schema.INDICES, start, stop)
-    indptr, tails, joined = fuzzy_union(
+    indptr, tails, joined, dropped = fuzzy_union(
         indices,
         weights,
         start,
@@ -87,8 +96,14 @@ def united(context: Context, number: int) -> tuple[Array, Array, Array]:
         incoming["heads"],
         incoming["weights"],
         float(context.params.set_op_mix_ratio),
+        context.memberships.weights.cap,
     )
-    return indptr, tails.astype(context.dtype("vertex"), copy=False), joined
+    return indptr, tails.astype(context.dtype("vertex"), copy=False), joined, dropped
+
+
+def keep_joined(context: Context, receipts: dict[int, Receipt]) -> None:
+    """Keep what is known of the whole graph."""
+    keep_graph(context, receipts, Receipt.total(receipts, "dropped"))
 
 
 READS = (schema.INDICES, schema.DISTANCES, schema.RHO, schema.SIGMA, schema.REVERSE)
@@ -97,5 +112,5 @@ SYMMETRIZE = Step(
     "symmetrize",
     plan_symmetrize,
     reads=READS,
-    writes=(schema.GRAPH, schema.DEGREES, schema.GRAPH_FACTS),
+    writes=(schema.GRAPH, schema.DEGREES, schema.GRAPH_FACTS, schema.REPULSION),
 )

@@ -72,6 +72,9 @@ def place_task(context: Context, number: int) -> Receipt:
     drop(ids, distances, model.gone)
     p = context.params
     weights = weigh(context, distances)
+    if not context.memberships.weights.bounded:
+        # Relative to the largest, as in a fit; but to that of the row, on which alone its place depends.
+        weights /= np.maximum(weights.max(axis=1, keepdims=True), 1.0)
     tables = context.held("forces", lambda: _forces(context))
     places = place_rows(
         model.places,
@@ -110,7 +113,9 @@ def epochs(context: Context) -> int:
 
 def _forces(context: Context) -> Any:
     p = context.params
-    return forces(*p.curve(), p.repulsion_strength, p.negative_sample_rate)
+    # Models of an earlier version do not say it, since it was always the one that was given.
+    repulsion = context.model.fact(schema.REPULSION, {"strength": p.repulsion_strength})
+    return forces(*p.curve(), float(repulsion["strength"]), p.negative_sample_rate)
 
 
 class Map(NamedTuple):
@@ -146,12 +151,19 @@ PLACE = Step(
     plan_place,
     reads=(schema.SOURCE, schema.REACH, schema.REACHED, schema.GATHERED, schema.TYPICAL),
     writes=(schema.EMBEDDING, schema.FIT_DISTANCE, schema.PLACED),
-    model=(schema.SOURCE, schema.CELL_STARTS, schema.VERTEX, schema.EMBEDDING, schema.MEAN_DISTANCE),
+    model=(
+        schema.SOURCE,
+        schema.CELL_STARTS,
+        schema.VERTEX,
+        schema.EMBEDDING,
+        schema.MEAN_DISTANCE,
+        schema.REPULSION,
+    ),
 )
 PLACE_GIVEN = Step(
     "transform.place",
     plan_place,
     reads=(schema.NEW_INDICES, schema.NEW_DISTANCES, schema.TYPICAL),
     writes=(schema.EMBEDDING, schema.FIT_DISTANCE, schema.PLACED),
-    model=(schema.VERTEX, schema.EMBEDDING, schema.MEAN_DISTANCE),
+    model=(schema.VERTEX, schema.EMBEDDING, schema.MEAN_DISTANCE, schema.REPULSION),
 )
