@@ -174,7 +174,7 @@ def tally(
                 gaps[rows] = distances[i, j] - rho[i]
                 beyond += gaps[rows] > 0.0
                 kept += gaps[rows] > 0.0 and weights[i, j] > VANISHED
-                total += weights[i, j]
+                total += np.float64(weights[i, j])
         bits += total
         on_target += abs(total - target) <= ON_TARGET
         vanished += beyond > 0 and kept == 0

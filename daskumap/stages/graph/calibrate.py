@@ -89,9 +89,9 @@ def tally_by_chunk(context: Context, distances: Array, rho: Array, weights: Arra
     parts = [slice(at, at + step) for at in range(0, len(rho), step)]
     found = [tally(distances[part], rho[part], weights[part], target) for part in parts]
     return {
-        "bits": [one[0] for one in found],
-        "on_target": sum(one[1] for one in found),
-        "vanished": sum(one[2] for one in found),
+        "bits": [float(one[0]) for one in found],
+        "on_target": sum(int(one[1]) for one in found),
+        "vanished": sum(int(one[2]) for one in found),
         "gaps": [float(np.median(one[3])) for one in found if len(one[3])],
     }
 
