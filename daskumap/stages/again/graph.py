@@ -57,7 +57,7 @@ def plan_graph(context: Context) -> Stage:
         read_bytes=size + s.rows * 8,
         made=(schema.GRAPH.name,),
         made_bytes=size,
-        conclude=keep_graph,
+        conclude=keep_facts,
     )
 
 
@@ -73,6 +73,12 @@ def graph_task(context: Context, number: int) -> Receipt:
     return Receipt(stop - start, facts_of(weights, degrees))
 
 
+def keep_facts(context: Context, receipts: dict[int, Receipt]) -> None:
+    """Keep what is known of the whole graph, and what the model knows of its memberships."""
+    keep_graph(context, receipts)
+    context.save_fact(schema.BITS, context.model.fact(schema.BITS, {}))
+
+
 NEIGHBORS = Step(
     "taken.neighbors",
     plan_neighbors,
@@ -82,6 +88,6 @@ NEIGHBORS = Step(
 GRAPH = Step(
     "taken.graph",
     plan_graph,
-    writes=(schema.RHO, schema.SIGMA, schema.GRAPH, schema.DEGREES, schema.GRAPH_FACTS),
-    model=(schema.RHO, schema.SIGMA, schema.GRAPH),
+    writes=(schema.RHO, schema.SIGMA, schema.BITS, schema.GRAPH, schema.DEGREES, schema.GRAPH_FACTS),
+    model=(schema.RHO, schema.SIGMA, schema.BITS, schema.GRAPH),
 )

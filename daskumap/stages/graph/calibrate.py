@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
+
 from daskumap.kernels.graph.calibrate import calibrate, memberships
 from daskumap.kernels.graph.union import sort_by_tail
 from daskumap.planning import costs
 from daskumap.planning.stage import Receipt, Stage, Step
 from daskumap.runtime.context import Context
 from daskumap.store import schema
+
+# A sum of memberships that is as near to its target is on it: ten times the tolerance of the bisection.
+ON_TARGET = 1e-4
 
 
 def plan_calibrate(context: Context) -> Stage:
@@ -27,6 +34,7 @@ def plan_calibrate(context: Context) -> Stage:
         made=(schema.REVERSE.name,),
         made_bytes=s.rows * k * 20,
         work=costs.CALIBRATE_NEIGHBOR * s.rows * k,
+        conclude=keep_bits,
     )
 
 
@@ -44,12 +52,20 @@ def calibrate_task(context: Context, number: int) -> Receipt:
     indices = context.read(schema.INDICES, start, stop)
     tails, heads, reverse, offsets = sort_by_tail(indices, weights, start, s.vertex_chunk, s.vertex_chunks)
     context.send(schema.REVERSE, number, offsets, tails=tails, heads=heads, weights=reverse)
-    return Receipt(stop - start, {"edges": len(tails)})
+    sums = weights.sum(axis=1, dtype=np.float64)
+    on_target = int(np.count_nonzero(abs(sums - math.log2(p.n_neighbors)) <= ON_TARGET))
+    return Receipt(stop - start, {"edges": len(tails), "bits": math.fsum(sums), "on_target": on_target})
+
+
+def keep_bits(context: Context, receipts: dict[int, Receipt]) -> None:
+    """Keep what the memberships of all vertices sum to, and for how many this is what was asked for."""
+    bits = math.fsum(receipt.found["bits"] for receipt in receipts.values())
+    context.save_fact(schema.BITS, {"bits": bits, "on_target": Receipt.total(receipts, "on_target")})
 
 
 CALIBRATE = Step(
     "calibrate",
     plan_calibrate,
     reads=(schema.INDICES, schema.DISTANCES, schema.MEAN_DISTANCE),
-    writes=(schema.RHO, schema.SIGMA, schema.REVERSE),
+    writes=(schema.RHO, schema.SIGMA, schema.REVERSE, schema.BITS),
 )

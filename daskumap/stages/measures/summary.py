@@ -49,7 +49,7 @@ def summary_task(context: Context, number: int) -> Receipt:
 
     p = context.params
     measures = {**_map_measures(context), **_loss_measures(context), **_graph_measures(context)}
-    measures |= _input_measures(context)
+    measures |= {**_bit_measures(context), **_input_measures(context)}
     if p.undefined != "refuse" and not context.metric.is_given:
         name = "undefined_rows" if p.undefined == "isolate" else "rows_apart"
         measures[name] = int(context.fact(schema.UNDEFINED))
@@ -105,11 +105,14 @@ def _input_measures(context: Context) -> dict[str, Any]:
 
 
 def _loss_measures(context: Context) -> dict[str, Any]:
-    loss = context.fact(schema.LOSS)
-    cut = {"cut_edge_share": loss["cut_edges"] / max(1, loss["edges"])}
+    """Return how well the map fits its graph, at the end and on the way; the losses are of ordered pairs."""
+    loss = dict(context.fact(schema.LOSS))
+    cut = {"cut_edge_share": loss.pop("cut_edges") / max(1, loss.pop("edges"))}
     if context.output_metric is not None:
         return cut
-    return {**cut, "attractive_loss": loss["attractive"], "repulsive_loss": loss["repulsive"]}
+    repulsion = loss["edge_repulsion"] + loss["non_edge_repulsion"]
+    ordered = {"attractive_loss": 2 * loss["attraction"], "repulsive_loss": 2 * repulsion}
+    return {**cut, **ordered, **loss, "loss_course": context.fact(schema.COURSE)}
 
 
 def _trustworthiness(ranks: Array, rows: int, k: int) -> float | None:
@@ -163,6 +166,13 @@ def _graph_measures(context: Context) -> dict[str, Any]:
     }
 
 
+def _bit_measures(context: Context) -> dict[str, Any]:
+    """Return the mean sum of a row's memberships, and for how many rows it is what was asked for."""
+    found, distinct = context.fact(schema.BITS, {}), max(1, context.distinct)
+    names = {"bits": "bits_per_vertex", "on_target": "on_target"}
+    return {name: round(found[key] / distinct, 6) for key, name in names.items() if key in found}
+
+
 def _left_out(context: Context) -> int:
     """Return how many rows are not on the map since the metric is not defined on them."""
     return int(context.fact(schema.UNDEFINED)) if context.params.undefined == "isolate" else 0
@@ -177,8 +187,10 @@ READ = (
     schema.MAP_IDS,
     schema.VERTEX,
     schema.INDICES,
+    schema.BITS,
     schema.GRAPH_FACTS,
     schema.ORDER,
+    schema.COURSE,
     schema.LOSS,
     schema.PIECES,
 )
