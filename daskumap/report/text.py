@@ -148,9 +148,7 @@ def render_diagnostics(found: Figures) -> str:
 def _course(course: Sequence[Figures]) -> list[list[str]]:
     """Return the loss on the way as a table, if it was looked at."""
     names = ("attraction", "repulsion", "cross_entropy")
-    lines = [
-        f"{look['epoch']:<14}" + "".join(f"{look[name]:>15.4g}" for name in names) for look in course
-    ]
+    lines = [f"{look['epoch']:<14}" + "".join(f"{look[name]:>15.4g}" for name in names) for look in course]
     heads = ("attraction", "repulsion", "cross-entropy")
     return [["epoch         " + "".join(f"{head:>15}" for head in heads), *lines]] if lines else []
 

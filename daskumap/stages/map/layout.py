@@ -50,8 +50,7 @@ Array = np.ndarray[Any, Any]
 LEAST_ROWS = 512
 ITERATIONS: dict[str, Callable[..., None]] = {"adam": adam_iteration, "sgd": sgd_iteration}
 # Epochs between two looks at the loss: as many as between two checkpoints, unless the user has others. One
-# vertex in so many is looked at, with so many partners: .8 % of the time of the iterations between (measured).
-# With 32 and 16 it took .65 %, and the attraction was twice as uncertain.
+# vertex in so many is looked at, with so many partners: .8 % of the time of the iterations (measured).
 LOOK_EVERY, LOOKED_AT, PARTNERS = 50, 16, 4
 # What the loss was on the way: each time the iteration, and the sums.
 Course = list[list[int]]
@@ -233,7 +232,7 @@ def _pieces(context: Context, start: int, stop: int) -> list[tuple[int, int]]:
 
 
 @contextmanager
-def workers(context: Context) -> Iterator[Callable[[Callable[[Any], None], list[Any]], Any]]:
+def workers(context: Context) -> Iterator[Callable[[Callable[[Any], Any], list[Any]], Any]]:
     """Yield a function that maps over the task's threads and raises what they raise."""
     if context.resources.threads == 1:
         yield lambda function, items: list(map(function, items))

@@ -42,7 +42,7 @@ def loss_task(context: Context, number: int) -> Receipt:
     if start >= distinct:
         return Receipt(stop - start, {"cut_edges": 0, "edges": 0})
     edges = context.edges(start, min(stop, distinct))
-    found = {"cut_edges": cut_edges(context, start, *edges[:2]), "edges": len(edges[1])}
+    found: dict[str, Any] = {"cut_edges": cut_edges(context, start, *edges[:2]), "edges": len(edges[1])}
     if context.output_metric is None:
         positions = context.held("positions", lambda: on_the_map(context, final_positions(context)))
         found["sums"] = sums_of(context, positions, start, edges, *context.params.curve())

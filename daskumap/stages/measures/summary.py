@@ -13,6 +13,7 @@ from daskumap.planning import costs, memory
 from daskumap.planning.stage import Receipt, Stage, Step
 from daskumap.report.measures import judge
 from daskumap.runtime.context import Context
+from daskumap.stages.shared.bits import bits_of
 from daskumap.stages.shared.distinct import READS
 from daskumap.stages.shared.distinct_map import map_of
 from daskumap.stages.shared.sample import probe_rows
@@ -49,7 +50,7 @@ def summary_task(context: Context, number: int) -> Receipt:
 
     p = context.params
     measures = {**_map_measures(context), **_loss_measures(context), **_graph_measures(context)}
-    measures |= {**_bit_measures(context), **_input_measures(context)}
+    measures |= {**bits_of(context), **_input_measures(context)}
     if p.undefined != "refuse" and not context.metric.is_given:
         name = "undefined_rows" if p.undefined == "isolate" else "rows_apart"
         measures[name] = int(context.fact(schema.UNDEFINED))
@@ -164,13 +165,6 @@ def _graph_measures(context: Context) -> dict[str, Any]:
         "largest_cell": order["largest_cell"],
         "sliced_cells": order["sliced_cells"],
     }
-
-
-def _bit_measures(context: Context) -> dict[str, Any]:
-    """Return the mean sum of a row's memberships, and for how many rows it is what was asked for."""
-    found, distinct = context.fact(schema.BITS, {}), max(1, context.distinct)
-    names = {"bits": "bits_per_vertex", "on_target": "on_target"}
-    return {name: round(found[key] / distinct, 6) for key, name in names.items() if key in found}
 
 
 def _left_out(context: Context) -> int:
