@@ -68,13 +68,12 @@ def test_the_report_against_all_pairs_of_digits(fit):
 
 def test_any_partitions_and_engine_give_the_same_bits(fit, small, clustered, block_sizes, made):
     """Of the report, of what it was on the way, and of another look."""
-    for engine in ("1x2", "threads"):
-        run = fit(small, client=engine, report=True)
-        assert run.report["measures"] == made.report["measures"]
-    whole = fit(clustered, report=True).report["measures"]
-    block_sizes(chunks=1, layout_rows=1500)
-    split = fit(clustered, report=True)
-    assert split.report["steps"]["report.loss"]["tasks"] > 3
+    assert fit(small, client="1x2", report=True).report["measures"] == made.report["measures"]
+    rows = clustered[:2500]
+    whole = fit(rows, report=True, n_epochs=5).report["measures"]
+    block_sizes(chunks=1, layout_rows=700)
+    split = fit(rows, report=True, n_epochs=5)
+    assert split.report["steps"]["report.loss"]["tasks"] == 3
     assert {name: split.report["measures"][name] for name in (*NAMES, "loss_course")} == {
         name: whole[name] for name in (*NAMES, "loss_course")
     }
@@ -262,8 +261,8 @@ def course(run):
 
 
 def test_the_loss_on_the_way(fit, small):
-    found = course(fit(small, n_epochs=120, report=True))
-    assert [look["epoch"] for look in found] == [0, 50, 100, 120]
+    found = course(fit(small, n_epochs=105, report=True))
+    assert [look["epoch"] for look in found] == [0, 50, 100, 105]
     for look in found:
         assert look["cross_entropy"] == look["attraction"] + look["repulsion"] > 0
 
@@ -278,18 +277,16 @@ def test_all_vertices_on_the_way_say_what_the_report_does(fit, small, monkeypatc
     assert last["attraction"] == pytest.approx(measures["attraction"], rel=0.02)
     repulsion = measures["edge_repulsion"] + measures["non_edge_repulsion"]
     assert last["repulsion"] == pytest.approx(repulsion, rel=0.02)
-    first, wanted = (
-        course(fit(small, n_epochs=0, report=True)),
-        expected(run, fit(small, n_epochs=0).embedding),
-    )
+    start = fit(small, n_epochs=0, report=True)
+    first, wanted = course(start), expected(run, start.embedding)
     assert [look["epoch"] for look in first] == [0]
     assert first[0]["attraction"] == pytest.approx(wanted["attraction"], rel=1e-4)
 
 
-@pytest.mark.parametrize("options", [{"optimizer": "sgd"}, {"reconcile_every": 7}, {"n_epochs": [30, 60]}])
+@pytest.mark.parametrize("options", [{"optimizer": "sgd"}, {"reconcile_every": 7}, {"n_epochs": [30, 52]}])
 def test_the_way_of_other_layouts(fit, small, options):
-    run = fit(small, **{"n_epochs": 60, "report": True, **options})
-    assert [look["epoch"] for look in course(run)] == [0, 49 if "reconcile_every" in options else 50, 60]
+    run = fit(small, **{"n_epochs": 52, "report": True, **options})
+    assert [look["epoch"] for look in course(run)] == [0, 49 if "reconcile_every" in options else 50, 52]
 
 
 def test_a_map_that_is_given_has_one_look(fit, small, made):
@@ -299,12 +296,12 @@ def test_a_map_that_is_given_has_one_look(fit, small, made):
 
 
 def test_a_layout_that_was_killed_has_the_same_course(fit, small, sequential, tmp_path):
-    options = {"n_epochs": 120, "checkpoint_every": 30, "report": True, "keep": "graph"}
+    options = {"n_epochs": 55, "checkpoint_every": 20, "report": True, "keep": "graph"}
     engine = FailingEngine(sequential, tmp_path / "w", {("layout", 2): [Fault("power")]})
     with pytest.raises(daskumap.TaskError, match="power"):
         fit(small, tmp_path / "run.zarr", client=engine, **options)
     run = fit(small, tmp_path / "run.zarr", **options)
-    assert course(run) == course(fit(small, n_epochs=120, report=True))
+    assert course(run) == course(fit(small, n_epochs=55, report=True))
     assert daskumap.verify(run.path) == {}
 
 
