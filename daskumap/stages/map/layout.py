@@ -50,8 +50,8 @@ Array = np.ndarray[Any, Any]
 LEAST_ROWS = 512
 ITERATIONS: dict[str, Callable[..., None]] = {"adam": adam_iteration, "sgd": sgd_iteration}
 # Epochs between two looks at the loss: as many as between two checkpoints, unless the user has others. One
-# vertex in so many is looked at, with so many partners: .8 % of the time of the iterations (measured).
-LOOK_EVERY, LOOKED_AT, PARTNERS = 50, 16, 4
+# vertex in so many is looked at, with so many partners: .5 % of the time of the iterations (measured).
+LOOK_EVERY, LOOKED_AT, PARTNERS = 50, 32, 4
 # What the loss was on the way: each time the iteration, and the sums.
 Course = list[list[int]]
 
