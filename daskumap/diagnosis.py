@@ -88,6 +88,10 @@ def _open_map(embedding: Any, rows: int) -> Source:
             f"embedding has {source.shape[0]:,} rows, the run {rows:,}. Give one place for each row of its "
             "input, in their order."
         )
+    if missing := source.count_missing():
+        raise SourceError(
+            f"embedding lacks {missing:,} chunks, whose rows would all be at one place. Write them again."
+        )
     return source
 
 

@@ -198,6 +198,13 @@ def test_a_file_that_is_no_numpy_file(made, tmp_path):
         made.diagnose(tmp_path / "map.npy")
 
 
+def test_a_map_that_lacks_chunks(made, tmp_path):
+    map_ = zarr.create_array(str(tmp_path / "map.zarr"), shape=(400, 2), chunks=(100, 2), dtype="f4")
+    map_[:300] = made.embedding[:300]
+    with pytest.raises(SourceError, match=r"embedding lacks 1 chunks, .*\. Write them again"):
+        made.diagnose(tmp_path / "map.zarr")
+
+
 @pytest.mark.parametrize("keep", ["model", "embedding"])
 def test_a_run_that_did_not_keep_its_graph(fit, small, keep):
     run = fit(small, keep=keep, report=True)

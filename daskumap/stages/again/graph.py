@@ -70,13 +70,14 @@ def graph_task(context: Context, number: int) -> Receipt:
     context.send(schema.GRAPH, number, indptr, tails=tails, weights=weights)
     degrees = np.diff(indptr).astype(np.int32)
     context.write(schema.DEGREES, start, degrees)
-    return Receipt(stop - start, facts_of(weights, degrees))
+    found = {**facts_of(weights, degrees), "of_model": context.model.fact(schema.BITS, {})}
+    return Receipt(stop - start, found)
 
 
 def keep_facts(context: Context, receipts: dict[int, Receipt]) -> None:
-    """Keep what is known of the whole graph, and what the model knows of its memberships."""
+    """Keep what is known of the whole graph, and what the model, which may be gone, knew of memberships."""
     keep_graph(context, receipts)
-    context.save_fact(schema.BITS, context.model.fact(schema.BITS, {}))
+    context.save_fact(schema.BITS, receipts[0].found["of_model"])
 
 
 NEIGHBORS = Step(

@@ -109,7 +109,7 @@ def _loss_measures(context: Context) -> dict[str, Any]:
     """Return how well the map fits its graph, at the end and on the way; the losses are of ordered pairs."""
     loss = dict(context.fact(schema.LOSS))
     cut = {"cut_edge_share": loss.pop("cut_edges") / max(1, loss.pop("edges"))}
-    if context.output_metric is not None:
+    if not loss:
         return cut
     repulsion = loss["edge_repulsion"] + loss["non_edge_repulsion"]
     ordered = {"attractive_loss": 2 * loss["attraction"], "repulsive_loss": 2 * repulsion}
