@@ -34,7 +34,7 @@ IN_ORDER = 1.3
 
 
 def diagnose_map(
-    store: RunStore, params: Params | None, embedding: Any, curve: tuple[float, float] | None
+    store: RunStore, params: Params | None, embedding: Any, curve: tuple[float, float] | None, own: bool
 ) -> dict[str, float]:
     """Return how well a map fits the graph of a run, a vertex partition after the other.
 
@@ -46,6 +46,8 @@ def diagnose_map(
         (n, d) in the order of the run's rows, whatever `find` opens, or the path of a NumPy file.
     curve
         a and b of the map; None for those of the run.
+    own
+        Whether it is the run's own map, whose order is known.
     """
     with contextlib.closing(_context(store, params)) as context:
         positions = _positions(context, _open_map(embedding, context.sizes.rows))
@@ -56,7 +58,7 @@ def diagnose_map(
                 sums.append(sums_of(context, positions, start, edges, *(curve or context.params.curve())))
                 entries += len(edges[1])
         total = add_sums(sums)
-        if total.weight and total.touch <= IN_ORDER * total.felt:
+        if not own and total.weight and total.touch <= IN_ORDER * total.felt:
             log.warning(
                 "Rows that the graph joins are hardly nearer on this map than any two. See that its rows are "
                 "in the order of the run's input."

@@ -412,10 +412,11 @@ class Run(Mapped):
             embedding = view(RunStore.open(find_place(embedding), mode="r"))
         self._refuse_freed(schema.GRAPH)
         curve = None if a is None else make_params({"a": a, "b": b}).curve()
-        of = self if embedding is None else embedding
+        own = embedding is None
+        of = self if own else embedding
         if isinstance(of, Mapped):
             embedding, curve = of.embedding, curve or of.curve()
-        return diagnose_map(self.store, self._params, embedding, curve)
+        return diagnose_map(self.store, self._params, embedding, curve, own)
 
     def __reduce__(self) -> tuple[Callable[..., Run], tuple[Any, ...]]:
         # Rows that lie elsewhere are found again by what the run store says of them.

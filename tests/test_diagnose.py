@@ -129,6 +129,13 @@ def test_rows_in_another_order_are_told(made, caplog):
     assert WARNING in caplog.text
 
 
+def test_a_runs_own_map_is_in_order_however_bad_it_is(fit, caplog):
+    with caplog.at_level(logging.WARNING):
+        run = fit(np.ones((50, 3), np.float32))
+        run.diagnose()
+    assert WARNING not in caplog.text
+
+
 @pytest.fixture(scope="module")
 def doubled(small):
     """Ten rows twice, and one far from all others, in an order that is not theirs."""
