@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from daskumap.api import fit, inverse_transform, open, plan, resume, transform, verify
+    from daskumap.api import diagnose, fit, inverse_transform, open, plan, resume, transform, verify
     from daskumap.errors import (
         ClusterError,
         DaskumapError,
@@ -45,6 +45,7 @@ __all__ = [
     "TaskError",
     "Transformed",
     "__version__",
+    "diagnose",
     "fit",
     "inverse_transform",
     "open",
@@ -71,6 +72,7 @@ _MODULES = {
     "Run": "daskumap.run",
     "Transformed": "daskumap.run",
     "UMAP": "daskumap.estimator.umap",
+    "diagnose": "daskumap.api",
     "fit": "daskumap.api",
     "inverse_transform": "daskumap.api",
     "open": "daskumap.api",

@@ -1,4 +1,4 @@
-"""What a script calls: `fit`, `transform`, `inverse_transform`, `plan`, `open`, `resume`, `verify`."""
+"""What a script calls: `fit`, `transform`, `inverse_transform`, `diagnose`, `plan`, `open`, `resume`, ..."""
 
 from __future__ import annotations
 
@@ -297,6 +297,54 @@ def inverse_transform(
         take_over=take_over,
         trust_input=trust_input,
     )
+
+
+def diagnose(
+    run: Run | str | Path, embedding: Any = None, *, a: float | None = None, b: float | None = None
+) -> dict[str, float]:
+    """Measure how well a map fits the graph of a finished run: its own map, or any other of the same rows.
+
+    So maps of one graph can be compared, such as those of other programs. Sums are over unordered pairs of
+    rows, in natural logarithms, with weights clipped to [0, 1] and 1 - v at least 1e-4: exact over edges, and
+    sampled beyond. Copies of a row count once with `unique`, at the place of the first; rows without
+    neighbours do not count. It works in this process, with the places of all rows and a partition of the
+    graph in memory, and gives the same bits whatever memory and workers the run had.
+
+    Parameters
+    ----------
+    run
+        A run, or its path or URL, fitted with keep="graph", the default, or "all".
+    embedding
+        (n, d) in the order of the run's input, with any number of columns: an array, a `Run` of the same
+        rows, or the path or URL of one, of a Zarr array or of a NumPy file. None: the run's own map. Rows
+        without neighbours may be NaN. That the order is that of the input cannot be seen for sure: a warning
+        tells of a map whose edges are no shorter than other pairs.
+    a, b
+        Of the map's curve v = 1 / (1 + a r^2b), both or none. None: those of a `Run` that is given, else
+        those of this run. umap-learn's are in `_a` and `_b`.
+
+    Returns
+    -------
+    dict
+        "attraction" and "edge_repulsion", the sums over edges of -w log v and -(1 - w) log(1 - v), which add
+        up to "cross_entropy"; "graph_entropy", what of it no map can take away, and "kl_divergence", the
+        rest; "non_edge_repulsion", the sum of -log(1 - v) over all other pairs, with its standard error
+        "non_edge_repulsion_se"; "effective_loss", the attraction and the repulsion of all pairs as often as
+        the layout of the run draws them; "bits_per_edge", the entropy of an edge; and, where calibration
+        looked, "bits_per_vertex", the mean sum of a row's memberships, and "on_target", the share of the rows
+        where it is log2(n_neighbors) within 1e-4.
+
+    Raises
+    ------
+    ParameterError, SourceError, StoreError
+        Each says what was seen, what is allowed and what to do. A run without its graph, and a map with an
+        `output_metric` other than the plane's, are refused.
+
+    References
+    ----------
+    Kolpakov, Rocke (2024), The Information Geometry of UMAP; Damrich, Hamprecht (2021).
+    """
+    return _as_run(run).diagnose(embedding, a=a, b=b)
 
 
 def resume(

@@ -10,16 +10,18 @@ from typing import Any
 
 import numpy as np
 
+from daskumap.diagnosis import diagnose_map
 from daskumap.driver import STAGES
 from daskumap.engine.base import Engine
 from daskumap.engine.clusters import make_engine
 from daskumap.engine.machine import parse_memory
 from daskumap.errors import ParameterError, StoreError
+from daskumap.kernels.layout.output_metrics import EUCLIDEAN
 from daskumap.opening import (
     open_model,
     refuse_other_rows,
 )
-from daskumap.params import Params
+from daskumap.params import Params, make_params
 from daskumap.peer import Fitted, make_umap, refuse_foreign
 from daskumap.pipeline import Kind, kind_in, params_in, purpose_in, steps_of
 from daskumap.planning.sizes import Sizes
@@ -36,7 +38,7 @@ from daskumap.sources.find import find
 from daskumap.store import schema
 from daskumap.store.graph import read_blocks, read_edges
 from daskumap.store.places import Place, find_place
-from daskumap.store.run import RunStore
+from daskumap.store.run import RunStore, is_run_store
 
 Array = np.ndarray[Any, Any]
 
@@ -145,6 +147,22 @@ class Mapped(View):
                 "transform_mode='embedding' for a map."
             )
         return self._result(schema.EMBEDDING)
+
+    def curve(self) -> tuple[float, float]:
+        """Return a and b of the map, with which the distance r of two rows is 1 / (1 + a r^2b) of an edge.
+
+        Raises
+        ------
+        ParameterError
+            If the map is no plane.
+        """
+        p = params_in(self.store.about)
+        if p.output_metric not in EUCLIDEAN:
+            raise ParameterError(
+                f"The map of the run in {self.path} has output_metric {p.output_metric!r}, and the "
+                "diagnostics are those of a plane. Name a map that is one as embedding."
+            )
+        return make_params({"a": p.a, "b": p.b, "min_dist": p.min_dist, "spread": p.spread}).curve()
 
 
 class Run(Mapped):
@@ -383,6 +401,22 @@ class Run(Mapped):
             self._in_users_unit(self.store.read(item.name)[vertices]) for item in (schema.RHO, schema.SIGMA)
         )
         return rho, sigma
+
+    def diagnose(
+        self, embedding: Any = None, *, a: float | None = None, b: float | None = None
+    ) -> dict[str, float]:
+        """Return how well a map fits the graph of the run: see `daskumap.diagnose`."""
+        if (a is None) != (b is None):
+            raise ParameterError(f"a is {a} and b is {b}. Give both, or none for those of the map's run.")
+        if isinstance(embedding, str | Path) and is_run_store(embedding):
+            embedding = view(RunStore.open(find_place(embedding), mode="r"))
+        self._refuse_freed(schema.GRAPH)
+        curve = None if a is None else make_params({"a": a, "b": b}).curve()
+        own = embedding is None
+        of = self if own else embedding
+        if isinstance(of, Mapped):
+            embedding, curve = of.embedding, curve or of.curve()
+        return diagnose_map(self.store, self._params, embedding, curve, own)
 
     def __reduce__(self) -> tuple[Callable[..., Run], tuple[Any, ...]]:
         # Rows that lie elsewhere are found again by what the run store says of them.

@@ -1,4 +1,4 @@
-"""`daskumap status | report | verify`: commands that look at a run that exists."""
+"""`daskumap status | report | diagnose | verify`: commands that look at a run that exists."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import daskumap
 from daskumap.cli import options as shared
 from daskumap.cli.output import say
 from daskumap.errors import StoreError
+from daskumap.report.text import render_diagnostics
 
 
 def add_commands(commands: Any) -> None:
@@ -22,6 +23,18 @@ def add_commands(commands: Any) -> None:
     shared.add_run(report)
     shared.add_json(report)
     report.set_defaults(command=run_report)
+
+    diagnose = commands.add_parser("diagnose", help="measure how well a map fits the graph of a run")
+    shared.add_run(diagnose)
+    diagnose.add_argument(
+        "--embedding",
+        metavar="FILE",
+        help="a NumPy file, Zarr array or run with a place for each row; default: the run's own map",
+    )
+    for name in ("a", "b"):
+        diagnose.add_argument(f"--{name}", type=float, help="of that map's curve; default: as of the run")
+    shared.add_json(diagnose)
+    diagnose.set_defaults(command=run_diagnose)
 
     verify = commands.add_parser("verify", help="read a run store against its checksums")
     shared.add_run(verify)
@@ -44,6 +57,12 @@ def run_report(options: dict[str, Any]) -> None:
     """Print the report."""
     run = daskumap.open(options["run"])
     say(json.dumps(run.report, indent=1) if options["json"] else str(run))
+
+
+def run_diagnose(options: dict[str, Any]) -> None:
+    """Print how well a map fits the graph of a run."""
+    found = daskumap.diagnose(options["run"], options["embedding"], a=options["a"], b=options["b"])
+    say(json.dumps(found, indent=1) if options["json"] else render_diagnostics(found))
 
 
 def run_verify(options: dict[str, Any]) -> None:

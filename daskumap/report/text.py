@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from daskumap.report.measures import MEASURE, Figures, judge
@@ -56,6 +56,25 @@ class Line(NamedTuple):
     beside: tuple[str, ...] = ()
 
 
+# How well a map fits its graph: of unordered pairs, in natural logarithms.
+DIAGNOSTICS = (
+    Line(
+        "cross-entropy",
+        "",
+        "{cross_entropy:.4g}",
+        ("of the edges", "{attraction:.4g} attraction", "{edge_repulsion:.4g} repulsion"),
+    ),
+    Line("KL divergence", "", "{kl_divergence:.4g}", ("beside {graph_entropy:.4g} that no map takes away",)),
+    Line("other pairs", "", "{non_edge_repulsion:.4g}", ("repulsion, +- {non_edge_repulsion_se:.2g}",)),
+    Line("effective loss", "", "{effective_loss:.4g}", ("repulsion as the layout draws it",)),
+    Line("bits an edge", "", "{bits_per_edge:.4f}"),
+    Line(
+        "bits a row",
+        "",
+        "{bits_per_vertex:.4f}",
+        ("mean sum of memberships", "{on_target:.1%} of the rows on target"),
+    ),
+)
 LINES = (
     Line("rows", "", "{rows:,}"),
     Line("duplicates", "", "{duplicate_rows:,}"),
@@ -112,6 +131,7 @@ LINES = (
         ("times its width, {longest_island:,} rows", "{islands:,} islands"),
     ),
     Line("loss", "", "{attractive_loss:.4g}", ("attraction", "{repulsive_loss:.4g} repulsion")),
+    *DIAGNOSTICS,
 )
 
 
@@ -119,7 +139,9 @@ def render(report: dict[str, Any]) -> str:
     """Return the report as text: the verdict, what was measured, and a table of the stages."""
     parts = [_stages(report)]
     if report["verdict"]:
-        parts = [_verdict(report["verdict"]), list(_figures(report["measures"])), *parts]
+        measures = report["measures"]
+        course = _course(measures.get("loss_course", ()))
+        parts = [_verdict(report["verdict"]), list(_figures(measures, LINES)), *course, *parts]
     versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
     parts.append(_wrap(f"made by {versions}"))
     return "\n\n".join("\n".join(lines) for lines in parts)
@@ -132,8 +154,21 @@ def _verdict(verdict: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _figures(measures: Figures) -> Iterator[str]:
-    for line in LINES:
+def render_diagnostics(found: Figures) -> str:
+    """Return what `daskumap.diagnose` found as text."""
+    return "\n".join(_figures(found, DIAGNOSTICS))
+
+
+def _course(course: Sequence[Figures]) -> list[list[str]]:
+    """Return the loss on the way as a table, if it was looked at."""
+    names = ("attraction", "repulsion", "cross_entropy")
+    lines = [f"{look['epoch']:<14}" + "".join(f"{look[name]:>15.4g}" for name in names) for look in course]
+    heads = ("attraction", "repulsion", "cross-entropy")
+    return [["epoch         " + "".join(f"{head:>15}" for head in heads), *lines]] if lines else []
+
+
+def _figures(measures: Figures, lines: tuple[Line, ...]) -> Iterator[str]:
+    for line in lines:
         if figure := _filled(line.figure, measures):
             beside = "; ".join(filter(None, (_filled(remark, measures) for remark in line.beside)))
             grade = (MEASURE[line.measure].grade(measures) or "") if line.measure else ""

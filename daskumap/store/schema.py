@@ -265,6 +265,7 @@ REPULSION = Fact("facts/repulsion", MODEL)  # strength, alpha
 # Map: start, layout, embedding.
 INITIAL = Array("initial", SCRATCH, "float32", ("vertex", "component"))
 STATE = Checkpoints("layout", SCRATCH, "float32", ("moving", "component"), ("positions", "mean", "variance"))
+COURSE = Fact("facts/course", SCRATCH)  # epoch, attraction, repulsion, cross_entropy of the map on the way
 EMBEDDING = Array("embedding", RESULT, "float32", ("row", "component"))
 # The map after each epoch that `n_epochs` lists.
 EMBEDDING_LIST = Array("embedding_list", RESULT, "float32", ("listed", "row", "component"))
@@ -283,7 +284,7 @@ STORED_NEAREST = (
     Array("report/stored_distances", SCRATCH, "float64", ("block", "probe", "neighbor")),
 )
 STORED_CLOSER = Array("report/stored_closer", SCRATCH, "int64", ("block", "probe", "neighbor"))
-LOSS = Fact("facts/loss", SCRATCH)  # attractive, repulsive, cut_edges, edges
+LOSS = Fact("facts/loss", SCRATCH)  # cut_edges, edges; on a plane the diagnostics too
 # components, largest_component, islands, island_rows, longest_aspect, longest_island
 PIECES = Fact("facts/pieces", SCRATCH)
 MEASURES = Fact("report/measures", RESULT)

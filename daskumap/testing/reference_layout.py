@@ -178,12 +178,35 @@ def place_rows(
     return out
 
 
-def layout_loss(positions: Array, weights: Array, a: float, b: float) -> tuple[float, float]:
-    """Return the attractive and repulsive cross-entropy over all ordered pairs; `weights` is dense (n, n)."""
-    positions = positions.astype(np.float64)
-    d2 = ((positions[:, None] - positions) ** 2).sum(-1)
-    v = 1 / (1 + a * d2**b)
-    others = ~np.eye(len(positions), dtype=bool)
-    attractive = -(weights * np.log(v))[others].sum()
-    repulsive = -((1 - weights) * np.log(np.maximum(1 - v, 1e-4)))[others].sum()
-    return float(attractive), float(repulsive)
+def diagnostics(positions: Array, weights: Array, a: float, b: float, draws: float) -> dict[str, float]:
+    """Return what `kernels.layout.diagnostics` does, from all unordered pairs; `weights` is dense (n, n).
+
+    Parameters
+    ----------
+    draws
+        Negatives that a fired edge draws, times the strength of the repulsion.
+    """
+    n, p = len(positions), positions.astype(np.float64)
+    squares = (p**2).sum(1)
+    pairs = np.triu_indices(n, 1)
+    d2 = np.maximum(squares[:, None] + squares - 2 * p @ p.T, 0)[pairs]
+    power, w = a * d2**b, np.clip(weights.astype(np.float64), 0, 1)
+    degrees = w.sum(1)
+    shares = draws * (degrees[pairs[0]] + degrees[pairs[1]]) / (4 * n)
+    w = w[pairs]
+    joined = w > 0
+    pull, push = np.log1p(power), -np.log(np.maximum(power / (1 + power), 1e-4))
+    on = w[joined]
+    # 0 log 0 is 0.
+    entropy = -np.sum(on * np.log(on) + (1 - on) * np.log(np.where(on < 1, 1 - on, 1)))
+    attraction, edge_repulsion = np.sum(on * pull[joined]), np.sum((1 - on) * push[joined])
+    return {
+        "attraction": float(attraction),
+        "edge_repulsion": float(edge_repulsion),
+        "cross_entropy": float(attraction + edge_repulsion),
+        "graph_entropy": float(entropy),
+        "kl_divergence": float(attraction + edge_repulsion - entropy),
+        "non_edge_repulsion": float(push[~joined].sum()),
+        "effective_loss": float(attraction + np.sum(shares * push)),
+        "bits_per_edge": float(entropy / joined.sum() / np.log(2)),
+    }

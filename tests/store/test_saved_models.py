@@ -242,6 +242,7 @@ def test_a_run_of_an_older_format(older, tmp_path, caplog):
     assert run.params["keep"] == "graph"
     assert "The map is sound" in str(run)
     assert run.graph().shape == (300, 300)
+    assert "bits_per_vertex" not in run.diagnose()
     assert daskumap.verify(place) == {}
     assert daskumap.resume(place, **QUIET).finished
     for model in (run, run.save(tmp_path / "model.zarr")):

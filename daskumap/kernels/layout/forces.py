@@ -1,4 +1,4 @@
-"""The forces between two points of the map, as tables, and the loss that they descend.
+"""The forces between two points of the map, as tables.
 
 A coefficient is looked up by the leading bits of the squared distance: no `pow`, no division in an iteration.
 """
@@ -8,16 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from daskumap.kernels.jit import inlined, kernel
-from daskumap.kernels.layout.sampling import (
-    LOSS,
-    Array,
-    below,
-    mix,
-    readonly,
-    stream_seed,
-    vertex_hash,
-)
+from daskumap.kernels.jit import inlined
+from daskumap.kernels.layout.sampling import Array
 from daskumap.kernels.parts import element_part
 
 # Exponent and 9 mantissa bits: relative error (1 + b) / 2**10, at most 0.3 % for b <= 2. 8 bits gain no time.
@@ -27,8 +19,6 @@ TABLE_SIZE = 1 << (8 + MANTISSA_BITS)
 TABLE_MASK = np.uint32(TABLE_SIZE - 1)
 # umap-learn's softening of the repulsion near distance zero.
 SOFTENING = 0.001
-# Parametric UMAP's floor under 1 - v: the loss of a pair at distance zero stays finite.
-LOSS_FLOOR = 1e-4
 
 
 class Forces(NamedTuple):
@@ -77,43 +67,6 @@ def forces(a: float, b: float, gamma: float, negative_sample_rate: int) -> Force
     return Forces(tables[0].astype(np.float32), tables[1].astype(np.float32), int(negative_sample_rate))
 
 
-def layout_loss(
-    positions: Array,
-    first: int,
-    indptr: Array,
-    tails: Array,
-    weights: Array,
-    pool: Array,
-    a: float,
-    b: float,
-    negatives: int,
-    key: int,
-) -> tuple[float, float]:
-    """Sum the cross-entropy of a block's vertices, edges exactly and non-edges by sampling.
-
-    Parameters
-    ----------
-    positions, first, indptr, tails, weights
-        (n, d) float32 of all vertices, and the block's graph as in `Edges`, with float32 weights.
-    pool
-        `negative_pool` of these positions.
-    negatives
-        Pairs sampled per vertex.
-
-    Returns
-    -------
-    attractive, repulsive
-        Sums over the block's rows i of sum_j -w log v and of sum_j -(1 - w) log(1 - v), j over all other
-        vertices, v = 1 / (1 + a r^2b), 1 - v at least 1e-4. The latter is scaled to all pairs: (n - 1) times
-        the mean of -log(1 - v) over sampled vertices at a distance, minus the edges' sum of -w log(1 - v).
-        So a small sample may make it negative. Blocks add up; each unordered pair counts twice.
-    """
-    seed = stream_seed(key, LOSS, 0)
-    arrays = (readonly(indptr, np.int64), readonly(tails), readonly(weights, np.float32))
-    positions, pool = readonly(positions, np.float32), readonly(pool, np.float32)
-    return _layout_loss(positions, int(first), *arrays, pool, float(a), float(b), int(negatives), seed)  # type: ignore[no-any-return]
-
-
 @inlined
 def entry(d2):  # type: ignore[no-untyped-def]
     """Return the place of a float32 squared distance in the tables."""
@@ -145,38 +98,3 @@ def _pull(attraction, d2, vertex, tail):  # type: ignore[no-untyped-def]
 @push.version(Forces)
 def _push(repulsion, d2):  # type: ignore[no-untyped-def]
     return repulsion[entry(d2)]
-
-
-@kernel
-def _minus_log(x, floor):  # type: ignore[no-untyped-def]
-    return -np.log(max(x, floor))
-
-
-@kernel
-def _curve(first, second, a, b):  # type: ignore[no-untyped-def]
-    """Return 1 - v and the squared distance of two points, in float64."""
-    d2 = 0.0
-    for c in range(first.size):
-        d2 += (np.float64(first[c]) - np.float64(second[c])) ** 2
-    power = a * d2**b
-    return power / (1.0 + power), d2
-
-
-@kernel
-def _layout_loss(positions, first, indptr, tails, weights, pool, a, b, negatives, seed):  # type: ignore[no-untyped-def]
-    attractive, repulsive = 0.0, 0.0
-    for row in range(indptr.size - 1):
-        here = positions[first + row]
-        for e in range(indptr[row], indptr[row + 1]):
-            gap, _ = _curve(here, positions[tails[e]], a, b)
-            attractive -= weights[e] * np.log(1.0 - gap)
-            repulsive -= weights[e] * _minus_log(gap, LOSS_FLOOR)
-        draw, total, met = vertex_hash(seed, first + row), 0.0, 0
-        for k in range(negatives):
-            at = below(mix(np.uint32(draw + np.uint32(k))), pool.shape[1])
-            gap, d2 = _curve(here, pool[:, at], a, b)
-            if d2 > 0.0:
-                total += _minus_log(gap, LOSS_FLOOR)
-                met += 1
-        repulsive += (positions.shape[0] - 1) * total / max(met, 1)
-    return attractive, repulsive

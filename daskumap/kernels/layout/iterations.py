@@ -35,7 +35,7 @@ from daskumap.kernels.layout.firing import (
     longest_row,
     mask_edges,
 )
-from daskumap.kernels.layout.forces import Forces, forces, layout_loss, pull, push
+from daskumap.kernels.layout.forces import Forces, forces, pull, push
 from daskumap.kernels.layout.measured import positions_on
 from daskumap.kernels.layout.optimizers import BETA1, BETA2, EPSILON, MEASURED_SHARE, Adam, Sgd, adam_rate
 from daskumap.kernels.layout.sampling import (
@@ -59,7 +59,6 @@ __all__ = [
     "edge_rates",
     "firing_edges",
     "forces",
-    "layout_loss",
     "mask_edges",
     "negative_pool",
     "sgd_iteration",

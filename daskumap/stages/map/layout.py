@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from daskumap.kernels.layout.diagnostics import Sums, add_sums, loss_of, pair_sums
 from daskumap.kernels.layout.iterations import (
     Edges,
     MaskedEdges,
@@ -33,10 +35,12 @@ from daskumap.kernels.layout.iterations import (
     negative_pool,
     sgd_iteration,
 )
+from daskumap.params import OPTIMIZERS
 from daskumap.planning import costs, memory
 from daskumap.planning.stage import Receipt, Rounds, Stage, Step
 from daskumap.runtime.context import Context
 from daskumap.runtime.listen import tell
+from daskumap.stages.shared.graph_facts import strength_of
 from daskumap.stages.shared.positions import listed_segments, segments
 from daskumap.store import schema
 from daskumap.store.checkpoint import KEPT, Digests
@@ -46,6 +50,11 @@ Array = np.ndarray[Any, Any]
 # Below it a piece costs more than its rows: a call takes 25 us, a row 0.1 (measured).
 LEAST_ROWS = 512
 ITERATIONS: dict[str, Callable[..., None]] = {"adam": adam_iteration, "sgd": sgd_iteration}
+# Epochs between two looks at the loss: as many as between two checkpoints, unless the user has others. One
+# vertex in so many is looked at, with so many partners: .5 % of the time of the iterations (measured).
+LOOK_EVERY, LOOKED_AT, PARTNERS = 50, 32, 4
+# What the loss was on the way: each time the iteration, and the sums.
+Course = list[list[int]]
 
 
 def plan_layout(context: Context) -> Stage:
@@ -64,6 +73,7 @@ def plan_layout(context: Context) -> Stage:
         ordered=True,
         lasting=lasting,
         rounds=_rounds(context, ranges) if s.layout_partitions > 1 else None,
+        conclude=keep_course,
     )
 
 
@@ -75,13 +85,9 @@ def _iteration_seconds(context: Context) -> float:
 
 
 def _rounds(context: Context, ranges: list[tuple[int, int]]) -> Rounds:
-    every = context.params.reconcile_every
     return Rounds(
         parts=context.sizes.layout_partitions,
-        segments=tuple(
-            tuple((iteration, min(iteration + every, last)) for iteration in range(first, last, every))
-            for first, last in ranges
-        ),
+        segments=tuple(tuple(_rounds_of(context, *range_)) for range_ in ranges),
         load=load_partition,
         share=positions_of_partition,
         reduce=np.concatenate,
@@ -90,22 +96,49 @@ def _rounds(context: Context, ranges: list[tuple[int, int]]) -> Rounds:
     )
 
 
+def _rounds_of(context: Context, first: int, last: int) -> list[tuple[int, int]]:
+    """Return the iterations [from, to) of each round of a segment; of a round that only looks, none."""
+    every = context.params.reconcile_every
+    rounds = [(start, min(start + every, last)) for start in range(first, last, every)]
+    return [*rounds, (last, last)] if last == context.job.iterations and looks(context) else rounds
+
+
+def looks(context: Context) -> bool:
+    """Tell whether the loss is looked at: for the report, and on a plane."""
+    return context.params.report and context.output_metric is None
+
+
 def layout_task(context: Context, segment: int) -> Receipt:
     """Run the iterations of one segment over all vertices, with the worker's threads."""
     first, last = segments(context)[segment]
-    rows, every = context.sizes.rows, context.params.reconcile_every
+    rows, course = context.sizes.rows, Course()
     positions, state = load_state(context, 0, rows, segment)
     spare = np.empty_like(positions)
     started = time.perf_counter()
     with workers(context) as run_all:
-        for iteration in range(first, last, every):
-            round_ = _Round(context, positions, iteration, min(iteration + every, last))
-            run_all(partial(_move, round_, spare, state, 0), _pieces(context, 0, rows))
+        for start, stop in _rounds_of(context, first, last):
+            round_ = _Round(context, positions, start, stop)
+            found = run_all(partial(_move, round_, spare, state, 0), _pieces(context, 0, rows))
+            course += round_.together(found)
             positions, spare = spare, positions
-            tell((min(iteration + every, last) - first) / (last - first))
+            tell((stop - first) / max(1, last - first))
     seconds = time.perf_counter() - started
     digests = save_state(context, 0, segment, positions, state)
-    return Receipt(rows, dict(digests), kernel_seconds=seconds)
+    return Receipt(rows, {**digests, "course": course}, kernel_seconds=seconds)
+
+
+def keep_course(context: Context, receipts: dict[int, Receipt]) -> None:
+    """Keep what the loss was on the way, from the looks of all segments and partitions."""
+    found = defaultdict[int, list[Sums]](list)
+    for receipt in receipts.values():
+        for iteration, *sums in receipt.found["course"]:
+            found[iteration].append(Sums(*sums))
+    an_epoch = max(1, OPTIMIZERS[context.params.optimizer])
+    course = [
+        {"epoch": iteration // an_epoch, **loss_of(add_sums(found[iteration]), context.distinct)}
+        for iteration in sorted(found)
+    ]
+    context.save_fact(schema.COURSE, course)
 
 
 class _Round:
@@ -113,7 +146,12 @@ class _Round:
 
     def __init__(self, context: Context, snapshot: Array, first: int, last: int) -> None:
         p = context.params
-        self.context, self.snapshot, self.iterations = context, snapshot, range(first, last)
+        self.context, self.snapshot, self.first, self.iterations = (
+            context,
+            snapshot,
+            first,
+            range(first, last),
+        )
         # Tables of a megabyte, the same for all rounds.
         self.forces = context.held(
             "forces", lambda: forces(*p.curve(), strength_of(context), p.negative_sample_rate)
@@ -122,10 +160,31 @@ class _Round:
         seen = snapshot[: context.distinct]  # Twins have no place of their own, and come last.
         self.pools = [negative_pool(seen, self.key, iteration) for iteration in self.iterations]
 
-    def move(self, start: int, stop: int, out: Array, state: State) -> None:
-        """Move the vertices start to stop - 1, from the snapshot to `out`."""
+    @property
+    def looks(self) -> bool:
+        """Whether the loss is looked at before this round: every so many epochs, and in the end."""
+        every = LOOK_EVERY * max(1, OPTIMIZERS[self.context.params.optimizer])
+        due = not self.iterations or -self.first % every < len(self.iterations)
+        return due and looks(self.context)
+
+    def look(self, start: int, edges: Edges) -> Sums:
+        """Return what the vertices from `start` on that these edges are of add to the loss."""
+        unit, key = largest_weight(self.context) / 2**32, self.context.key("report")
+        seen, curve = self.snapshot[: self.context.distinct], self.context.params.curve()
+        return pair_sums(seen, start, *edges, *curve, key, samples=PARTNERS, every=LOOKED_AT, unit=unit)
+
+    def together(self, found: list[Sums | None]) -> Course:
+        """Return the look of this round from those of the pieces."""
+        sums = [one for one in found if one]
+        return [[self.first, *add_sums(sums)]] if sums else []
+
+    def move(self, start: int, stop: int, out: Array, state: State) -> Sums | None:
+        """Move the vertices start to stop - 1, from the snapshot to `out`; return their look, if any."""
         p = self.context.params
         edges = edges_of(self.context, start, stop)
+        look = self.look(start, edges.edges) if self.looks else None
+        if not self.iterations:
+            out[:] = self.snapshot[start:stop]
         # With one iteration a round everyone reads the snapshot itself; with more, a private copy follows the
         # own rows.
         seen = self.snapshot if len(self.iterations) == 1 else self.snapshot.copy()
@@ -148,18 +207,14 @@ class _Round:
             )
             if len(self.iterations) > 1:
                 seen[start:stop] = out
+        return look
 
 
-def strength_of(context: Context) -> float:
-    """Return the factor of the repulsion: as given, or as `alpha` sets it for this graph."""
-    return float(context.fact(schema.REPULSION)["strength"])
-
-
-def _move(round_: _Round, out: Array, state: State, first: int, piece: tuple[int, int]) -> None:
-    """Move one piece of the vertices; `out` and `state` begin with vertex `first`."""
+def _move(round_: _Round, out: Array, state: State, first: int, piece: tuple[int, int]) -> Sums | None:
+    """Move one piece of the vertices, and return its look; `out` and `state` begin with vertex `first`."""
     start, stop = piece
     rows = slice(start - first, stop - first)
-    round_.move(start, stop, out[rows], State(state.mean[rows], state.variance[rows]))
+    return round_.move(start, stop, out[rows], State(state.mean[rows], state.variance[rows]))
 
 
 def _piece_rows(context: Context) -> int:
@@ -178,7 +233,7 @@ def _pieces(context: Context, start: int, stop: int) -> list[tuple[int, int]]:
 
 
 @contextmanager
-def workers(context: Context) -> Iterator[Callable[[Callable[[Any], None], list[Any]], Any]]:
+def workers(context: Context) -> Iterator[Callable[[Callable[[Any], Any], list[Any]], Any]]:
     """Yield a function that maps over the task's threads and raises what they raise."""
     if context.resources.threads == 1:
         yield lambda function, items: list(map(function, items))
@@ -187,13 +242,13 @@ def workers(context: Context) -> Iterator[Callable[[Callable[[Any], None], list[
         yield lambda function, items: list(pool.map(function, items))
 
 
-# One partition between two rounds: positions, moments, and the seconds that its kernels took so far.
-PartitionState = tuple[Array, State, float]
+# One partition between two rounds: positions, moments, and so far the seconds of its kernels, and its looks.
+PartitionState = tuple[Array, State, float, Course]
 
 
 def load_partition(context: Context, partition: int, segment: int) -> PartitionState:
     """Return one partition's positions and moments as the last segment left them."""
-    return *load_state(context, *context.sizes.layout_partition(partition), segment), 0.0
+    return *load_state(context, *context.sizes.layout_partition(partition), segment), 0.0, []
 
 
 def positions_of_partition(state: PartitionState) -> Array:
@@ -211,15 +266,15 @@ def step_partition(
     round_ = _Round(context, snapshot, *iterations)
     pieces = [(start, stop)] if len(round_.iterations) > 1 else _pieces(context, start, stop)
     with workers(context) as run_all:
-        run_all(partial(_move, round_, out, moments, start), pieces)
-    return out, moments, state[2] + time.perf_counter() - started
+        found = run_all(partial(_move, round_, out, moments, start), pieces)
+    return out, moments, state[2] + time.perf_counter() - started, [*state[3], *round_.together(found)]
 
 
 def save_partition(context: Context, partition: int, segment: int, state: PartitionState) -> Receipt:
     """Write one partition's state."""
     start, stop = context.sizes.layout_partition(partition)
     digests = save_state(context, start, segment, *state[:2])
-    return Receipt(stop - start, dict(digests), kernel_seconds=state[2])
+    return Receipt(stop - start, {**digests, "course": state[3]}, kernel_seconds=state[2])
 
 
 def load_state(context: Context, start: int, stop: int, segment: int) -> tuple[Array, State]:
@@ -287,14 +342,20 @@ def edges_of(context: Context, start: int, stop: int) -> RangeEdges:
 
 def load_edges(context: Context, start: int, stop: int) -> RangeEdges:
     """Read the edges of a range of vertices, without those that would never fire."""
-    largest = float(context.fact(schema.GRAPH_FACTS)["largest_weight"] or 1.0)
-    edges = firing_edges(*context.edges(start, stop), largest, context.job.iterations)
+    edges = firing_edges(
+        *context.edges(start, stop), largest_weight(context), context.job.iterations or 2**32
+    )
     return RangeEdges(edges, start, context.key("negatives"))
+
+
+def largest_weight(context: Context) -> float:
+    """Return what an edge weighs that fires in each iteration."""
+    return float(context.fact(schema.GRAPH_FACTS)["largest_weight"] or 1.0)
 
 
 LAYOUT = Step(
     "layout",
     plan_layout,
     reads=(schema.INITIAL, schema.GRAPH, schema.GRAPH_FACTS, schema.REPULSION),
-    writes=(schema.STATE,),
+    writes=(schema.STATE, schema.COURSE),
 )

@@ -1,38 +1,30 @@
-"""The loss of the map over all edges, and which edges a layout by cells would cut; a partition a task."""
+"""How well the map fits its graph, and which edges a layout by cells would cut; a partition a task."""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 
-from daskumap.kernels.layout.iterations import layout_loss, negative_pool
+from daskumap.kernels.layout.diagnostics import Sums, add_sums
 from daskumap.planning import costs
 from daskumap.planning.stage import Receipt, Stage, Step
 from daskumap.runtime.context import Context
+from daskumap.stages.shared.pairs import diagnostics_of, on_the_map, sums_of
 from daskumap.stages.shared.positions import final_bytes, final_positions
 from daskumap.store import schema
 
 Array = np.ndarray[Any, Any]
 
-# Repulsion is estimated from as many random pairs a vertex.
-PAIRS = 16
-# Vertices from which these are drawn. The layout takes fewer at a time, and others in each iteration.
-POOL_SIZE = 65_536
-
 
 def plan_loss(context: Context) -> Stage:
     """Plan one task a vertex partition."""
-    s, d, k = context.sizes, context.params.n_components, context.job.neighbors
+    s, k = context.sizes, context.job.neighbors
     return Stage(
         task=loss_task,
         tasks=s.partitions,
-        memory={
-            # As read and joined, and while those that leave a cell are counted.
-            "edges": min(s.partition_rows, s.rows) * k * 2 * 44,
-            "pool": POOL_SIZE * d * 4,
-        },
+        # As read and joined, and while those that leave a cell are counted.
+        memory={"edges": min(s.partition_rows, s.rows) * k * 2 * 44},
         shared=final_bytes(context),
         read_bytes=s.rows * k * 16,
         work=costs.LOSS_NEIGHBOR * s.rows * k,
@@ -41,31 +33,20 @@ def plan_loss(context: Context) -> Stage:
 
 
 def loss_task(context: Context, number: int) -> Receipt:
-    """Sum the loss over one partition's vertices, and count its edges that leave the vertex' own cell.
+    """Sum over the pairs of one partition's vertices, and count its edges that leave the vertex' own cell.
 
-    The loss is that of a plane: with another metric of the map there is none.
+    The sums are those of a plane: with another metric of the map there are none.
     """
     start, stop = context.sizes.partition(number)
-    found = {"attractive": 0.0, "repulsive": 0.0, "cut_edges": 0, "edges": 0}
     distinct = context.distinct  # The rest are twins, which are no vertices of the graph.
     if start >= distinct:
-        return Receipt(stop - start, found)
-    indptr, tails, weights = context.edges(start, min(stop, distinct))
-    found |= {"cut_edges": cut_edges(context, start, indptr, tails), "edges": len(tails)}
+        return Receipt(stop - start, {"cut_edges": 0, "edges": 0})
+    edges = context.edges(start, min(stop, distinct))
+    found: dict[str, Any] = {"cut_edges": cut_edges(context, start, *edges[:2]), "edges": len(edges[1])}
     if context.output_metric is None:
-        found["attractive"], found["repulsive"] = _loss(context, start, indptr, tails, weights)
+        positions = context.held("positions", lambda: on_the_map(context, final_positions(context)))
+        found["sums"] = sums_of(context, positions, start, edges, *context.params.curve())
     return Receipt(stop - start, found)
-
-
-def _loss(context: Context, start: int, indptr: Array, tails: Array, weights: Array) -> tuple[float, float]:
-    """Return the sums over the vertices of one partition."""
-    positions = context.held(
-        "positions", lambda: np.nan_to_num(final_positions(context), copy=False)[: context.distinct]
-    )
-    key = context.key("report")
-    pool = negative_pool(positions, key, 0, POOL_SIZE)
-    a, b = context.params.curve()
-    return layout_loss(positions, start, indptr, tails, weights, pool, a, b, PAIRS, key)
 
 
 def cut_edges(context: Context, first: int, indptr: Array, tails: Array) -> int:
@@ -77,17 +58,11 @@ def cut_edges(context: Context, first: int, indptr: Array, tails: Array) -> int:
 
 
 def keep_loss(context: Context, receipts: dict[int, Receipt]) -> None:
-    """Keep the sums over all partitions."""
-    found = [receipts[number].found for number in sorted(receipts)]
-    context.save_fact(
-        schema.LOSS,
-        {
-            "attractive": math.fsum(one["attractive"] for one in found),
-            "repulsive": math.fsum(one["repulsive"] for one in found),
-            "cut_edges": sum(one["cut_edges"] for one in found),
-            "edges": sum(one["edges"] for one in found),
-        },
-    )
+    """Keep what the sums over all partitions say."""
+    counts = {name: Receipt.total(receipts, name) for name in ("cut_edges", "edges")}
+    sums = [Sums(*one.found["sums"]) for one in receipts.values() if "sums" in one.found]
+    found = diagnostics_of(context, add_sums(sums), counts["edges"]) if sums else {}
+    context.save_fact(schema.LOSS, counts | found)
 
 
 LOSS = Step(
@@ -97,6 +72,7 @@ LOSS = Step(
         schema.STATE,
         schema.DEGREES,
         schema.GRAPH,
+        schema.REPULSION,
         schema.CELL_STARTS,
     ),
     writes=(schema.LOSS,),

@@ -13,6 +13,7 @@ from daskumap.planning import costs, memory
 from daskumap.planning.stage import Receipt, Stage, Step
 from daskumap.report.measures import judge
 from daskumap.runtime.context import Context
+from daskumap.stages.shared.bits import bits_of
 from daskumap.stages.shared.distinct import READS
 from daskumap.stages.shared.distinct_map import map_of
 from daskumap.stages.shared.sample import probe_rows
@@ -49,7 +50,7 @@ def summary_task(context: Context, number: int) -> Receipt:
 
     p = context.params
     measures = {**_map_measures(context), **_loss_measures(context), **_graph_measures(context)}
-    measures |= _input_measures(context)
+    measures |= {**bits_of(context), **_input_measures(context)}
     if p.undefined != "refuse" and not context.metric.is_given:
         name = "undefined_rows" if p.undefined == "isolate" else "rows_apart"
         measures[name] = int(context.fact(schema.UNDEFINED))
@@ -105,11 +106,14 @@ def _input_measures(context: Context) -> dict[str, Any]:
 
 
 def _loss_measures(context: Context) -> dict[str, Any]:
-    loss = context.fact(schema.LOSS)
-    cut = {"cut_edge_share": loss["cut_edges"] / max(1, loss["edges"])}
-    if context.output_metric is not None:
+    """Return how well the map fits its graph, at the end and on the way; the losses are of ordered pairs."""
+    loss = dict(context.fact(schema.LOSS))
+    cut = {"cut_edge_share": loss.pop("cut_edges") / max(1, loss.pop("edges"))}
+    if not loss:
         return cut
-    return {**cut, "attractive_loss": loss["attractive"], "repulsive_loss": loss["repulsive"]}
+    repulsion = loss["edge_repulsion"] + loss["non_edge_repulsion"]
+    ordered = {"attractive_loss": 2 * loss["attraction"], "repulsive_loss": 2 * repulsion}
+    return {**cut, **ordered, **loss, "loss_course": context.fact(schema.COURSE)}
 
 
 def _trustworthiness(ranks: Array, rows: int, k: int) -> float | None:
@@ -169,10 +173,13 @@ def _graph_measures(context: Context) -> dict[str, Any]:
 def _kernel_measures(context: Context) -> dict[str, Any]:
     """Return what only kernels have whose memberships may be above 1, or compare distances with 1."""
     kernel, graph = context.memberships.weights, context.fact(schema.GRAPH_FACTS)
-    bits = context.fact(schema.BITS)
-    beyond = {name: graph[name] for name in ("weights_above_1", "edges_dropped_negative")}
-    units = {"median_gap": bits["median_gap"], "vanished_rows": bits["vanished"]}
-    return {**({} if kernel.bounded else beyond), **(units if kernel.in_units else {})}
+    found = {}
+    if not kernel.bounded:
+        found |= {name: graph[name] for name in ("weights_above_1", "edges_dropped_negative")}
+    if kernel.in_units:
+        bits = context.fact(schema.BITS)
+        found |= {"median_gap": bits["median_gap"], "vanished_rows": bits["vanished"]}
+    return found
 
 
 def _left_out(context: Context) -> int:
@@ -194,6 +201,7 @@ READ = (
     schema.REPULSION,
     schema.SIMPLICES,
     schema.ORDER,
+    schema.COURSE,
     schema.LOSS,
     schema.PIECES,
 )

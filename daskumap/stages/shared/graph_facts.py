@@ -59,6 +59,12 @@ def keep_graph(context: Context, receipts: dict[int, Receipt], dropped: int) -> 
     context.save_fact(schema.REPULSION, repulsion_by(context, weight))
 
 
+def strength_of(context: Context) -> float:
+    """Return the factor of the repulsion: as given, or as `alpha` set it for the graph of this run."""
+    given = {"strength": context.params.repulsion_strength}  # As of runs by versions without alpha.
+    return float(context.fact(schema.REPULSION, given)["strength"])
+
+
 def repulsion_by(context: Context, weight: float) -> dict[str, float]:
     """Return the strength of the repulsion, and the alpha that it amounts to, for a graph of some weight.
 

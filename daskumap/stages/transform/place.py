@@ -17,6 +17,7 @@ from daskumap.kernels.neighbors.lists import drop
 from daskumap.planning.stage import Receipt, Stage, Step
 from daskumap.runtime.context import Context
 from daskumap.stages.shared.fitted import places_by_vertex
+from daskumap.stages.shared.graph_facts import strength_of
 from daskumap.stages.shared.near import (
     count_rows,
     find_near,
@@ -113,9 +114,7 @@ def epochs(context: Context) -> int:
 
 def _forces(context: Context) -> Any:
     p = context.params
-    # Models of an earlier version do not say it, since it was always the one that was given.
-    repulsion = context.model.fact(schema.REPULSION, {"strength": p.repulsion_strength})
-    return forces(*p.curve(), float(repulsion["strength"]), p.negative_sample_rate)
+    return forces(*p.curve(), strength_of(context.model), p.negative_sample_rate)
 
 
 class Map(NamedTuple):
