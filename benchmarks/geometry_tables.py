@@ -37,7 +37,9 @@ PRINTED = {
 FORMAT = {"clusters": ".1f"}
 
 
-def table(data: str, figures: dict[tuple[str, str], list[dict[str, float]]], layouts: list[str]) -> str:
+def table(
+    data: str, figures: dict[tuple[str, str], list[dict[str, float]]], layouts: list[str], seeds: int
+) -> str:
     """Return a Markdown table: for each kernel a line as printed, and one for each layout.
 
     Parameters
@@ -46,21 +48,28 @@ def table(data: str, figures: dict[tuple[str, str], list[dict[str, float]]], lay
         A name in `PRINTED`, or another one, which has no printed lines.
     figures
         By kernel and layout the figures of each seed; kernels that are not there are left out.
+    seeds
+        How many there are to be; lines of fewer ones say so.
     """
     rows = [["kernel", "map", *NAMES.values()]]
     for place, kernel in enumerate(KERNELS):
         lines = [(layout, figures[kernel, layout]) for layout in layouts if figures.get((kernel, layout))]
-        if lines and data in PRINTED:
+        shown = [
+            [layout if len(found) == seeds else f"{layout}, seeds: {len(found)}", *spreads(found)]
+            for layout, found in lines
+        ]
+        if shown and data in PRINTED:
             printed = [f"{value:.3f}" for value in PRINTED[data][place]]
-            rows.append([kernel, "as printed", *printed, *["-"] * (len(NAMES) - len(printed))])
-        for at, (layout, seeds) in enumerate(lines):
-            name = kernel if at == 0 and data not in PRINTED else ""
-            rows.append([name, layout, *(spread(seeds, figure) for figure in NAMES)])
+            shown.insert(0, ["as printed", *printed, *["-"] * (len(NAMES) - len(printed))])
+        rows += [["" if at else kernel, *line] for at, line in enumerate(shown)]
     return render(rows, markdown=True)
 
 
-def spread(seeds: list[dict[str, Any]], name: str) -> str:
-    """Return the mean of a figure over the seeds, and its standard deviation where there are several."""
-    values, style = np.array([one[name] for one in seeds], float), FORMAT.get(name, ".3f")
+def spreads(seeds: list[dict[str, Any]]) -> list[str]:
+    """Return the mean of each figure over the seeds, and its standard deviation where there are several."""
+    return [_spread(np.array([one[name] for one in seeds], float), FORMAT.get(name, ".3f")) for name in NAMES]
+
+
+def _spread(values: Any, style: str) -> str:
     mean = format(values.mean(), style)
     return mean if len(values) == 1 else f"{mean} ± {format(values.std(ddof=1), style)}"

@@ -120,7 +120,7 @@ class Bench:
         }
         n, columns = self.rows.shape
         title = f"{self.name}, {n:,} x {columns}, seeds: {seeds}, HDBSCAN of {self.clusterer}"
-        return f"{title}\n\n{table(self.name, figures, layouts)}"
+        return f"{title}\n\n{table(self.name, figures, layouts, seeds)}"
 
 
 def load(path: Path) -> Cells:
