@@ -199,9 +199,9 @@ def union_rates(fitted: Any, threads: int) -> dict[str, float]:
     weights = np.random.default_rng(0).uniform(0.01, 1.0, indices.shape).astype(np.float32)
     tails, heads, values, ends = sort_by_tail(indices, weights, 0, rows, -(-len(indices) // rows))
     here = slice(0, int(ends[1]))
-    given = (indices[:rows], weights[:rows], 0, tails[here], heads[here], values[here], 1.0)
+    given = (indices[:rows], weights[:rows], 0, tails[here], heads[here], values[here], 1.0, 1.0)
     seconds = seconds_of(lambda i: fuzzy_union(*given), threads, 3)
-    indptr, joined, _ = fuzzy_union(*given)
+    indptr, joined, _, _ = fuzzy_union(*given)
     touched = sum(a.nbytes for a in given if isinstance(a, np.ndarray)) + indptr.nbytes + 12 * len(joined)
     return {
         "edges/s": threads * len(joined) / seconds,

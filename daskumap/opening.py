@@ -334,6 +334,7 @@ def known_params(store: RunStore) -> Params:
         str(values.get(name)).startswith("callable:") or "array(" in str(values.get(f"{name}_kwds"))
         for name in ("metric", "output_metric")
     )
+    lost = lost or "callable:" in str(values["membership"])
     given = str(values["init"]).startswith("array(")
     if lost or (given and not (store.ledger.has_begun() and store.has(schema.INIT.name))):
         raise StoreError(

@@ -32,6 +32,8 @@ FINITE = (True, False, "allow-nan")
 TRANSFORM_MODES = ("embedding", "graph")
 # The metric of an input that is itself a matrix of distances.
 PRECOMPUTED = "precomputed"
+# Which equation sets the bandwidths: that of the exponential, or that of the membership itself.
+CALIBRATIONS = ("exponential", "kernel")
 KEEP = ("all", "graph", "model", "embedding")
 # As in umap-learn: at these distances two rows share nothing, and no edge joins them.
 DISCONNECTION_DISTANCES = {
@@ -81,6 +83,9 @@ class Params:
     undefined: str = "refuse"
     ensure_all_finite: bool | str = True
     transform_mode: str = "embedding"
+    membership: str | tuple[Callable[..., float], Callable[..., float] | None] = "exponential"
+    calibration: str = "exponential"
+    alpha: float | None = None
 
     @property
     def listed_epochs(self) -> tuple[int, ...]:
@@ -133,6 +138,8 @@ def make_params(values: dict[str, Any]) -> Params:
     values = {name: _from_numpy(value) for name, value in values.items()}
     values["random_state"] = _seed(values.get("random_state"))
     values["n_epochs"] = _listed(values.get("n_epochs"))
+    if isinstance(values.get("membership"), list):
+        values["membership"] = tuple(values["membership"])
     params = Params(**values)
     for epochs in params.listed_epochs or (params.n_epochs,):
         _check("n_epochs", epochs, int, 0, MOST_EPOCHS)
@@ -198,6 +205,7 @@ _RANGES: tuple[tuple[str, type, float, float], ...] = (
     ("local_connectivity", float, 0.0, 10_000),
     ("repulsion_strength", float, 0.0, 1e6),
     ("negative_sample_rate", int, 0, 1_000),
+    ("alpha", float, 0.0, 1e6),
     ("disconnection_distance", float, 0.0, math.inf),
     ("reconcile_every", int, 1, 1_000),
     ("target_recall", float, 0.0, 1.0),
@@ -266,11 +274,14 @@ def _check_rest(params: Params) -> None:
         "missing": MISSING,
         "undefined": UNDEFINED,
         "transform_mode": TRANSFORM_MODES,
+        "calibration": CALIBRATIONS,
     }
     for name, allowed in words.items():
         value = getattr(params, name)
         if not isinstance(value, str) or value not in allowed:
             raise ParameterError(f"{name} is {value!r}; allowed are {', '.join(allowed)}.")
+    _check_membership(params.membership)
+    _check_alpha(params)
     if isinstance(params.init, str) and params.init not in INITS:
         raise ParameterError(
             f"init is {params.init!r}; allowed are {', '.join(INITS)}, an array (n, n_components), or a run "
@@ -307,6 +318,33 @@ def _check_metric(name: str, metric: Any, words: Any) -> None:
     if words is not None and not (isinstance(words, dict) and all(isinstance(word, str) for word in words)):
         raise ParameterError(
             f"{name}_kwds is a {type(words).__name__}; it must be a dict of keyword arguments by their names."
+        )
+
+
+def _check_membership(membership: Any) -> None:
+    pair = isinstance(membership, tuple) and len(membership) == 2
+    functions = (
+        pair and _is_function(membership[0]) and (membership[1] is None or _is_function(membership[1]))
+    )
+    if not (isinstance(membership, str) or functions):
+        raise ParameterError(
+            f"membership is a {type(membership).__name__}; it must be a name, or a pair of functions that numba "
+            "can compile: weight(x, y), and solve(gaps, target) or None."
+        )
+
+
+def _check_alpha(params: Params) -> None:
+    if params.alpha is None:
+        return
+    if params.repulsion_strength != Params.repulsion_strength:
+        raise ParameterError(
+            f"alpha is {params.alpha:g} and repulsion_strength is {params.repulsion_strength:g}; one sets the "
+            "other. Leave one of them out."
+        )
+    if params.negative_sample_rate == 0:
+        raise ParameterError(
+            f"alpha is {params.alpha:g} and negative_sample_rate is 0, with which nothing repels. Leave one of "
+            "them out."
         )
 
 
@@ -350,7 +388,7 @@ def _seed(state: Any) -> int:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
-        return list(value)
+        return [_plain(one) for one in value]
     if isinstance(value, np.ndarray):
         digest = hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()[:16]
         return f"array{value.shape}:{digest}"

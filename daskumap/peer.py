@@ -88,6 +88,8 @@ def refuse_foreign(params: Mapping[str, Any]) -> None:
     """
     names = (("metric", PRECOMPUTED), ("output_metric", "torus"), ("transform_mode", "graph"))
     wrong = [f"{name}={value!r}" for name, value in names if params[name] == value]
+    if params["membership"] != "exponential":
+        wrong.append(f"membership={params['membership']!r}")
     if wrong:
         raise ParameterError(
             f"to_umap takes a run of rows with a map that umap-learn knows, and this one has "

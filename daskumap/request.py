@@ -12,6 +12,7 @@ import numpy as np
 
 from daskumap.driver import make_plan
 from daskumap.errors import ParameterError, SourceError, StoreError
+from daskumap.kernels.graph import membership
 from daskumap.kernels.layout import output_metrics
 from daskumap.kernels.metrics import metric as metrics
 from daskumap.kernels.metrics.gradients import gradient_of
@@ -186,6 +187,9 @@ def make_again_request(model: Context, values: dict[str, Any], partitions: int |
         fields["optimizer"] = Params().optimizer  # An adopted map is the start of another layout.
     if values.keys() & {"min_dist", "spread"}:
         fields |= {"a": None, "b": None}  # or the curve would not be what is asked for
+    for one, other in (("alpha", "repulsion_strength"), ("repulsion_strength", "alpha")):
+        if one in values:
+            fields[other] = getattr(Params(), other)
     params = make_params({**fields, **values})
     refuse_another_search(model, params)
     check_params(params, source)
@@ -225,7 +229,7 @@ def refuse_another_search(model: Context, params: Params) -> None:
 def what_is_anew(model: Context, params: Params) -> tuple[str, ...]:
     """Return what a fit of the model's neighbours does not have from it: "graph", "start"."""
     known = model.params
-    names = ("n_neighbors", "set_op_mix_ratio", "local_connectivity")
+    names = ("n_neighbors", "set_op_mix_ratio", "local_connectivity", "membership", "calibration")
     other = params.cutoff() != known.cutoff() or any(getattr(params, n) != getattr(known, n) for n in names)
     return (*(("graph",) if other else ()), *(("start",) if lacks_start(model, params) else ()))
 
@@ -364,6 +368,7 @@ def check_params(params: Params, source: Source) -> None:
     try:
         metrics.check_shape(metrics.resolve(params.metric, params.metric_kwds), columns)
         output_metrics.resolve(params.output_metric, params.output_metric_kwds, params.n_components)
+        membership.resolve(params.membership, params.calibration)
     except ValueError as error:
         raise ParameterError(str(error)) from error
     if params.optimizer == "none" and not isinstance(params.init, np.ndarray):

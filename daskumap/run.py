@@ -413,7 +413,15 @@ class Run(Mapped):
             params, rows = model.params, model.source.read(0, model.sizes.rows, np.dtype(model.metric.dtype))
         start = str(self.params["init"])
         given = start.startswith("array(")
-        params = dataclasses.replace(params, init=self.store.read(schema.INIT.name) if given else start)
+        # Where alpha sets the repulsion, umap-learn is told what it came to.
+        repulsion = self.store.documents.load(schema.REPULSION.name) or {
+            "strength": params.repulsion_strength
+        }
+        params = dataclasses.replace(
+            params,
+            init=self.store.read(schema.INIT.name) if given else start,
+            repulsion_strength=repulsion["strength"],
+        )
         inverse, (indices, distances) = self.inverse(), self.knn()
         firsts = np.unique(inverse, return_index=True)[1]
         indices = np.where(indices[firsts] >= 0, inverse[indices[firsts]], -1)

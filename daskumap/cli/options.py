@@ -32,6 +32,11 @@ def add_input(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--n-neighbors", type=int, help="15 by default; counts the row itself")
     parser.add_argument("--n-components", type=int, help="2 by default")
     parser.add_argument("--metric", help="euclidean by default; any dense metric of pynndescent")
+    parser.add_argument(
+        "--membership",
+        choices=("exponential", "gaussian", "quadratic", "morse", "harmonic", "constant"),
+        help="exponential by default: how memberships fall with distance",
+    )
     parser.add_argument("--min-dist", type=float, help="0.1 by default")
     parser.add_argument("--spread", type=float, help="1.0 by default")
     parser.add_argument("--n-epochs", type=int, help="200 by default, 500 up to 10,000 rows")

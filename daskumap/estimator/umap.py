@@ -95,6 +95,12 @@ missing
     undefined
         What becomes of rows on which the metric is not defined, such as rows of zeros under "cosine": "apart"
         follows umap-learn's rule, with a warning; "isolate" makes them NaN; "refuse" refuses them.
+    membership, calibration
+        How memberships fall with distance, "exponential" as in umap-learn, or "gaussian", "quadratic", "morse",
+        "harmonic", "constant", or a pair of numba functions; and whether "exponential" or the "kernel" itself
+        sets the bandwidths. See `daskumap.fit`.
+    alpha
+        The weight of the repulsion in the loss, in place of `repulsion_strength`. See `daskumap.fit`.
 
     Attributes
     ----------
@@ -168,6 +174,9 @@ missing
         keep: str = "graph",
         missing: str = "fill",
         undefined: str = "apart",
+        membership: Any = "exponential",
+        calibration: str = "exponential",
+        alpha: float | None = None,
     ) -> None:
         self.n_neighbors = n_neighbors
         self.n_components = n_components
@@ -221,6 +230,9 @@ missing
         self.keep = keep
         self.missing = missing
         self.undefined = undefined
+        self.membership = membership
+        self.calibration = calibration
+        self.alpha = alpha
 
     def fit(self, X: Any, y: Any = None, ensure_all_finite: bool = True) -> UMAP:
         """Find the map of the rows.

@@ -16,7 +16,7 @@ from daskumap.kernels.cache import KernelCache, cached_names, source_digest
 FAST = {"reassoc", "contract", "arcp", "nsz"}
 
 # Each fit runs these; the first two are not among those that a plan compiles to measure the machine.
-MAIN_KERNELS = ("graph.calibrate.calibrate", "graph.union.fuzzy_union", "layout.iterations.")
+MAIN_KERNELS = ("graph.calibrate._calibrate_", "graph.union.fuzzy_union", "layout.iterations.")
 
 
 def is_ours(thing: Any) -> bool:

@@ -19,7 +19,7 @@ from typing import Any
 
 import numba
 
-from daskumap.kernels.jit import FAST, compiled, fast_kernel, inlined, is_ours
+from daskumap.kernels.jit import FAST, compiled, fast_kernel, inlined, is_ours, kernel, uncached
 
 inlined_by_llvm = compiled(fastmath=FAST, forceinline=True)
 
@@ -61,22 +61,40 @@ def element_part(function: Callable[..., Any]) -> Any:
     return Part(function, inlined_by_llvm)
 
 
-def build(function: Callable[..., Any], *classes: Any) -> Any:
-    """Return a function compiled for some classes, with their versions of all parts that it calls."""
+def exact_part(function: Callable[..., Any]) -> Any:
+    """Make a function a part whose sums keep their order, for kernels that are built exact."""
+    return Part(function, compiled(inline="always"))
+
+
+def exact_element_part(function: Callable[..., Any]) -> Any:
+    """Make a function such a part for use in an inner loop."""
+    return Part(function, compiled(forceinline=True))
+
+
+def build(function: Callable[..., Any], *classes: Any, exact: bool = False) -> Any:
+    """Return a function compiled for some classes, with their versions of all parts that it calls.
+
+    Parameters
+    ----------
+    exact
+        Whether sums keep their order, as the parts have to be made too.
+    """
     with _building:  # or threads that start together would each compile their own
-        return _build(function, *classes)
+        return _build(function, *classes, exact=exact)
 
 
 _building = threading.Lock()
 
 
 @cache
-def _build(function: Callable[..., Any], *classes: Any) -> Any:
-    kernel = _with_versions(function, classes)
-    kernel.__qualname__ = "_".join((function.__name__, *(class_.__name__ for class_ in classes)))
+def _build(function: Callable[..., Any], *classes: Any, exact: bool) -> Any:
+    whole = _with_versions(function, classes)
+    whole.__qualname__ = "_".join((function.__name__, *(class_.__name__ for class_ in classes)))
     # The cache knows the source of this package alone: with a user's class there would be no telling.
     ours = all(is_ours(class_) for class_ in classes)
-    return fast_kernel(kernel) if ours else numba.njit(nogil=True, fastmath=FAST)(kernel)
+    if exact:
+        return kernel(whole) if ours else uncached(whole)
+    return fast_kernel(whole) if ours else numba.njit(nogil=True, fastmath=FAST)(whole)
 
 
 def _with_versions(function: Any, classes: tuple[type, ...]) -> FunctionType:

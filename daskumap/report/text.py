@@ -83,6 +83,13 @@ LINES = (
         ("largest degree {largest_degree:,}", "{cut_edge_share:.1%} between cells"),
     ),
     Line(
+        "weights above 1",
+        "",
+        "{weights_above_1:,}",
+        ("{edges_dropped_negative:,} edges left out, of which nothing is above 0",),
+    ),
+    Line("implied alpha", "", "{implied_alpha:.4g}", ("weight of the repulsion of pairs without an edge",)),
+    Line(
         "output metric",
         "",
         "{output_metric}",

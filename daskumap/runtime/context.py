@@ -17,6 +17,7 @@ import numpy as np
 
 from daskumap.errors import StoreError
 from daskumap.kernels.cells.join import LEVELS
+from daskumap.kernels.graph import membership
 from daskumap.kernels.layout import output_metrics
 from daskumap.kernels.metrics import metric as metrics
 from daskumap.kernels.neighbors.join import SEEDS
@@ -73,6 +74,8 @@ class Context:
     rows
         The input's rows as the metric works on them: new ones moved as those of the model were. Points of a
         map as they are.
+    memberships
+        The kernels that make memberships of gaps, and set bandwidths.
     output_metric
         The metric of the map; None for the Euclidean one.
     """
@@ -83,6 +86,7 @@ class Context:
         self.job, self.source, self._store, self._model = job, source, store, model
         p = job.params
         self.metric = metrics.resolve(p.metric, p.metric_kwds, apart=p.undefined == "apart")
+        self.memberships = membership.resolve(p.membership, p.calibration)
         self.output_metric = output_metrics.resolve(p.output_metric, p.output_metric_kwds, p.n_components)
         if job.inverse:  # Points of the map are no rows of the data: no metric sees them, and none is moved.
             self._rows = Rows(source, job.sizes, "float32", lambda planning: Move())

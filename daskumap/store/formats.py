@@ -19,7 +19,7 @@ SCHEMA = 6
 # 5: `keep="model"` was what is "graph" now.
 READABLE = (5, SCHEMA)
 # Facts that run stores of earlier formats lack, since the versions that wrote them did not look.
-LACKING = {5: frozenset({"facts/undefined"})}
+LACKING = {5: frozenset({"facts/undefined", "facts/bits", "facts/repulsion"})}
 # What a run store has to say of its run, and as what.
 ABOUT = {
     "id": str,

@@ -244,7 +244,12 @@ GRAPH = Exchange(
     offsets_a_chunk=1 << 19,
 )
 DEGREES = Array("degrees", GRAPH_TOO, "int32", ("vertex",))
-GRAPH_FACTS = Fact("facts/graph", GRAPH_TOO)  # largest_weight, edges, largest_degree, isolated
+# Memberships of edges before they are joined: bits (their sum), on_target (rows with as many as asked for),
+# vanished (rows with none beyond the nearest), median_gap
+BITS = Fact("facts/bits", GRAPH_TOO)
+# largest_weight, edges, largest_degree, isolated, weight (of all), weights_above_1, edges_dropped_negative
+GRAPH_FACTS = Fact("facts/graph", GRAPH_TOO)
+REPULSION = Fact("facts/repulsion", MODEL)  # strength, alpha
 
 # Map: start, layout, embedding.
 INITIAL = Array("initial", SCRATCH, "float32", ("vertex", "component"))

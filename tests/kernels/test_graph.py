@@ -56,7 +56,9 @@ def graph(ids, distances, cuts, k=None, connectivity=1.0, mix=1.0):
     out = np.zeros((n, n))
     for (first, last), p in zip(ranges, weights, strict=True):
         into = (tails >= first) & (tails < last)
-        indptr, to, w = fuzzy_union(ids[first:last], p, first, tails[into], heads[into], values[into], mix)
+        indptr, to, w, _ = fuzzy_union(
+            ids[first:last], p, first, tails[into], heads[into], values[into], mix, 1.0
+        )
         for row in range(last - first):
             mine = slice(indptr[row], indptr[row + 1])
             assert (np.diff(to[mine]) > 0).all()
@@ -75,8 +77,8 @@ def test_a_vertex_with_1e5_incoming_edges(mix):
     ids[-k + 1 :, : k - 1], weights[-k + 1 :, : k - 1] = -1, 0.0  # those that would point at it twice
     tails, heads, values, ends = sort_by_tail(ids, weights, 0, block, -(-n // block))
     here = slice(0, ends[1])
-    indptr, to, joined = fuzzy_union(
-        ids[:block], weights[:block], 0, tails[here], heads[here], values[here], mix
+    indptr, to, joined, _ = fuzzy_union(
+        ids[:block], weights[:block], 0, tails[here], heads[here], values[here], mix, 1.0
     )
     there = weights > 0
     p = csr_matrix((weights[there].astype("f8"), (np.nonzero(there)[0], ids[there])), (n, n))

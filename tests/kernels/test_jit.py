@@ -233,7 +233,7 @@ from daskumap.kernels.graph.union import fuzzy_union
 rows, one, none = np.ones((3, 1), np.float32), np.ones((3, 1), np.int64), np.empty(0, np.int64)
 calibrate(rows, 2, 1.0, 1.0)
 between = is_compiled.__wrapped__()
-fuzzy_union(one, rows, 0, none, none, np.empty(0, np.float32), 1.0)
+fuzzy_union(one, rows, 0, none, none, np.empty(0, np.float32), 1.0, 1.0)
 after = is_compiled(), is_compiled.__wrapped__()
 print(json.dumps([before, between, after]))
 """

@@ -58,10 +58,12 @@ def fuzzy_union(
     in_heads: np.ndarray[Any, Any],
     in_weights: np.ndarray[Any, Any],
     mix: float,
-) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    cap: float,
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any], int]:
     """Join a block of kNN rows with the edges that point at it.
 
     w = mix (p + q - p q) + (1 - mix) p q, with p the membership of the edge and q that of its reverse.
+    Memberships above 1 are taken as they are: clipped before, those of 1 and more would all be equal.
 
     Parameters
     ----------
@@ -71,11 +73,15 @@ def fuzzy_union(
         The edges in_heads -> in_vertices that point into the block, in any order, and their memberships q.
     mix
         `set_op_mix_ratio`: 1 is the union, 0 the intersection.
+    cap
+        The largest weight: 1, or inf where memberships may be above 1.
 
     Returns
     -------
     indptr, tails, weights
-        CSR rows of the block with global tails in ascending order and weights in (0, 1].
+        CSR rows of the block with global tails in ascending order and weights in (0, cap].
+    dropped
+        Edges of which nothing is left since p q is p + q or more: of memberships above 1 alone.
 
     References
     ----------
@@ -105,7 +111,7 @@ def fuzzy_union(
         tails[at[i]] = in_heads[e]
         backward[at[i]] = in_weights[e]
         at[i] += 1
-    return _merge_rows(starts, tails, forward, backward, mix)  # type: ignore[no-any-return]
+    return _merge_rows(starts, tails, forward, backward, mix, cap)  # type: ignore[no-any-return]
 
 
 @kernel
@@ -115,12 +121,13 @@ def _merge_rows(
     forward: np.ndarray[Any, Any],
     backward: np.ndarray[Any, Any],
     mix: float,
-) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Sort each row by tail, join the two entries of an edge and its reverse, drop weights of 0; in place."""
+    cap: float,
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any], int]:
+    """Sort each row by tail, join the two entries of an edge and its reverse, drop what is not above 0."""
     rows = starts.shape[0] - 1
     indptr = np.zeros(rows + 1, np.int64)
     out = np.empty(tails.shape[0], np.float32)
-    at = 0
+    at, dropped = 0, 0
     for i in range(rows):
         order = np.argsort(tails[starts[i] : starts[i + 1]])
         row_tails = tails[starts[i] : starts[i + 1]][order]
@@ -138,10 +145,12 @@ def _merge_rows(
             weight = mix * (p + q - p * q) + (1.0 - mix) * p * q
             if weight > 0.0:
                 tails[at] = tail  # at never passes j: a merged row is no longer than its entries
-                out[at] = min(weight, 1.0)
+                out[at] = min(weight, cap)
                 at += 1
+            elif p + q <= p * q:
+                dropped += 1
         indptr[i + 1] = at
-    return indptr, tails[:at].copy(), out[:at].copy()
+    return indptr, tails[:at].copy(), out[:at].copy(), dropped
 
 
 @kernel

@@ -57,7 +57,7 @@ def plan_graph(context: Context) -> Stage:
         read_bytes=size + s.rows * 8,
         made=(schema.GRAPH.name,),
         made_bytes=size,
-        conclude=keep_graph,
+        conclude=keep_facts,
     )
 
 
@@ -70,7 +70,16 @@ def graph_task(context: Context, number: int) -> Receipt:
     context.send(schema.GRAPH, number, indptr, tails=tails, weights=weights)
     degrees = np.diff(indptr).astype(np.int32)
     context.write(schema.DEGREES, start, degrees)
-    return Receipt(stop - start, facts_of(weights, degrees))
+    known = context.model.fact(schema.GRAPH_FACTS), context.model.fact(schema.BITS, {})
+    found = facts_of(weights, degrees, context.sizes.vertex_chunk)
+    return Receipt(stop - start, {**found, "known": known})
+
+
+def keep_facts(context: Context, receipts: dict[int, Receipt]) -> None:
+    """Keep what is known of the whole graph, and what the model knew: it may be gone by now."""
+    graph, bits = receipts[0].found["known"]
+    keep_graph(context, receipts, graph.get("edges_dropped_negative", 0))
+    context.save_fact(schema.BITS, bits)
 
 
 NEIGHBORS = Step(
@@ -82,6 +91,14 @@ NEIGHBORS = Step(
 GRAPH = Step(
     "taken.graph",
     plan_graph,
-    writes=(schema.RHO, schema.SIGMA, schema.GRAPH, schema.DEGREES, schema.GRAPH_FACTS),
-    model=(schema.RHO, schema.SIGMA, schema.GRAPH),
+    writes=(
+        schema.RHO,
+        schema.SIGMA,
+        schema.BITS,
+        schema.GRAPH,
+        schema.DEGREES,
+        schema.GRAPH_FACTS,
+        schema.REPULSION,
+    ),
+    model=(schema.RHO, schema.SIGMA, schema.BITS, schema.GRAPH, schema.GRAPH_FACTS),
 )

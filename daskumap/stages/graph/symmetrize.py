@@ -33,7 +33,7 @@ def plan_symmetrize(context: Context) -> Stage:
         made=(schema.GRAPH.name,),
         made_bytes=s.rows * k * 2 * edge_bytes + s.rows * 8,
         work=costs.SYMMETRIZE_NEIGHBOR * s.rows * k,
-        conclude=keep_graph,
+        conclude=keep_joined,
     )
 
 
@@ -44,10 +44,10 @@ def symmetrize_task(context: Context, number: int) -> Receipt:
     incoming = context.reader(schema.REVERSE, *chunks).read(*chunks)
     distances = context.read(schema.DISTANCES, start, stop)
     rho, sigma = (context.read(item, start, stop) for item in (schema.RHO, schema.SIGMA))
-    weights = memberships(distances, rho, sigma)
+    weights = memberships(distances, rho, sigma, context.memberships.weights)
     del distances
     indices = context.read(schema.INDICES, start, stop)
-    indptr, tails, joined = fuzzy_union(
+    indptr, tails, joined, dropped = fuzzy_union(
         indices,
         weights,
         start,
@@ -55,17 +55,24 @@ def symmetrize_task(context: Context, number: int) -> Receipt:
         incoming["heads"],
         incoming["weights"],
         float(context.params.set_op_mix_ratio),
+        context.memberships.weights.cap,
     )
     tails = tails.astype(context.dtype("vertex"), copy=False)
     context.send(schema.GRAPH, number, indptr, tails=tails, weights=joined)
     degrees = np.diff(indptr).astype(np.int32)
     context.write(schema.DEGREES, start, degrees)
-    return Receipt(stop - start, facts_of(joined, degrees))
+    found = facts_of(joined, degrees, context.sizes.vertex_chunk)
+    return Receipt(stop - start, {**found, "dropped": dropped})
+
+
+def keep_joined(context: Context, receipts: dict[int, Receipt]) -> None:
+    """Keep what is known of the whole graph."""
+    keep_graph(context, receipts, Receipt.total(receipts, "dropped"))
 
 
 SYMMETRIZE = Step(
     "symmetrize",
     plan_symmetrize,
     reads=(schema.INDICES, schema.DISTANCES, schema.RHO, schema.SIGMA, schema.REVERSE),
-    writes=(schema.GRAPH, schema.DEGREES, schema.GRAPH_FACTS),
+    writes=(schema.GRAPH, schema.DEGREES, schema.GRAPH_FACTS, schema.REPULSION),
 )

@@ -91,15 +91,22 @@ def keep_inverted(context: Context, receipts: dict[int, Receipt]) -> None:
 
 
 def epochs(context: Context) -> int:
-    """Return the epochs of the descent."""
+    """Return the epochs of the descent: none where memberships are the same wherever the row is."""
+    if not context.memberships.weights.has_bandwidth:
+        return 0
     given = context.params.given_epochs
     return EPOCHS if given is None else given // SHARE_OF_EPOCHS
 
 
 def read_bandwidths(context: Context, vertices: Array) -> Array:
-    """Return (u,) float32: the bandwidths of some vertices, ascending, chunk by chunk."""
+    """Return (u,) float32: the bandwidths of some vertices, ascending, chunk by chunk.
+
+    Those that are factors and no lengths belong to a kernel that falls by e in a unit of the data: 1.
+    """
     model, chunk = context.model, context.model.sizes.vertex_chunk
-    out = np.empty(len(vertices), np.float32)
+    out = np.ones(len(vertices), np.float32)
+    if not context.memberships.bandwidths.has_length:
+        return out
     for start in np.unique(vertices // chunk).tolist():
         here = slice(*np.searchsorted(vertices, [start * chunk, (start + 1) * chunk]))
         stop = min((start + 1) * chunk, model.sizes.rows)

@@ -116,7 +116,7 @@ class _Round:
         self.context, self.snapshot, self.iterations = context, snapshot, range(first, last)
         # Tables of a megabyte, the same for all rounds.
         self.forces = context.held(
-            "forces", lambda: forces(*p.curve(), p.repulsion_strength, p.negative_sample_rate)
+            "forces", lambda: forces(*p.curve(), strength_of(context), p.negative_sample_rate)
         )
         self.key = context.key("negatives")
         seen = snapshot[: context.distinct]  # Twins have no place of their own, and come last.
@@ -148,6 +148,11 @@ class _Round:
             )
             if len(self.iterations) > 1:
                 seen[start:stop] = out
+
+
+def strength_of(context: Context) -> float:
+    """Return the factor of the repulsion: as given, or as `alpha` sets it for this graph."""
+    return float(context.fact(schema.REPULSION)["strength"])
 
 
 def _move(round_: _Round, out: Array, state: State, first: int, piece: tuple[int, int]) -> None:
@@ -290,6 +295,6 @@ def load_edges(context: Context, start: int, stop: int) -> RangeEdges:
 LAYOUT = Step(
     "layout",
     plan_layout,
-    reads=(schema.INITIAL, schema.GRAPH, schema.GRAPH_FACTS),
+    reads=(schema.INITIAL, schema.GRAPH, schema.GRAPH_FACTS, schema.REPULSION),
     writes=(schema.STATE,),
 )

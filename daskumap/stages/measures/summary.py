@@ -151,7 +151,10 @@ def _graph_measures(context: Context) -> dict[str, Any]:
     """Count edges and rows without neighbours, which twins are not, and say how cells were joined."""
     s, distinct = context.sizes, context.distinct
     graph, order = context.fact(schema.GRAPH_FACTS), context.fact(schema.ORDER)
+    beyond = () if context.memberships.weights.bounded else ("weights_above_1", "edges_dropped_negative")
     return {
+        **{name: graph[name] for name in beyond},
+        "implied_alpha": context.fact(schema.REPULSION)["alpha"],
         **context.fact(schema.PIECES),
         "isolated_rows": graph["isolated"] - (s.rows - distinct) + _left_out(context),
         "edges": graph["edges"],
@@ -178,6 +181,7 @@ READ = (
     schema.VERTEX,
     schema.INDICES,
     schema.GRAPH_FACTS,
+    schema.REPULSION,
     schema.ORDER,
     schema.LOSS,
     schema.PIECES,

@@ -91,9 +91,15 @@ def find_near(context: Context, start: int, stop: int) -> tuple[Array, Array, Ar
 
 
 def weigh(context: Context, distances: Array) -> Array:
-    """Return the memberships of new rows' neighbours, (r, k) float32."""
-    p, mean = context.params, float(context.model.fact(schema.MEAN_DISTANCE))
-    return memberships(distances, *calibrate_new(distances, p.n_neighbors, p.local_connectivity, mean))  # type: ignore[no-any-return]
+    """Return the memberships of new rows' neighbours, (r, k) float32, by the kernel of the fit.
+
+    Where all of them vanish the nearest neighbour is joined, as it is in a fit.
+    """
+    p, mean, made_by = context.params, float(context.model.fact(schema.MEAN_DISTANCE)), context.memberships
+    found = calibrate_new(distances, p.n_neighbors, p.local_connectivity, mean, made_by.bandwidths)
+    weights = memberships(distances, *found, made_by.weights)
+    weights[~weights.any(axis=1) & (distances[:, 0] < np.inf), 0] = 1.0
+    return weights
 
 
 def count_rows(ids: Array, distances: Array, fit_distance: Array) -> dict[str, int]:

@@ -71,7 +71,7 @@ def place_task(context: Context, number: int) -> Receipt:
     model = context.held("map", lambda: Map.of(context))
     drop(ids, distances, model.gone)
     p = context.params
-    weights = weigh(context, distances)
+    weights = relative(weigh(context, distances))
     tables = context.held("forces", lambda: _forces(context))
     places = place_rows(
         model.places,
@@ -97,6 +97,14 @@ def place_task(context: Context, number: int) -> Receipt:
     )
 
 
+def relative(weights: Array) -> Array:
+    """Return memberships relative to the largest of each row where that is above 1: an edge fires once an epoch.
+
+    In a fit they are relative to the largest of the graph; but a row's place depends on that row alone.
+    """
+    return np.asarray(weights / np.maximum(weights.max(axis=1, keepdims=True), np.float32(1.0)))
+
+
 def keep_placed(context: Context, receipts: dict[int, Receipt]) -> None:
     """Keep how many rows equal a fitted one, have no neighbour, and are farther from theirs than any is."""
     context.save_fact(schema.PLACED, {"epochs": epochs(context), **total_counts(context, receipts)})
@@ -110,7 +118,9 @@ def epochs(context: Context) -> int:
 
 def _forces(context: Context) -> Any:
     p = context.params
-    return forces(*p.curve(), p.repulsion_strength, p.negative_sample_rate)
+    # Models of an earlier version do not say it, since it was always the one that was given.
+    repulsion = context.model.fact(schema.REPULSION, {"strength": p.repulsion_strength})
+    return forces(*p.curve(), float(repulsion["strength"]), p.negative_sample_rate)
 
 
 class Map(NamedTuple):
@@ -146,12 +156,19 @@ PLACE = Step(
     plan_place,
     reads=(schema.SOURCE, schema.REACH, schema.REACHED, schema.GATHERED, schema.TYPICAL),
     writes=(schema.EMBEDDING, schema.FIT_DISTANCE, schema.PLACED),
-    model=(schema.SOURCE, schema.CELL_STARTS, schema.VERTEX, schema.EMBEDDING, schema.MEAN_DISTANCE),
+    model=(
+        schema.SOURCE,
+        schema.CELL_STARTS,
+        schema.VERTEX,
+        schema.EMBEDDING,
+        schema.MEAN_DISTANCE,
+        schema.REPULSION,
+    ),
 )
 PLACE_GIVEN = Step(
     "transform.place",
     plan_place,
     reads=(schema.NEW_INDICES, schema.NEW_DISTANCES, schema.TYPICAL),
     writes=(schema.EMBEDDING, schema.FIT_DISTANCE, schema.PLACED),
-    model=(schema.VERTEX, schema.EMBEDDING, schema.MEAN_DISTANCE),
+    model=(schema.VERTEX, schema.EMBEDDING, schema.MEAN_DISTANCE, schema.REPULSION),
 )
