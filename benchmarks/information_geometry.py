@@ -44,10 +44,10 @@ def iris() -> tuple[Array, Array]:
 
 
 def digits() -> tuple[Array, Array]:
-    """Return scikit-learn's digits, 1,797 x 64."""
+    """Return scikit-learn's digits, 1,797 x 64, pixels over 16."""
     from daskumap.testing.datasets import digits
 
-    return digits().rows(), digits().labels()
+    return digits().rows() / np.float32(16), digits().labels()
 
 
 def fashion_mnist() -> tuple[Array, Array]:

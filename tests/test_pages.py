@@ -1,6 +1,5 @@
 """The pages of the documentation whose code runs as it stands, from top to bottom."""
 
-import re
 from pathlib import Path
 
 import pytest
@@ -10,10 +9,12 @@ PAGES = Path(__file__).parents[1] / "docs"
 
 def code_of(page):
     """Return the Python of a page, each line where it stands there, so that a traceback names it."""
-    text, code = (PAGES / page).read_text(), []
-    for part, block in enumerate(re.split(r"^```(?:python)?\n", text, flags=re.MULTILINE)):
-        code.append(block if part % 2 else "\n" * (block.count("\n")))
-    return "\n".join(code)
+    lines, python = [], False
+    for line in (PAGES / page).read_text().splitlines():
+        lines.append(line if python and not line.startswith("```") else "")
+        if line.startswith("```"):
+            python = line == "```python"
+    return "\n".join(lines)
 
 
 @pytest.mark.parametrize("page", ["step-by-step.md"])
