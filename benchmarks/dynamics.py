@@ -1,7 +1,7 @@
-"""The two dynamical systems of *The Information Geometry of UMAP*, figures 1 and 2: curves in five dimensions.
+"""The two dynamical systems of *The Information Geometry of UMAP*, figures 1 and 2: curves in 5 dimensions.
 
-Both are replicators of five species, dx_i/dt = 5 x_i (W x)_i, W skew-symmetric with 1 where one species gains by
-another. The matrices are those of the authors' notebook (github.com/sashakolpakov/info-geometry-umap), where
+Both are replicators of five species, dx_i/dt = 5 x_i (W x)_i, W skew-symmetric with 1 where one species gains
+by another. The matrices are those of the authors' notebook (github.com/sashakolpakov/info-geometry-umap), where
 they stand as code; the matrix that is printed beside it is the first one with its species in another order.
 
 The curve of each winds around a torus: three quantities stay as they are.

@@ -13,7 +13,7 @@ KERNELS = ("exponential", "gaussian", "quadratic", "morse", "harmonic", "constan
 
 
 class Graphs:
-    """Fits of one data set with one seed; those of all kernels have the neighbours and the start of the first.
+    """Fits of one data set with one seed, all kernels by the same neighbours and from the same start.
 
     The bandwidth is that of the exponential for every kernel, as in the paper.
     """

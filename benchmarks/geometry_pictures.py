@@ -1,4 +1,4 @@
-"""The pictures of docs/geometry.md: two curves in five dimensions and their maps, digits for three `min_dist`."""
+"""The pictures of docs/geometry.md: two curves in 5 dimensions and their maps, digits for three `min_dist`."""
 
 import math
 import sys
@@ -88,7 +88,7 @@ def draw_digits(folder: Path, **options: Any) -> None:
 
 
 def panel(places: Array, values: Array) -> Array:
-    """Return (PANEL, PANEL, 3) uint8: points in three dimensions, the nearest last, coloured by their values."""
+    """Return (PANEL, PANEL, 3) uint8: points in 3 dimensions, the nearest last, coloured by their values."""
     from daskumap.report.picture import BACKGROUND, DENSITY
 
     x, y, depth = seen(places)

@@ -1,4 +1,4 @@
-"""How a map is judged in *The Information Geometry of UMAP*: clusters of the map beside the labels, silhouette.
+"""How a map is judged in *The Information Geometry of UMAP*: its clusters beside the labels, silhouette.
 
 And what does not depend on a clusterer: the share of a row's nearest neighbours that the map keeps.
 """
@@ -37,7 +37,7 @@ def with_scikit_learn(places: Array, min_cluster_size: int) -> Array:
 
 
 def with_hdbscan(places: Array, min_cluster_size: int) -> Array:
-    """Return the cluster of each row by the package `hdbscan`, the paper's, whose spanning tree is not exact."""
+    """Return the cluster of each row by the package `hdbscan`, the paper's: its spanning tree is not exact."""
     import hdbscan
 
     clusterer = hdbscan.HDBSCAN(min_samples=MIN_SAMPLES, min_cluster_size=min_cluster_size)

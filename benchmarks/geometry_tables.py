@@ -7,7 +7,7 @@ from compare import render
 from geometry_maps import KERNELS
 from geometry_scores import NAMES
 
-# Kolpakov and Rocke (2024), tables 1 to 3: ARS, AMIS and silhouette of each kernel, in the order of `KERNELS`.
+# Kolpakov, Rocke (2024), tables 1 to 3: ARS, AMIS and silhouette of each kernel, in the order of `KERNELS`.
 PRINTED = {
     "iris": (
         (0.453, 0.648, 0.818),

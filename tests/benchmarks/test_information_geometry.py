@@ -13,7 +13,6 @@ if str(BENCHMARKS) not in sys.path:
     sys.path.append(str(BENCHMARKS))
 
 import dynamics  # noqa: E402 - scripts, found once their folder is on the path
-import geometry_maps  # noqa: E402
 import geometry_pictures  # noqa: E402
 import geometry_scores  # noqa: E402
 import geometry_tables  # noqa: E402
@@ -74,7 +73,11 @@ def test_only_the_flow_of_the_first_system_keeps_volumes():
 def test_nearer_points_hide_those_behind_them():
     flat = np.array([[0.0, 0.0, 0.0], [1.0, 1.0, 1.0], [0.0, 1.0, 0.0], [1.0, 0.0, 1.0]])
     along = np.array(
-        [np.cos(geometry_pictures.AZIMUTH), np.sin(geometry_pictures.AZIMUTH), np.tan(geometry_pictures.ELEVATION)]
+        [
+            np.cos(geometry_pictures.AZIMUTH),
+            np.sin(geometry_pictures.AZIMUTH),
+            np.tan(geometry_pictures.ELEVATION),
+        ]
     )
     behind = np.concatenate([flat, [flat.mean(axis=0) - along / 9, flat.mean(axis=0) + along / 9]])
     values = np.array([0, 0, 0, 0, 0.0, 1.0])

@@ -1,4 +1,4 @@
-"""What kernels do to a map, as docs/geometry.md says: neighbours that are kept, and silhouettes; no clusterer."""
+"""What kernels do to a map, as docs/geometry.md says: kept neighbours and silhouettes, without a clusterer."""
 
 import sys
 from pathlib import Path
