@@ -1,8 +1,9 @@
 """The two dynamical systems of *The Information Geometry of UMAP*, figures 1 and 2: curves in 5 dimensions.
 
 Both are replicators of five species, dx_i/dt = 5 x_i (W x)_i, W skew-symmetric with 1 where one species gains
-by another. The matrices are those of the authors' notebook (github.com/sashakolpakov/info-geometry-umap), where
-they stand as code; the matrix that is printed beside it is the first one with its species in another order.
+by another. The matrices are those of the authors' notebook (github.com/sashakolpakov/info-geometry-umap), as
+its code has them; the matrix that is printed beside the code is the first one with its species in another
+order.
 
 The curve of each winds around a torus: three quantities stay as they are.
 """
@@ -47,8 +48,7 @@ VESELOV_SHABAT = System(
     np.array([0.25, 0.15, 0.1, 0.2, 0.3]),
     _veselov_shabat_constants,
 )
-# Rock, paper and scissors, in the place of the rock of another such game. Its flow does not keep volumes, so
-# that points gather where it is slow.
+# Rock, paper and scissors, in the place of the rock of another such game. Its flow does not keep volumes.
 PAIK_GRIFFIN = System(
     "Paik-Griffin replicator",
     np.array(

@@ -1,4 +1,4 @@
-"""The pictures of docs/geometry.md: two curves in 5 dimensions and their maps, digits for three `min_dist`."""
+"""The pictures of docs/geometry.md: two curves in 5 dimensions and their maps; digits by `min_dist`."""
 
 import math
 import sys

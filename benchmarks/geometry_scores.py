@@ -37,7 +37,7 @@ def with_scikit_learn(places: Array, min_cluster_size: int) -> Array:
 
 
 def with_hdbscan(places: Array, min_cluster_size: int) -> Array:
-    """Return the cluster of each row by the package `hdbscan`, the paper's: its spanning tree is not exact."""
+    """Return the cluster of each row by the paper's package `hdbscan`, whose spanning tree is not exact."""
     import hdbscan
 
     clusterer = hdbscan.HDBSCAN(min_samples=MIN_SAMPLES, min_cluster_size=min_cluster_size)

