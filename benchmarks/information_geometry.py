@@ -191,7 +191,8 @@ def main(argv: list[str] | None = None) -> int:
             else:
                 print(measured(name, arguments), end="\n\n", flush=True)
         except ModuleNotFoundError as error:
-            print(f"{name} needs the package {error.name}: pip install {error.name}", file=sys.stderr)
+            package = str(error.name).partition(".")[0]
+            print(f"{name} needs the package {package}: pip install {package}", file=sys.stderr)
             return 1
     return 0
 
