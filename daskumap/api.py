@@ -59,8 +59,8 @@ def fit(
         matrix or array of SciPy's, whose rows are made dense block by block, or a dask array. Or a finished
         `Run`, or its path or URL: then its neighbours are not searched again, and parameters that are not
         given are those of that run. What is the same is copied, so that either run may be deleted afterwards;
-        the graph is made anew with another `set_op_mix_ratio` or `local_connectivity`, fewer `n_neighbors` or
-        a lower `disconnection_distance`. Parameters of the search cannot be others.
+        the graph is made anew with another `set_op_mix_ratio`, `local_connectivity`, `membership` or
+        `calibration`, fewer `n_neighbors` or a lower `disconnection_distance`. Parameters of the search cannot be others.
         With metric="precomputed" (n, n): the distances between all rows, sparse ones too. Pairs at distance
         inf, or of which none is stored, are no neighbours.
     run
@@ -124,6 +124,16 @@ def fit(
         counts them; "apart" puts those without a direction at distance 0 from one another and 1 from all
         others, as umap-learn does. `ensure_all_finite="allow-nan"`, or False for infinity too, leaves rows
         with such values to a metric that is a function.
+        `membership` says how the membership p of a neighbour falls with x, which is how much farther than the
+        nearest one it is, for a row of bandwidth y: "exponential" (umap-learn's, e^(-x/y)), "gaussian",
+        "quadratic" (y^2 / (x^2 + y^2)), "morse" (y e^-x (2 - e^-x)), "harmonic" (1 + y x^2 / 2), "constant"
+        (1); or a pair of functions that numba can compile, `weight(x, y)` and `solve(gaps, target)`, which
+        returns y, with None in the place of the second where p grows with y. Memberships of "morse" and
+        "harmonic" may be above 1, and compare distances with 1: scale the data. `calibration` says whose
+        memberships y makes sum to log2(n_neighbors): "exponential" (default), or those of the "kernel"
+        itself, which "harmonic" cannot. `alpha`, in place of `repulsion_strength`, is the weight of pairs
+        that no edge joins in the loss H(X, Y) + alpha H(not X, Y); the report has what it is without
+        (`implied_alpha`).
 
     Returns
     -------

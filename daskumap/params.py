@@ -32,6 +32,8 @@ FINITE = (True, False, "allow-nan")
 TRANSFORM_MODES = ("embedding", "graph")
 # The metric of an input that is itself a matrix of distances.
 PRECOMPUTED = "precomputed"
+# Each draw's force is clipped at 4, of which a factor above this leaves nothing but its sign.
+MOST_REPULSION = 100.0
 # Which equation sets the bandwidths: that of the exponential, or that of the membership itself.
 CALIBRATIONS = ("exponential", "kernel")
 KEEP = ("all", "graph", "model", "embedding")
@@ -322,14 +324,12 @@ def _check_metric(name: str, metric: Any, words: Any) -> None:
 
 
 def _check_membership(membership: Any) -> None:
-    pair = isinstance(membership, tuple) and len(membership) == 2
-    functions = (
-        pair and _is_function(membership[0]) and (membership[1] is None or _is_function(membership[1]))
-    )
+    pair = membership if isinstance(membership, tuple) and len(membership) == 2 else (None, None)
+    functions = _is_function(pair[0]) and (pair[1] is None or _is_function(pair[1]))
     if not (isinstance(membership, str) or functions):
         raise ParameterError(
-            f"membership is a {type(membership).__name__}; it must be a name, or a pair of functions that numba "
-            "can compile: weight(x, y), and solve(gaps, target) or None."
+            f"membership is a {type(membership).__name__}; it must be a name, or a pair of functions that "
+            "numba can compile: weight(x, y), and solve(gaps, target) or None."
         )
 
 
@@ -338,13 +338,13 @@ def _check_alpha(params: Params) -> None:
         return
     if params.repulsion_strength != Params.repulsion_strength:
         raise ParameterError(
-            f"alpha is {params.alpha:g} and repulsion_strength is {params.repulsion_strength:g}; one sets the "
-            "other. Leave one of them out."
+            f"alpha is {params.alpha:g} and repulsion_strength is {params.repulsion_strength:g}; one sets "
+            "the other. Leave one of them out."
         )
     if params.negative_sample_rate == 0:
         raise ParameterError(
-            f"alpha is {params.alpha:g} and negative_sample_rate is 0, with which nothing repels. Leave one of "
-            "them out."
+            f"alpha is {params.alpha:g} and negative_sample_rate is 0, with which nothing repels. Leave one "
+            "of them out."
         )
 
 

@@ -12,11 +12,11 @@ import numpy as np
 
 from daskumap.driver import make_plan
 from daskumap.errors import ParameterError, SourceError, StoreError
-from daskumap.kernels.graph import membership
+from daskumap.kernels.graph import chosen
 from daskumap.kernels.layout import output_metrics
 from daskumap.kernels.metrics import metric as metrics
 from daskumap.kernels.metrics.gradients import gradient_of
-from daskumap.params import PRECOMPUTED, Params, check_finite, make_params
+from daskumap.params import MOST_REPULSION, PRECOMPUTED, Params, check_finite, make_params
 from daskumap.pipeline import Kind, kind_of, purpose_of, steps_of
 from daskumap.planning.job import Job
 from daskumap.planning.plan import Plan
@@ -368,9 +368,10 @@ def check_params(params: Params, source: Source) -> None:
     try:
         metrics.check_shape(metrics.resolve(params.metric, params.metric_kwds), columns)
         output_metrics.resolve(params.output_metric, params.output_metric_kwds, params.n_components)
-        membership.resolve(params.membership, params.calibration)
+        chosen.resolve(params.membership, params.calibration)
     except ValueError as error:
         raise ParameterError(str(error)) from error
+    refuse_alpha(params, rows)
     if params.optimizer == "none" and not isinstance(params.init, np.ndarray):
         raise ParameterError(
             "optimizer is 'none', which leaves the map as init has it, and init is no array. Give the map as "
@@ -386,6 +387,24 @@ def check_params(params: Params, source: Source) -> None:
                 f"init is an array of shape {init.shape} and type {init.dtype}; it must be {wanted}, "
                 "numeric, without a mask, and finite in float32."
             )
+
+
+def refuse_alpha(params: Params, rows: int) -> None:
+    """Refuse an alpha that no graph of so many rows takes; when the graph is there it is looked at again.
+
+    Where all rows are on the map and no weight is above 1, a row's weights sum to 2 (n_neighbors - 1) at
+    most, on average.
+    """
+    bounded = chosen.resolve(params.membership, params.calibration).weights.bounded
+    if params.alpha is None or not bounded or params.unique or params.undefined == "isolate":
+        return
+    most = MOST_REPULSION * params.negative_sample_rate * (params.n_neighbors - 1) / rows
+    if params.alpha > most:
+        raise ParameterError(
+            f"alpha is {params.alpha:g}, and {rows:,} rows take less than {most:.3g}: above it "
+            f"repulsion_strength would be more than {MOST_REPULSION:g}, which clipped forces do not show. "
+            "Lower alpha, or raise negative_sample_rate."
+        )
 
 
 def _are_places(init: np.ndarray[Any, Any], params: Params) -> bool:

@@ -96,9 +96,9 @@ missing
         What becomes of rows on which the metric is not defined, such as rows of zeros under "cosine": "apart"
         follows umap-learn's rule, with a warning; "isolate" makes them NaN; "refuse" refuses them.
     membership, calibration
-        How memberships fall with distance, "exponential" as in umap-learn, or "gaussian", "quadratic", "morse",
-        "harmonic", "constant", or a pair of numba functions; and whether "exponential" or the "kernel" itself
-        sets the bandwidths. See `daskumap.fit`.
+        How memberships fall with distance: "exponential" as in umap-learn, "gaussian", "quadratic", "morse",
+        "harmonic", "constant", or a pair of numba functions; and whether the "exponential" or the "kernel"
+        itself sets the bandwidths. See `daskumap.fit`.
     alpha
         The weight of the repulsion in the loss, in place of `repulsion_strength`. See `daskumap.fit`.
 

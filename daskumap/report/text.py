@@ -88,6 +88,12 @@ LINES = (
         "{weights_above_1:,}",
         ("{edges_dropped_negative:,} edges left out, of which nothing is above 0",),
     ),
+    Line(
+        "median gap",
+        "",
+        "{median_gap:.3g}",
+        ("from the nearest neighbour to the farthest", "{vanished_rows:,} rows lose all but the nearest"),
+    ),
     Line("implied alpha", "", "{implied_alpha:.4g}", ("weight of the repulsion of pairs without an edge",)),
     Line(
         "output metric",

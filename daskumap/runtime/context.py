@@ -17,7 +17,7 @@ import numpy as np
 
 from daskumap.errors import StoreError
 from daskumap.kernels.cells.join import LEVELS
-from daskumap.kernels.graph import membership
+from daskumap.kernels.graph import chosen
 from daskumap.kernels.layout import output_metrics
 from daskumap.kernels.metrics import metric as metrics
 from daskumap.kernels.neighbors.join import SEEDS
@@ -86,7 +86,7 @@ class Context:
         self.job, self.source, self._store, self._model = job, source, store, model
         p = job.params
         self.metric = metrics.resolve(p.metric, p.metric_kwds, apart=p.undefined == "apart")
-        self.memberships = membership.resolve(p.membership, p.calibration)
+        self.memberships = chosen.resolve(p.membership, p.calibration)
         self.output_metric = output_metrics.resolve(p.output_metric, p.output_metric_kwds, p.n_components)
         if job.inverse:  # Points of the map are no rows of the data: no metric sees them, and none is moved.
             self._rows = Rows(source, job.sizes, "float32", lambda planning: Move())

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 Array = np.ndarray[Any, Any]
 
-# Between these a kernel that compares gaps with 1 tells near from far: e^-10 is nothing, and e^-0.1 is almost 1.
+# Between these a kernel that compares gaps with 1 tells near from far: e^-10 is nothing, e^-0.1 almost 1.
 LEAST_GAP, MOST_GAP = 0.1, 10.0
 
 
@@ -75,8 +75,8 @@ def refuse_scaled(context: Context) -> None:
     """
     if context.memberships.weights.in_units and context.unit:
         raise ParameterError(
-            f"membership is {context.params.membership!r}, which compares distances with 1, and distances were "
-            f"scaled by 2**{context.unit} to suit float32. Scale the data so that distances are about 1."
+            f"membership is {context.params.membership!r}, which compares distances with 1, and distances "
+            f"were scaled by 2**{context.unit} to suit float32. Scale the data so that distances are about 1."
         )
 
 

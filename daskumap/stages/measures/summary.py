@@ -151,9 +151,8 @@ def _graph_measures(context: Context) -> dict[str, Any]:
     """Count edges and rows without neighbours, which twins are not, and say how cells were joined."""
     s, distinct = context.sizes, context.distinct
     graph, order = context.fact(schema.GRAPH_FACTS), context.fact(schema.ORDER)
-    beyond = () if context.memberships.weights.bounded else ("weights_above_1", "edges_dropped_negative")
     return {
-        **{name: graph[name] for name in beyond},
+        **_kernel_measures(context),
         "implied_alpha": context.fact(schema.REPULSION)["alpha"],
         **context.fact(schema.PIECES),
         "isolated_rows": graph["isolated"] - (s.rows - distinct) + _left_out(context),
@@ -164,6 +163,15 @@ def _graph_measures(context: Context) -> dict[str, Any]:
         "largest_cell": order["largest_cell"],
         "sliced_cells": order["sliced_cells"],
     }
+
+
+def _kernel_measures(context: Context) -> dict[str, Any]:
+    """Return what only kernels have whose memberships may be above 1, or compare distances with 1."""
+    kernel, graph = context.memberships.weights, context.fact(schema.GRAPH_FACTS)
+    bits = context.fact(schema.BITS)
+    beyond = {name: graph[name] for name in ("weights_above_1", "edges_dropped_negative")}
+    units = {"median_gap": bits["median_gap"], "vanished_rows": bits["vanished"]}
+    return {**({} if kernel.bounded else beyond), **(units if kernel.in_units else {})}
 
 
 def _left_out(context: Context) -> int:
@@ -180,6 +188,7 @@ READ = (
     schema.MAP_IDS,
     schema.VERTEX,
     schema.INDICES,
+    schema.BITS,
     schema.GRAPH_FACTS,
     schema.REPULSION,
     schema.ORDER,

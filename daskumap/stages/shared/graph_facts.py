@@ -1,4 +1,4 @@
-"""What is known of the whole symmetrised graph, from what its partitions are, and the repulsion that it sets."""
+"""What is known of the whole symmetrised graph, from what its partitions are, and the repulsion it sets."""
 
 from __future__ import annotations
 
@@ -8,14 +8,12 @@ from typing import Any
 import numpy as np
 
 from daskumap.errors import ParameterError
+from daskumap.params import MOST_REPULSION
 from daskumap.planning.stage import Receipt
 from daskumap.runtime.context import Context
 from daskumap.store import schema
 
 Array = np.ndarray[Any, Any]
-
-# Each draw's force is clipped at 4, of which a factor above this leaves nothing but its sign.
-MOST_REPULSION = 100.0
 
 
 def facts_of(weights: Array, degrees: Array, chunk: int) -> dict[str, Any]:
@@ -76,10 +74,11 @@ def repulsion_by(context: Context, weight: float) -> dict[str, float]:
     share = p.negative_sample_rate * weight / (2.0 * rows * rows)
     if p.alpha is None:
         return {"strength": p.repulsion_strength, "alpha": p.repulsion_strength * share}
-    if p.alpha > MOST_REPULSION * share:
+    most = MOST_REPULSION * share
+    if p.alpha > most:
         raise ParameterError(
-            f"alpha is {p.alpha:g}, and the graph of {rows:,} rows takes at most {MOST_REPULSION * share:.3g}: "
-            f"above it repulsion_strength would be more than {MOST_REPULSION:g}, which clipped forces do not "
-            "show. Lower alpha, or raise negative_sample_rate."
+            f"alpha is {p.alpha:g}, and the graph of {rows:,} rows takes at most {most:.3g}: above it "
+            f"repulsion_strength would be more than {MOST_REPULSION:g}, which clipped forces do not show. "
+            "Lower alpha, or raise negative_sample_rate."
         )
     return {"strength": p.alpha / share if share else 0.0, "alpha": p.alpha}

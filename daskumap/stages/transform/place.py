@@ -71,7 +71,10 @@ def place_task(context: Context, number: int) -> Receipt:
     model = context.held("map", lambda: Map.of(context))
     drop(ids, distances, model.gone)
     p = context.params
-    weights = relative(weigh(context, distances))
+    weights = weigh(context, distances)
+    if not context.memberships.weights.bounded:
+        # Relative to the largest, as in a fit; but to that of the row, on which alone its place depends.
+        weights /= np.maximum(weights.max(axis=1, keepdims=True), 1.0)
     tables = context.held("forces", lambda: _forces(context))
     places = place_rows(
         model.places,
@@ -95,14 +98,6 @@ def place_task(context: Context, number: int) -> Receipt:
             **count_rows(ids, distances, fit_distance),
         },
     )
-
-
-def relative(weights: Array) -> Array:
-    """Return memberships relative to the largest of each row where that is above 1: an edge fires once an epoch.
-
-    In a fit they are relative to the largest of the graph; but a row's place depends on that row alone.
-    """
-    return np.asarray(weights / np.maximum(weights.max(axis=1, keepdims=True), np.float32(1.0)))
 
 
 def keep_placed(context: Context, receipts: dict[int, Receipt]) -> None:
