@@ -173,7 +173,7 @@ def _graph_measures(context: Context) -> dict[str, Any]:
 def _kernel_measures(context: Context) -> dict[str, Any]:
     """Return what only kernels have whose memberships may be above 1, or compare distances with 1."""
     kernel, graph = context.memberships.weights, context.fact(schema.GRAPH_FACTS)
-    found = {}
+    found: dict[str, Any] = {}
     if not kernel.bounded:
         found |= {name: graph[name] for name in ("weights_above_1", "edges_dropped_negative")}
     if kernel.in_units:
