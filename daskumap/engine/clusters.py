@@ -61,7 +61,7 @@ def make_engine(
     if client is None or (isinstance(client, str) and client == "threads"):
         here = _here()
         if client is None and threads is None and rows is not None and rows <= SMALL_ROWS:
-            return SequentialEngine(memory or here.memory)
+            return SequentialEngine(memory or here.memory, here.threads)
         return ThreadsEngine(memory or here.memory, threads or here.threads)
     _refuse_threads(threads, "the workers of a cluster have their own")
     return _dask_engine(client, memory)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -22,8 +22,10 @@ from typing import Any
 
 import numpy as np
 
+from daskumap.kernels.layout.firing import MASKED
 from daskumap.kernels.layout.iterations import (
     Edges,
+    Forces,
     MaskedEdges,
     State,
     adam_iteration,
@@ -33,6 +35,7 @@ from daskumap.kernels.layout.iterations import (
     negative_pool,
     sgd_iteration,
 )
+from daskumap.kernels.layout.together import Team
 from daskumap.planning import costs, memory
 from daskumap.planning.stage import Receipt, Rounds, Stage, Step
 from daskumap.runtime.context import Context
@@ -45,6 +48,10 @@ Array = np.ndarray[Any, Any]
 
 # Below it a piece costs more than its rows: a call takes 25 us, a row 0.1 (measured).
 LEAST_ROWS = 512
+# Vertices for each of the threads that meet after an iteration: below it a thread waits for longer than it works.
+ROWS_A_THREAD = 1_024
+# Bytes of edges that are read at once.
+MOST_READ = 192_000_000
 ITERATIONS: dict[str, Callable[..., None]] = {"adam": adam_iteration, "sgd": sgd_iteration}
 
 
@@ -92,32 +99,74 @@ def _rounds(context: Context, ranges: list[tuple[int, int]]) -> Rounds:
 
 def layout_task(context: Context, segment: int) -> Receipt:
     """Run the iterations of one segment over all vertices, with the worker's threads."""
-    first, last = segments(context)[segment]
-    rows, every = context.sizes.rows, context.params.reconcile_every
+    rows = context.sizes.rows
     positions, state = load_state(context, 0, rows, segment)
-    spare = np.empty_like(positions)
     started = time.perf_counter()
-    with workers(context) as run_all:
-        for iteration in range(first, last, every):
-            round_ = _Round(context, positions, iteration, min(iteration + every, last))
-            run_all(partial(_move, round_, spare, state, 0), _pieces(context, 0, rows))
-            positions, spare = spare, positions
-            tell((min(iteration + every, last) - first) / (last - first))
+    move = _move_together if _meet(context) else _move_in_pieces
+    positions = move(context, range(*segments(context)[segment]), positions, state)
     seconds = time.perf_counter() - started
     digests = save_state(context, 0, segment, positions, state)
     return Receipt(rows, dict(digests), kernel_seconds=seconds)
 
 
+def _meet(context: Context) -> bool:
+    """Tell whether threads run several iterations in one call: where all edges can be read and kept at once."""
+    s, k = context.sizes, context.params.n_neighbors
+    read = s.rows * memory.edge_read(k)
+    fits = read <= MOST_READ and read + s.rows * memory.layout_edges(k) <= s.edge_bytes
+    return fits and context.params.reconcile_every == 1 and s.layout_partitions == 1
+
+
+def _move_together(context: Context, iterations: range, positions: Array, state: State) -> Array:
+    """Return the positions after some iterations, a set of masks at a time."""
+    p, resources, rows = context.params, context.resources, len(positions)
+    threads = min(max(resources.threads, resources.cores), max(1, rows // ROWS_A_THREAD))
+    team = Team(
+        positions,
+        context.distinct,
+        edges_of(context, 0, rows).edges,
+        state,
+        forces_of(context),
+        p.optimizer,
+        context.key("negatives"),
+        context.job.iterations,
+        float(p.learning_rate),
+        context.output_metric,
+        threads,
+    )
+    with workers(threads) as run_all:
+        for done in range(0, len(iterations), MASKED):
+            part = iterations[done : done + MASKED]
+            team.run(part, run_all)
+            tell((done + len(part)) / len(iterations))
+    return team.positions
+
+
+def _move_in_pieces(context: Context, iterations: range, positions: Array, state: State) -> Array:
+    """Return the positions after some iterations, whose pieces threads share one iteration after the other."""
+    rows, every, spare = len(positions), context.params.reconcile_every, np.empty_like(positions)
+    with workers(context.resources.threads) as run_all:
+        for done in range(0, len(iterations), every):
+            part = iterations[done : done + every]
+            round_ = _Round(context, positions, part)
+            run_all(partial(_move, round_, spare, state, 0), _pieces(context, 0, rows))
+            positions, spare = spare, positions
+            tell((done + len(part)) / len(iterations))
+    return positions
+
+
+def forces_of(context: Context) -> Forces:
+    """Return the tables of forces, a megabyte."""
+    p = context.params
+    return context.held("forces", lambda: forces(*p.curve(), p.repulsion_strength, p.negative_sample_rate))
+
+
 class _Round:
     """The iterations between two reconciliations, from one snapshot."""
 
-    def __init__(self, context: Context, snapshot: Array, first: int, last: int) -> None:
-        p = context.params
-        self.context, self.snapshot, self.iterations = context, snapshot, range(first, last)
-        # Tables of a megabyte, the same for all rounds.
-        self.forces = context.held(
-            "forces", lambda: forces(*p.curve(), p.repulsion_strength, p.negative_sample_rate)
-        )
+    def __init__(self, context: Context, snapshot: Array, iterations: range) -> None:
+        self.context, self.snapshot, self.iterations = context, snapshot, iterations
+        self.forces = forces_of(context)
         self.key = context.key("negatives")
         seen = snapshot[: context.distinct]  # Twins have no place of their own, and come last.
         self.pools = [negative_pool(seen, self.key, iteration) for iteration in self.iterations]
@@ -160,6 +209,8 @@ def _move(round_: _Round, out: Array, state: State, first: int, piece: tuple[int
 def _piece_rows(context: Context) -> int:
     """Return how many vertices a thread moves at a time: several pieces for each, so that none waits."""
     s, threads = context.sizes, context.resources.threads
+    if _meet(context):
+        return s.rows
     if context.params.reconcile_every > 1:
         return s.layout_rows
     if threads == 1:
@@ -173,12 +224,12 @@ def _pieces(context: Context, start: int, stop: int) -> list[tuple[int, int]]:
 
 
 @contextmanager
-def workers(context: Context) -> Iterator[Callable[[Callable[[Any], None], list[Any]], Any]]:
-    """Yield a function that maps over the task's threads and raises what they raise."""
-    if context.resources.threads == 1:
+def workers(threads: int) -> Iterator[Callable[[Callable[[Any], None], Iterable[Any]], Any]]:
+    """Yield a function that maps over so many threads and raises what they raise."""
+    if threads == 1:
         yield lambda function, items: list(map(function, items))
         return
-    with ThreadPoolExecutor(context.resources.threads, thread_name_prefix="daskumap-layout") as pool:
+    with ThreadPoolExecutor(threads, thread_name_prefix="daskumap-layout") as pool:
         yield lambda function, items: list(pool.map(function, items))
 
 
@@ -203,9 +254,9 @@ def step_partition(
     started = time.perf_counter()
     start, stop = context.sizes.layout_partition(partition)
     out, moments = np.empty_like(state[0]), State(state[1].mean.copy(), state[1].variance.copy())
-    round_ = _Round(context, snapshot, *iterations)
+    round_ = _Round(context, snapshot, range(*iterations))
     pieces = [(start, stop)] if len(round_.iterations) > 1 else _pieces(context, start, stop)
-    with workers(context) as run_all:
+    with workers(context.resources.threads) as run_all:
         run_all(partial(_move, round_, out, moments, start), pieces)
     return out, moments, state[2] + time.perf_counter() - started
 
