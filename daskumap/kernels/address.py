@@ -6,8 +6,7 @@ its loops in another way, and sums have other bits (measured). What lies behind 
 
 from typing import Any
 
-import numba
-from llvmlite import ir
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba import config, types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -26,7 +25,7 @@ def address_of(kernel: Any, arguments: tuple[Any, ...]) -> Any:
     return made.library.get_pointer_to_function(made.fndesc.llvm_func_name)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def _call(typingctx, address, arguments):  # type: ignore[no-untyped-def]
     def code(context, builder, signature, args):  # type: ignore[no-untyped-def]
         kinds = tuple(signature.args[1])

@@ -6,7 +6,7 @@ Numba has none for processors, so these are the instructions of LLVM.
 import threading
 from typing import Any
 
-from llvmlite import ir
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba import config, types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -18,7 +18,7 @@ def _place(context: Any, builder: Any, signature: Any, args: Any) -> Any:
     return cgutils.get_item_pointer(context, builder, kind, counters, [args[1]])
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def _count(typingctx, counters, at):  # type: ignore[no-untyped-def]
     def code(context, builder, signature, args):  # type: ignore[no-untyped-def]
         one = ir.Constant(ir.IntType(64), 1)
@@ -27,7 +27,7 @@ def _count(typingctx, counters, at):  # type: ignore[no-untyped-def]
     return types.int64(counters, types.intp), code
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def _counted(typingctx, counters, at):  # type: ignore[no-untyped-def]
     def code(context, builder, signature, args):  # type: ignore[no-untyped-def]
         return builder.load_atomic(_place(context, builder, signature, args), "seq_cst", 8)

@@ -42,7 +42,7 @@ def negative_pool(snapshot: Array, key: int, iteration: int, most: int = POOL_SI
     pool
         (d, s) float32, contiguous; s = n, but at least 1,024 and at most `most`.
     """
-    pool = empty_pool(*snapshot.shape, most)
+    pool = empty_pool(len(snapshot), snapshot.shape[1], most)
     draw_pool(readonly(snapshot, np.float32), stream_seed(key, POOL, iteration), pool)
     return pool
 

@@ -212,7 +212,7 @@ def _iterate(  # type: ignore[no-untyped-def]
     member,
     step,
 ):
-    """Go on with a step, -1 for the masks; return the step that cannot begin yet, or their number at the end."""
+    """Go on with a step, -1 for the masks; return which one cannot begin yet, or how many there are."""
     threads, counters = turns.bounds.size - 1, turns.counters
     if step < 0:
         start, stop = turns.bounds[member], turns.bounds[member + 1]

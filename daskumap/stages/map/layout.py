@@ -48,10 +48,11 @@ Array = np.ndarray[Any, Any]
 
 # Below it a piece costs more than its rows: a call takes 25 us, a row 0.1 (measured).
 LEAST_ROWS = 512
-# Vertices for each of the threads that meet after an iteration: below it a thread waits for longer than it works.
+# Vertices for each of the threads that meet after an iteration, 0.1 ms of work.
 ROWS_A_THREAD = 1_024
-# Bytes of edges that are read at once.
-MOST_READ = 192_000_000
+# Bytes of edges that are read at once for that: some 23,000 vertices with 15 neighbors. For more of them the
+# hand-over of pieces is little, and a plan would need more memory.
+MOST_READ = 20_000_000
 ITERATIONS: dict[str, Callable[..., None]] = {"adam": adam_iteration, "sgd": sgd_iteration}
 
 
@@ -110,7 +111,7 @@ def layout_task(context: Context, segment: int) -> Receipt:
 
 
 def _meet(context: Context) -> bool:
-    """Tell whether threads run several iterations in one call: where all edges can be read and kept at once."""
+    """Tell whether threads run several iterations in one call: where all edges are few, and stay."""
     s, k = context.sizes, context.params.n_neighbors
     read = s.rows * memory.edge_read(k)
     fits = read <= MOST_READ and read + s.rows * memory.layout_edges(k) <= s.edge_bytes
@@ -143,7 +144,7 @@ def _move_together(context: Context, iterations: range, positions: Array, state:
 
 
 def _move_in_pieces(context: Context, iterations: range, positions: Array, state: State) -> Array:
-    """Return the positions after some iterations, whose pieces threads share one iteration after the other."""
+    """Return the positions after some iterations, of each of which threads share the pieces."""
     rows, every, spare = len(positions), context.params.reconcile_every, np.empty_like(positions)
     with workers(context.resources.threads) as run_all:
         for done in range(0, len(iterations), every):
