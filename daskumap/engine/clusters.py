@@ -43,7 +43,7 @@ def make_engine(
     threads
         Threads of this process; None for one a core, and for one in a task of a Dask worker.
     rows
-        Of the input. Few rows take no longer with one task at a time, and less CPU, if it is for us to choose.
+        Of the input. Few rows take no longer one task at a time, and less CPU, if it is for us to choose.
 
     Raises
     ------
