@@ -18,7 +18,8 @@ log = logging.getLogger(__name__)
 
 # A scheduler that is there answers in milliseconds, a far or busy one in seconds.
 CONNECT_SECONDS = 20
-# Up to as many rows one thread is about as fast as two, and takes 10 to 30 % less CPU (measured, D = 50).
+# Up to as many rows one thread is about as fast as two, and takes 10 to 30 % less CPU (measured, D = 50), but
+# in the layout, which all cores share.
 SMALL_ROWS = 20_000
 WHAT = (
     "a Client, a cluster, an address such as tcp://host:8786, or a scheduler file; 'threads' or 'sequential' "
@@ -42,7 +43,7 @@ def make_engine(
     threads
         Threads of this process; None for one a core, and for one in a task of a Dask worker.
     rows
-        Of the input. Few rows take no longer in one thread, and less CPU, if it is for us to choose.
+        Of the input. Few rows take no longer one task at a time, and less CPU, if it is for us to choose.
 
     Raises
     ------
@@ -61,7 +62,7 @@ def make_engine(
     if client is None or (isinstance(client, str) and client == "threads"):
         here = _here()
         if client is None and threads is None and rows is not None and rows <= SMALL_ROWS:
-            return SequentialEngine(memory or here.memory)
+            return SequentialEngine(memory or here.memory, here.threads)
         return ThreadsEngine(memory or here.memory, threads or here.threads)
     _refuse_threads(threads, "the workers of a cluster have their own")
     return _dask_engine(client, memory)

@@ -14,12 +14,12 @@ from daskumap.planning.stage import Receipt, Stage
 
 
 class SequentialEngine:
-    """Runs one task after another in this process."""
+    """Runs one task after another in this process; `cores` are for a task that can share its work."""
 
     local = True
 
-    def __init__(self, memory: int) -> None:
-        self.resources = Resources(memory)
+    def __init__(self, memory: int, cores: int = 1) -> None:
+        self.resources = Resources(memory, cores=cores)
         self._context: Context | None = None
 
     def begin(self, context: Context) -> None:

@@ -44,12 +44,15 @@ class Resources:
     ----------
     compiled
         Whether the workers find the kernels compiled; compiling leaves memory in use.
+    cores
+        For a task that can share its work, where tasks run one after another.
     """
 
     memory: int
     workers: int = 1
     threads: int = 1
     compiled: bool = True
+    cores: int = 1
 
     @property
     def reserved(self) -> int:

@@ -35,14 +35,14 @@ FOUR = (
     BEGIN
     + """
 from daskumap.kernels.layout.firing import _edge_rates, edge_rates
-from daskumap.kernels.layout.sampling import _draw_pool, negative_pool
+from daskumap.kernels.layout.sampling import draw_pool, negative_pool
 from daskumap.kernels.neighbors.equal import _hash, hash_rows
 from daskumap.kernels.neighbors.lists import cut_off
 pool = negative_pool(np.random.default_rng(0).random((200, 2), np.float32), 1, 0)
 ids, distances = np.arange(6).reshape(2, 3), np.arange(6, dtype=np.float32).reshape(2, 3)
 cut_off(ids, distances, 2.0)
 made = pool, edge_rates(pool[0], 1.0, 10), ids, distances, *hash_rows(pool)
-say(b"".join(part.tobytes() for part in made), (_draw_pool, _edge_rates, _hash, cut_off))
+say(b"".join(part.tobytes() for part in made), (draw_pool, _edge_rates, _hash, cut_off))
 """
 )
 # Moves a few vertices by one epoch.
@@ -65,7 +65,7 @@ out = np.empty_like(positions)
 state = iterations.State(out[:0], out[:0])
 iterations.sgd_iteration(positions, out, 0, 0, n, edges, state, pool, table, 1, 0, 10, 1.0)
 walk = build(iterations.WALKS[Sgd], Sgd, TwoComponents, forces.Forces)
-say(out, (walk, firing._edge_rates, firing._mask_edges, sampling._draw_pool))
+say(out, (walk, firing._edge_rates, firing.mask_rows, sampling.draw_pool))
 """
 )
 

@@ -6,7 +6,7 @@ import pytest
 from daskumap.kernels.layout.firing import MASKED, Edges, mask_edges
 from daskumap.planning import memory
 from daskumap.stages.map import layout
-from daskumap.stages.map.layout import KeptEdges, RangeEdges
+from daskumap.stages.map.edges import KeptEdges, RangeEdges
 
 KEY, FIRST, DEGREE = 5, 300, 28
 

@@ -93,7 +93,7 @@ def mask_edges(edges: Edges, first: int, key: int, iteration: int) -> MaskedEdge
     indptr, tails = readonly(edges.indptr, np.int64), readonly(edges.tails)
     masks, phases = np.empty(tails.size, np.uint8), stream_seed(key, PHASE, 0)
     rates = readonly(edges.rates, np.uint32)
-    _mask_edges(indptr, tails, rates, int(first), phases, np.uint32(iteration), masks)
+    mask_rows(indptr, tails, rates, int(first), 0, indptr.size - 1, phases, np.uint32(iteration), masks)
     return MaskedEdges(indptr, tails, readonly(masks), int(iteration))
 
 
@@ -149,8 +149,9 @@ def _firing_edges(indptr, tails, weights, max_weight, n_iterations, starts, rate
 
 
 @kernel
-def _mask_edges(indptr, tails, rates, first, phases, iteration, masks):  # type: ignore[no-untyped-def]
-    for row in range(indptr.size - 1):
+def mask_rows(indptr, tails, rates, first, start, stop, phases, iteration, masks):  # type: ignore[no-untyped-def]
+    """Make the masks of the rows [start, stop)."""
+    for row in range(start, stop):
         phase_hash = vertex_hash(phases, first + row)
         for e in range(np.uint64(indptr[row]), np.uint64(indptr[row + 1])):
             rate, mask = rates[e], np.uint32(0)

@@ -9,6 +9,7 @@ random: one hash and two contiguous loads for 16 of them, and one gather, from t
 one by one from the pool they take twice as long.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -121,11 +122,8 @@ def adam_iteration(
     ----------
     Kingma, Ba (2015), end of section 2; Melville, uwot, `optimize.h` (batch mode).
     """
-    share = 1.0 if metric is None else MEASURED_SHARE
-    alpha = share * learning_rate * adam_rate(iteration, n_iterations)
-    unbias = (1 - BETA2 ** (iteration + 1)) ** 0.5
-    step = (np.float32(alpha * unbias / (1 - BETA1 ** (iteration + 1))), np.float32(EPSILON * unbias))
-    _run(snapshot, out, first, start, stop, edges, pool, forces, Adam(*state, *step), key, iteration, metric)
+    adam = adam_at(state, iteration, n_iterations, learning_rate, metric)
+    _run(snapshot, out, first, start, stop, edges, pool, forces, adam, key, iteration, metric)
 
 
 def sgd_iteration(
@@ -153,8 +151,23 @@ def sgd_iteration(
     ----------
     McInnes, Healy, Melville (2018), algorithm 5.
     """
-    alpha = np.float32(learning_rate * (1 - iteration / n_iterations))
-    _run(snapshot, out, first, start, stop, edges, pool, forces, Sgd(alpha), key, iteration, metric)
+    sgd = sgd_at(state, iteration, n_iterations, learning_rate, metric)
+    _run(snapshot, out, first, start, stop, edges, pool, forces, sgd, key, iteration, metric)
+
+
+def adam_at(state: State, iteration: int, n_iterations: int, learning_rate: float, metric: Any) -> Adam:
+    """Return what takes the steps of one iteration along the summed forces."""
+    share = 1.0 if metric is None else MEASURED_SHARE
+    alpha = share * learning_rate * adam_rate(iteration, n_iterations)
+    unbias = (1 - BETA2 ** (iteration + 1)) ** 0.5
+    return Adam(
+        *state, np.float32(alpha * unbias / (1 - BETA1 ** (iteration + 1))), np.float32(EPSILON * unbias)
+    )
+
+
+def sgd_at(state: State, iteration: int, n_iterations: int, learning_rate: float, metric: Any) -> Sgd:
+    """Return what takes the steps of one iteration along one force after the other."""
+    return Sgd(np.float32(learning_rate * (1 - iteration / n_iterations)))
 
 
 def _run(
@@ -178,12 +191,22 @@ def _run(
         has = f"The edges have masks of the {MASKED} iterations from {edges.since} on, this is {iteration}"
         raise ValueError(f"{has}: make new ones with mask_edges.")
     clock = Clock(stream_seed(key, DRAW, iteration), np.uint8(iteration - edges.since))
-    tables = forces._replace(attraction=readonly(forces.attraction), repulsion=readonly(forces.repulsion))
+    tables = read_only_tables(forces)
     snapshot, pool = readonly(snapshot, np.float32), readonly(pool, np.float32)
     components = positions_on(metric, snapshot.shape[1])
-    classes = (type(optimizer), type(components), type(forces), *(() if metric is None else (type(metric),)))
-    kernel = build(WALKS[type(optimizer)], *classes)
+    kernel = built(optimizer, components, forces, metric)
     kernel(snapshot, pool, tables, edges, out, first, start, stop, components, optimizer, clock)
+
+
+def read_only_tables(forces: Forces) -> Forces:
+    """Return forces as the kernels take them."""
+    return forces._replace(attraction=readonly(forces.attraction), repulsion=readonly(forces.repulsion))
+
+
+def built(optimizer: Any, components: Any, forces: Forces, metric: Any) -> Any:
+    """Return the kernel that moves a range of vertices in one iteration."""
+    classes = (type(optimizer), type(components), type(forces), *(() if metric is None else (type(metric),)))
+    return build(WALKS[type(optimizer)], *classes)
 
 
 def _along_gradient(  # type: ignore[no-untyped-def]
@@ -223,3 +246,5 @@ def _force_by_force(  # type: ignore[no-untyped-def]
 
 # How an optimizer of each class goes through the forces of a vertex.
 WALKS = {Adam: _along_gradient, Sgd: _force_by_force}
+# What takes the steps of one iteration, by the name of the optimizer.
+AT_ITERATION: dict[str, Callable[..., Any]] = {"adam": adam_at, "sgd": sgd_at}

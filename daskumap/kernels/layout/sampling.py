@@ -42,10 +42,14 @@ def negative_pool(snapshot: Array, key: int, iteration: int, most: int = POOL_SI
     pool
         (d, s) float32, contiguous; s = n, but at least 1,024 and at most `most`.
     """
-    size = min(max(snapshot.shape[0], SMALLEST_POOL), most)
-    pool = np.empty((snapshot.shape[1], size), np.float32)
-    _draw_pool(readonly(snapshot, np.float32), stream_seed(key, POOL, iteration), pool)
+    pool = empty_pool(len(snapshot), snapshot.shape[1], most)
+    draw_pool(readonly(snapshot, np.float32), stream_seed(key, POOL, iteration), pool)
     return pool
+
+
+def empty_pool(n: int, dims: int, most: int = POOL_SIZE) -> Array:
+    """Return the room of a pool for so many vertices, of which it holds `most` at most."""
+    return np.empty((dims, min(max(n, SMALLEST_POOL), most)), np.float32)
 
 
 def readonly(array: Array, dtype: Any = None) -> Array:
@@ -88,7 +92,8 @@ def below(bits, bound):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _draw_pool(snapshot, seed, pool):  # type: ignore[no-untyped-def]
+def draw_pool(snapshot, seed, pool):  # type: ignore[no-untyped-def]
+    """Fill a pool as `negative_pool` does."""
     n = np.uint64(snapshot.shape[0])
     for j in range(pool.shape[1]):
         high = mix(np.uint32(seed + np.uint32(j)))

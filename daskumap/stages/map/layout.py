@@ -12,34 +12,33 @@ iteration.
 
 from __future__ import annotations
 
-import threading
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from daskumap.kernels.layout.diagnostics import Sums, add_sums, loss_of, pair_sums
+from daskumap.kernels.layout.diagnostics import Sums
+from daskumap.kernels.layout.firing import MASKED
 from daskumap.kernels.layout.iterations import (
-    Edges,
-    MaskedEdges,
+    Forces,
     State,
     adam_iteration,
-    firing_edges,
     forces,
-    mask_edges,
     negative_pool,
     sgd_iteration,
 )
-from daskumap.params import OPTIMIZERS
+from daskumap.kernels.layout.together import Team
 from daskumap.planning import costs, memory
 from daskumap.planning.stage import Receipt, Rounds, Stage, Step
 from daskumap.runtime.context import Context
 from daskumap.runtime.listen import tell
+from daskumap.stages.map.edges import edges_of
+from daskumap.stages.map.looks import Course, due, ends, keep_course, look, looks, together
 from daskumap.stages.shared.graph_facts import strength_of
 from daskumap.stages.shared.positions import listed_segments, segments
 from daskumap.store import schema
@@ -49,12 +48,12 @@ Array = np.ndarray[Any, Any]
 
 # Below it a piece costs more than its rows: a call takes 25 us, a row 0.1 (measured).
 LEAST_ROWS = 512
+# Vertices for each of the threads that meet after an iteration, 0.1 ms of work.
+ROWS_A_THREAD = 1_024
+# Bytes of edges that are read at once for that: some 23,000 vertices with 15 neighbors. For more of them the
+# hand-over of pieces is little, and a plan would need more memory.
+MOST_READ = 20_000_000
 ITERATIONS: dict[str, Callable[..., None]] = {"adam": adam_iteration, "sgd": sgd_iteration}
-# Epochs between two looks at the loss: as many as between two checkpoints, unless the user has others. One
-# vertex in so many is looked at, with so many partners: .5 % of the time of the iterations (measured).
-LOOK_EVERY, LOOKED_AT, PARTNERS = 50, 32, 4
-# What the loss was on the way: each time the iteration, and the sums.
-Course = list[list[int]]
 
 
 def plan_layout(context: Context) -> Stage:
@@ -100,89 +99,97 @@ def _rounds_of(context: Context, first: int, last: int) -> list[tuple[int, int]]
     """Return the iterations [from, to) of each round of a segment; of a round that only looks, none."""
     every = context.params.reconcile_every
     rounds = [(start, min(start + every, last)) for start in range(first, last, every)]
-    return [*rounds, (last, last)] if last == context.job.iterations and looks(context) else rounds
-
-
-def looks(context: Context) -> bool:
-    """Tell whether the loss is looked at: for the report, and on a plane."""
-    return context.params.report and context.output_metric is None
+    return [*rounds, (last, last)] if ends(context, last) else rounds
 
 
 def layout_task(context: Context, segment: int) -> Receipt:
     """Run the iterations of one segment over all vertices, with the worker's threads."""
-    first, last = segments(context)[segment]
-    rows, course = context.sizes.rows, Course()
+    rows = context.sizes.rows
     positions, state = load_state(context, 0, rows, segment)
-    spare = np.empty_like(positions)
     started = time.perf_counter()
-    with workers(context) as run_all:
-        for start, stop in _rounds_of(context, first, last):
-            round_ = _Round(context, positions, start, stop)
-            found = run_all(partial(_move, round_, spare, state, 0), _pieces(context, 0, rows))
-            course += round_.together(found)
-            positions, spare = spare, positions
-            tell((stop - first) / max(1, last - first))
+    move = _move_together if _meet(context) else _move_in_pieces
+    positions, course = move(context, *segments(context)[segment], positions, state)
     seconds = time.perf_counter() - started
     digests = save_state(context, 0, segment, positions, state)
     return Receipt(rows, {**digests, "course": course}, kernel_seconds=seconds)
 
 
-def keep_course(context: Context, receipts: dict[int, Receipt]) -> None:
-    """Keep what the loss was on the way, from the looks of all segments and partitions."""
-    found = defaultdict[int, list[Sums]](list)
-    for receipt in receipts.values():
-        for iteration, *sums in receipt.found["course"]:
-            found[iteration].append(Sums(*sums))
-    an_epoch = max(1, OPTIMIZERS[context.params.optimizer])
-    course = [
-        {"epoch": iteration // an_epoch, **loss_of(add_sums(found[iteration]), context.distinct)}
-        for iteration in sorted(found)
-    ]
-    context.save_fact(schema.COURSE, course)
+def _meet(context: Context) -> bool:
+    """Tell whether threads run several iterations in one call: where all edges are few, and stay."""
+    s, k = context.sizes, context.params.n_neighbors
+    read = s.rows * memory.edge_read(k)
+    fits = read <= MOST_READ and read + s.rows * memory.layout_edges(k) <= s.edge_bytes
+    one = context.params.reconcile_every == 1 and s.layout_partitions == 1
+    return fits and one and context.job.iterations > 0
+
+
+def _move_together(
+    context: Context, first: int, last: int, positions: Array, state: State
+) -> tuple[Array, Course]:
+    """Return the positions after some iterations, and the looks: a set of masks at a time, up to a look."""
+    p, resources, rows = context.params, context.resources, len(positions)
+    threads = min(max(resources.threads, resources.cores), max(1, rows // ROWS_A_THREAD))
+    edges, due_before, course = edges_of(context, 0, rows).edges, due(context, first, last), Course()
+    team = Team(
+        positions,
+        context.distinct,
+        edges,
+        state,
+        forces_of(context),
+        p.optimizer,
+        context.key("negatives"),
+        context.job.iterations,
+        float(p.learning_rate),
+        context.output_metric,
+        threads,
+    )
+    with workers(threads) as run_all:
+        for start, stop in pairwise(sorted({*range(first, last, MASKED), *due_before, last})):
+            if start in due_before:
+                course += together(start, [look(context, team.positions, 0, edges)])
+            team.run(range(start, stop), run_all)
+            tell((stop - first) / (last - first))
+    if ends(context, last):
+        course += together(last, [look(context, team.positions, 0, edges)])
+    return team.positions, course
+
+
+def _move_in_pieces(
+    context: Context, first: int, last: int, positions: Array, state: State
+) -> tuple[Array, Course]:
+    """Return the positions after some iterations, whose pieces threads share; and the looks."""
+    pieces, spare, course = _pieces(context, 0, len(positions)), np.empty_like(positions), Course()
+    with workers(context.resources.threads) as run_all:
+        for start, stop in _rounds_of(context, first, last):
+            round_ = _Round(context, positions, range(start, stop))
+            course += together(start, run_all(partial(_move, round_, spare, state, 0), pieces))
+            positions, spare = spare, positions
+            tell((stop - first) / max(1, last - first))
+    return positions, course
+
+
+def forces_of(context: Context) -> Forces:
+    """Return the tables of forces, a megabyte."""
+    p = context.params
+    return context.held("forces", lambda: forces(*p.curve(), strength_of(context), p.negative_sample_rate))
 
 
 class _Round:
     """The iterations between two reconciliations, from one snapshot."""
 
-    def __init__(self, context: Context, snapshot: Array, first: int, last: int) -> None:
-        p = context.params
-        self.context, self.snapshot, self.first, self.iterations = (
-            context,
-            snapshot,
-            first,
-            range(first, last),
-        )
-        # Tables of a megabyte, the same for all rounds.
-        self.forces = context.held(
-            "forces", lambda: forces(*p.curve(), strength_of(context), p.negative_sample_rate)
-        )
+    def __init__(self, context: Context, snapshot: Array, iterations: range) -> None:
+        self.context, self.snapshot, self.iterations = context, snapshot, iterations
+        self.looks = bool(due(context, iterations.start, iterations.stop)) if iterations else looks(context)
+        self.forces = forces_of(context)
         self.key = context.key("negatives")
         seen = snapshot[: context.distinct]  # Twins have no place of their own, and come last.
         self.pools = [negative_pool(seen, self.key, iteration) for iteration in self.iterations]
-
-    @property
-    def looks(self) -> bool:
-        """Whether the loss is looked at before this round: every so many epochs, and in the end."""
-        every = LOOK_EVERY * max(1, OPTIMIZERS[self.context.params.optimizer])
-        due = not self.iterations or -self.first % every < len(self.iterations)
-        return due and looks(self.context)
-
-    def look(self, start: int, edges: Edges) -> Sums:
-        """Return what the vertices from `start` on that these edges are of add to the loss."""
-        unit, key = largest_weight(self.context) / 2**32, self.context.key("report")
-        seen, curve = self.snapshot[: self.context.distinct], self.context.params.curve()
-        return pair_sums(seen, start, *edges, *curve, key, samples=PARTNERS, every=LOOKED_AT, unit=unit)
-
-    def together(self, found: list[Sums | None]) -> Course:
-        """Return the look of this round from those of the pieces."""
-        sums = [one for one in found if one]
-        return [[self.first, *add_sums(sums)]] if sums else []
 
     def move(self, start: int, stop: int, out: Array, state: State) -> Sums | None:
         """Move the vertices start to stop - 1, from the snapshot to `out`; return their look, if any."""
         p = self.context.params
         edges = edges_of(self.context, start, stop)
-        look = self.look(start, edges.edges) if self.looks else None
+        found = look(self.context, self.snapshot, start, edges.edges) if self.looks else None
         if not self.iterations:
             out[:] = self.snapshot[start:stop]
         # With one iteration a round everyone reads the snapshot itself; with more, a private copy follows the
@@ -207,7 +214,7 @@ class _Round:
             )
             if len(self.iterations) > 1:
                 seen[start:stop] = out
-        return look
+        return found
 
 
 def _move(round_: _Round, out: Array, state: State, first: int, piece: tuple[int, int]) -> Sums | None:
@@ -220,6 +227,8 @@ def _move(round_: _Round, out: Array, state: State, first: int, piece: tuple[int
 def _piece_rows(context: Context) -> int:
     """Return how many vertices a thread moves at a time: several pieces for each, so that none waits."""
     s, threads = context.sizes, context.resources.threads
+    if _meet(context):
+        return s.rows
     if context.params.reconcile_every > 1:
         return s.layout_rows
     if threads == 1:
@@ -233,12 +242,12 @@ def _pieces(context: Context, start: int, stop: int) -> list[tuple[int, int]]:
 
 
 @contextmanager
-def workers(context: Context) -> Iterator[Callable[[Callable[[Any], Any], list[Any]], Any]]:
-    """Yield a function that maps over the task's threads and raises what they raise."""
-    if context.resources.threads == 1:
+def workers(threads: int) -> Iterator[Callable[[Callable[[Any], Any], Iterable[Any]], Any]]:
+    """Yield a function that maps over so many threads and raises what they raise."""
+    if threads == 1:
         yield lambda function, items: list(map(function, items))
         return
-    with ThreadPoolExecutor(context.resources.threads, thread_name_prefix="daskumap-layout") as pool:
+    with ThreadPoolExecutor(threads, thread_name_prefix="daskumap-layout") as pool:
         yield lambda function, items: list(pool.map(function, items))
 
 
@@ -263,11 +272,12 @@ def step_partition(
     started = time.perf_counter()
     start, stop = context.sizes.layout_partition(partition)
     out, moments = np.empty_like(state[0]), State(state[1].mean.copy(), state[1].variance.copy())
-    round_ = _Round(context, snapshot, *iterations)
+    round_ = _Round(context, snapshot, range(*iterations))
     pieces = [(start, stop)] if len(round_.iterations) > 1 else _pieces(context, start, stop)
-    with workers(context) as run_all:
+    with workers(context.resources.threads) as run_all:
         found = run_all(partial(_move, round_, out, moments, start), pieces)
-    return out, moments, state[2] + time.perf_counter() - started, [*state[3], *round_.together(found)]
+    seconds = state[2] + time.perf_counter() - started
+    return out, moments, seconds, [*state[3], *together(iterations[0], found)]
 
 
 def save_partition(context: Context, partition: int, segment: int, state: PartitionState) -> Receipt:
@@ -291,66 +301,6 @@ def save_state(context: Context, start: int, segment: int, positions: Array, sta
     """Write the positions and moments of a range of vertices after a segment; return their digests."""
     parts = dict(zip(schema.STATE.parts, (positions, *state), strict=True))
     return context.checkpoint(schema.STATE, segment, writing=True).write(start, parts)
-
-
-class RangeEdges:
-    """The edges of a range of vertices, and the masks that were made of them last."""
-
-    def __init__(self, edges: Edges, first: int, key: int) -> None:
-        self.edges, self.first, self.key = edges, first, key
-        self._masked: MaskedEdges | None = None
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the edges and one set of masks."""
-        return sum(array.nbytes for array in self.edges) + len(self.edges.tails)
-
-    def masked(self, iteration: int) -> MaskedEdges:
-        """Return the edges with masks that hold an iteration, made anew if the last ones do not."""
-        masked = self._masked
-        if masked is None or not masked.holds(iteration):
-            self._masked = masked = None  # or the old masks would stay in memory beside the new ones
-            self._masked = masked = mask_edges(self.edges, self.first, self.key, iteration)
-        return masked
-
-
-class KeptEdges:
-    """The edges that a process has read, by range of vertices, while they fit."""
-
-    def __init__(self, room: int) -> None:
-        self.room, self.ranges = room, dict[tuple[int, int], RangeEdges]()
-        self._lock = threading.Lock()
-
-    def keep(self, place: tuple[int, int], edges: RangeEdges) -> RangeEdges:
-        """Keep the edges of a range if there is room; return them."""
-        with self._lock:
-            if edges.nbytes > self.room:
-                return edges
-            self.room -= edges.nbytes
-            # Copied, or the memory of the edges that never fire would be kept as well.
-            copied = Edges(*map(np.copy, edges.edges))
-            kept = self.ranges[place] = RangeEdges(copied, edges.first, edges.key)
-            return kept
-
-
-def edges_of(context: Context, start: int, stop: int) -> RangeEdges:
-    """Return the edges of a range of vertices, from this process while they fit, else from the store."""
-    kept = context.held("edges", lambda: KeptEdges(context.sizes.edge_bytes))
-    place = (start, stop)
-    return kept.ranges.get(place) or kept.keep(place, load_edges(context, start, stop))
-
-
-def load_edges(context: Context, start: int, stop: int) -> RangeEdges:
-    """Read the edges of a range of vertices, without those that would never fire."""
-    edges = firing_edges(
-        *context.edges(start, stop), largest_weight(context), context.job.iterations or 2**32
-    )
-    return RangeEdges(edges, start, context.key("negatives"))
-
-
-def largest_weight(context: Context) -> float:
-    """Return what an edge weighs that fires in each iteration."""
-    return float(context.fact(schema.GRAPH_FACTS)["largest_weight"] or 1.0)
 
 
 LAYOUT = Step(
