@@ -77,7 +77,7 @@ def test_with_unique_copies_of_them_are_left_out_too(rows, fit):
     assert sorted(graph.data) == sorted(plain.data)
 
 
-def test_a_run_that_was_stopped_goes_on(rows, fit, tmp_path):
+def test_a_run_that_was_stopped_goes_on(rows, fit, held):
     options = {"metric": "cosine", "undefined": "isolate"}
     bits = sha(fit(rows, **options).embedding)
 
@@ -95,9 +95,9 @@ def test_a_run_that_was_stopped_goes_on(rows, fit, tmp_path):
         finish = close = lambda self: None
 
     with pytest.raises(StoppedError):
-        fit(rows, tmp_path / "run.zarr", progress=Stops(), **options)
-    assert sha(fit(rows, tmp_path / "run.zarr", **options).embedding) == bits
-    assert daskumap.verify(tmp_path / "run.zarr") == {}
+        fit(rows, held, progress=Stops(), **options)
+    assert sha(fit(rows, held, **options).embedding) == bits
+    assert daskumap.verify(held) == {}
 
 
 def test_new_rows_that_are_left_out(rows, fit):
