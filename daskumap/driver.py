@@ -83,9 +83,9 @@ def survey(context: Context, steps: Steps, read: bool) -> Survey:
     checksums; with `read` all is. What was freed is no damage.
     """
     ledger = context.store.ledger
-    found, finished = Survey({}, {}, ledger.freed()), ledger.finished() is not None
+    found, finished, tasks = Survey({}, {}, ledger.freed()), ledger.finished() is not None, ledger.all_tasks()
     for step in steps:
-        wrong, kept = _survey_step(context, step, found.freed, finished, read)
+        wrong, kept = _survey_step(context, step, tasks.get(step.name, {}), found.freed, finished, read)
         if wrong:
             found.damage[step.name] = wrong
         found.kept[step.name] = kept
@@ -93,12 +93,12 @@ def survey(context: Context, steps: Steps, read: bool) -> Survey:
 
 
 def _survey_step(
-    context: Context, step: Step, freed: set[str], finished: bool, read: bool
+    context: Context, step: Step, tasks: dict[int, int], freed: set[str], finished: bool, read: bool
 ) -> tuple[list[str], list[int]]:
     """Return what is wrong with the products and the records of a step, and which of its records hold."""
-    ledger, stage = context.store.ledger, step.planned(context)
-    receipts = ledger.records(step.name)
-    expected = range(stage.tasks) if finished else ledger.tasks(step.name)
+    stage = step.planned(context)
+    receipts = context.store.ledger.records(step.name, tasks)
+    expected = range(stage.tasks) if finished else tasks
     wrong = [f"the record of task {task} is missing or damaged" for task in expected if task not in receipts]
     if not receipts:
         return wrong, []

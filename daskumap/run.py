@@ -106,7 +106,8 @@ class View:
     def status(self) -> dict[str, int]:
         """Return the number of finished tasks by step."""
         steps = steps_of(self._kind.pipeline, params_in(self.store.about))
-        return {step.name: self.store.ledger.count(step.name) for step in steps}
+        tasks = self.store.ledger.all_tasks()
+        return {step.name: len(tasks.get(step.name, {})) for step in steps}
 
     @property
     def undefined_rows(self) -> int:

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import multiprocessing
 import os
+import re
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -30,8 +31,9 @@ from daskumap.run import Run
 from daskumap.session import fit_request
 from daskumap.stages.map import initialize
 from daskumap.stages.shared import micro, start
+from daskumap.store import lock
 from daskumap.store.lock import alone
-from daskumap.store.places import find_place
+from daskumap.store.places import Held, find_place
 from daskumap.store.run import RunStore
 from daskumap.testing.datasets import digits, uneven_clusters
 
@@ -62,14 +64,38 @@ def in_memory(place):
     )
 
 
+def copied(store):
+    """Return a store in memory with what another one holds."""
+    return MemoryStore(dict(store._store_dict))
+
+
+def damaged(content, kind):
+    """Return what is left of a file whose bit is flipped, or that was cut short; None if it was deleted."""
+    flipped = content[:9] + bytes([content[9] ^ 16]) + content[10:]
+    return {"flipped": flipped, "truncated": content[: len(content) // 2], "deleted": None}[kind]
+
+
+def damage(path, kind="flipped"):
+    """Damage a file."""
+    left = damaged(path.read_bytes(), kind)
+    path.unlink() if left is None else path.write_bytes(left)
+
+
+def damage_in(store, key, kind="flipped"):
+    """Damage an object of a store in memory."""
+    left = damaged(store._store_dict.pop(key).to_bytes(), kind)
+    if left is not None:
+        store._store_dict[key] = cpu.Buffer.from_bytes(left)
+
+
 def is_held(place):
     """Return whether a driver has a run store, or died without giving it back."""
     return bool(RunStore.open(find_place(place), mode="r").documents.members("lock"))
 
 
-def record_path(place, stage, task):
-    """Return the file of a task's newest record."""
-    return max(Path(place).glob(f"ledger/*/*/{stage}/{task:08d}.json"))
+def newest_record(store, stage, task):
+    """Return the key of a task's newest record in a store in memory."""
+    return max(key for key in store._store_dict if re.fullmatch(f"ledger/.*/{stage}/{task:08d}.json", key))
 
 
 def sha(array):
@@ -278,6 +304,14 @@ class BlockSizes:
 @pytest.fixture
 def block_sizes():
     return BlockSizes()
+
+
+@pytest.fixture
+def held(monkeypatch):
+    """A run store in memory, treated as one that other processes reach."""
+    monkeypatch.setattr(Held, "shared", True)
+    monkeypatch.setattr(lock, "SETTLE_SECONDS", 0.0)
+    return MemoryStore()
 
 
 @pytest.fixture

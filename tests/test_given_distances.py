@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import zarr
-from conftest import forget, sha
+from conftest import damage_in, forget, sha
 from scipy.sparse import csr_array, csr_matrix, lil_matrix
 from scipy.spatial.distance import cdist
 from sklearn.utils import get_tags
@@ -158,44 +158,40 @@ def test_distances_give_the_same_bits_anywhere(fit, apart, write, tmp_path, bloc
 
 
 @pytest.mark.parametrize("step", ["scan", "layout"])
-def test_a_fit_of_distances_goes_on(fit, apart, tmp_path, block_sizes, step):
-    data, place = as_sparse(thinned(apart)), tmp_path / "run.zarr"
+def test_a_fit_of_distances_goes_on(fit, apart, held, tmp_path, block_sizes, step):
+    data = as_sparse(thinned(apart))
     expected = sha(fit(data, **GIVEN).embedding)
     block_sizes(row_block=90, group_rows=90)
     engine = FailingEngine(SequentialEngine(4 * 10**9), tmp_path, stop_at=step)
     with pytest.raises(Fault):
-        fit(data, place, client=engine, **GIVEN)
-    assert sha(daskumap.resume(place, **QUIET).embedding) == expected
+        fit(data, held, client=engine, **GIVEN)
+    assert sha(daskumap.resume(held, **QUIET).embedding) == expected
 
 
-def test_other_distances_are_another_run(fit, apart, tmp_path):
-    data, place = as_sparse(thinned(apart)), tmp_path / "run.zarr"
-    fit(data, place, **GIVEN)
-    forget(place, "publish")
+def test_other_distances_are_another_run(fit, apart, held):
+    data = as_sparse(thinned(apart))
+    fit(data, held, **GIVEN)
+    forget(held, "publish")
     changed = data.copy()
     changed.data[7000] += 1
     with pytest.raises(RunMismatchError, match="its values differ"):
-        fit(changed, place, **GIVEN)
-    assert fit(data, place, **GIVEN).finished
+        fit(changed, held, **GIVEN)
+    assert fit(data, held, **GIVEN).finished
 
 
-def test_a_matrix_that_changed_is_found(fit, apart, write, tmp_path):
+def test_a_matrix_that_changed_is_found(fit, apart, held, write):
     path = write(apart, chunks=(100, 100))
-    fit(path, tmp_path / "run.zarr", **GIVEN)
-    forget(tmp_path / "run.zarr", "publish")
+    fit(path, held, **GIVEN)
+    forget(held, "publish")
     zarr.open_array(path)[350, 7] = 9.0
     with pytest.raises(RunMismatchError, match="values differ in 1 of 2 blocks"):
-        fit(path, tmp_path / "run.zarr", **GIVEN)
+        fit(path, held, **GIVEN)
 
 
-def test_the_copy_of_sparse_distances_is_verified(fit, apart, tmp_path):
-    place = tmp_path / "run.zarr"
-    fit(as_sparse(thinned(apart)), place, **GIVEN)
-    chunk = place / "input/rows/values/c/0"
-    data = bytearray(chunk.read_bytes())
-    data[100] ^= 1
-    chunk.write_bytes(data)
-    assert list(daskumap.verify(place)) == ["input"]
+def test_the_copy_of_sparse_distances_is_verified(fit, apart, held):
+    fit(as_sparse(thinned(apart)), held, **GIVEN)
+    damage_in(held, "input/rows/values/c/0")
+    assert list(daskumap.verify(held)) == ["input"]
 
 
 def test_rows_of_megabytes_make_small_blocks(tmp_path):

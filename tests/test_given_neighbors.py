@@ -2,12 +2,12 @@
 
 import logging
 import re
-import shutil
 
 import dask.array
 import numpy as np
 import pytest
 import zarr
+from conftest import copied
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
@@ -178,27 +178,26 @@ def test_unique_and_neighbors_exclude_each_other(fit, small, knn):
     ],
 )
 def test_a_run_that_died_goes_on(
-    fit, small, knn, searched, kind, step, write, tmp_path, sequential, block_sizes
+    fit, small, knn, searched, kind, step, write, held, tmp_path, sequential, block_sizes
 ):
     block_sizes(row_block=150)
-    place, source, neighbors = tmp_path / "run.zarr", write(small), KINDS[kind](*knn, tmp_path)
+    source, neighbors = write(small), KINDS[kind](*knn, tmp_path)
     engine = FailingEngine(sequential, tmp_path / "witness", stop_at=step)
     with pytest.raises(Fault):
-        fit(source, place, precomputed_knn=neighbors, client=engine, keep="model", **FEW)
+        fit(source, held, precomputed_knn=neighbors, client=engine, keep="model", **FEW)
     if step == "layout":
-        shutil.copytree(place, tmp_path / "again.zarr")
-        again = fit(source, tmp_path / "again.zarr", precomputed_knn=neighbors, keep="model", **FEW)
+        again = fit(source, copied(held), precomputed_knn=neighbors, keep="model", **FEW)
         np.testing.assert_array_equal(again.embedding[:], searched)
-    run = daskumap.resume(place, client="sequential", progress=False)
+    run = daskumap.resume(held, client="sequential", progress=False)
     np.testing.assert_array_equal(run.embedding[:], searched)
-    assert daskumap.verify(place) == {}
+    assert daskumap.verify(held) == {}
     assert not run.store.has("input/knn_indices")
 
 
-def test_other_neighbors_are_another_run(fit, small, knn, tmp_path):
-    fit(small, tmp_path / "run.zarr", precomputed_knn=knn, **FEW)
+def test_other_neighbors_are_another_run(fit, small, knn, held):
+    fit(small, held, precomputed_knn=knn, **FEW)
     with pytest.raises(RunMismatchError, match="precomputed_knn was"):
-        fit(small, tmp_path / "run.zarr", precomputed_knn=(knn[0], knn[1] * 2), **FEW)
+        fit(small, held, precomputed_knn=(knn[0], knn[1] * 2), **FEW)
 
 
 def test_neighbors_that_changed_are_refused(fit, small, knn, tmp_path, sequential):

@@ -10,13 +10,16 @@ which has happened or has not, and what a driver writes after another one took o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from daskumap.planning.stage import Receipt
 from daskumap.store.documents import Documents
 
 BEGUN, FREED, FINISHED = "begun", "freed", "finished"
+# What lies in the ledger of a run: of which generation, and where it is a record, of which step and task.
+IN_LEDGER = re.compile(r"ledger/[^/]+/(\d+)/(?:([^/]+)/(\d+)\.json$)?")
 
 
 class Ledger:
@@ -87,19 +90,45 @@ class Ledger:
     def tasks(self, stage: str) -> dict[int, int]:
         """Return which tasks of a step have a record that holds, and the generation that wrote it."""
         newest = self.generation()
+        return self._holding(stage, newest, lambda generation: self._numbers(generation, stage))
+
+    def all_tasks(self) -> dict[str, dict[int, int]]:
+        """Return the same for each step that has a record: of one listing, where `tasks` needs some."""
+        there: dict[int, dict[str, set[int]]] = {}
+        for name in self.documents.below(f"ledger/{self.run}"):
+            if found := IN_LEDGER.match(name):
+                generation, stage, task = found.groups()
+                stages = there.setdefault(int(generation), {})
+                if stage is not None:
+                    stages.setdefault(stage, set()).add(int(task))
+        newest = max(there, default=-1) if self._own is None else self._own
+
+        def held(stage: str) -> dict[int, int]:
+            return self._holding(stage, newest, lambda number: there.get(number, {}).get(stage, set()))
+
+        return {stage: held(stage) for stage in set[str]().union(*there.values())}
+
+    def _holding(self, stage: str, newest: int, there: Callable[[int], set[int]]) -> dict[int, int]:
+        """Return which tasks of a step hold, by what is there of it by generation."""
         if newest < 0:
             return {}
         found: dict[int, int] = {}
         for generation, ranges in self._beginning(newest)["kept"].get(stage, {}).items():
-            there = self._numbers(int(generation), stage)
+            recorded = there(int(generation))
             kept = (task for first, last in ranges for task in range(first, last + 1))
-            found |= {task: int(generation) for task in kept if task in there}
-        return found | dict.fromkeys(self._numbers(newest, stage), newest)
+            found |= {task: int(generation) for task in kept if task in recorded}
+        return found | dict.fromkeys(there(newest), newest)
 
-    def records(self, stage: str) -> dict[int, Receipt]:
-        """Return the receipts of a step's finished tasks by task number; a damaged one counts as missing."""
-        tasks = self.tasks(stage).items()
-        loaded = {task: self._load(generation, stage, task) for task, generation in tasks}
+    def records(self, stage: str, tasks: Mapping[int, int] | None = None) -> dict[int, Receipt]:
+        """Return the receipts of a step's finished tasks by task number; a damaged one counts as missing.
+
+        Parameters
+        ----------
+        tasks
+            What `tasks` returned for it, where that is known.
+        """
+        known = (self.tasks(stage) if tasks is None else tasks).items()
+        loaded = {task: self._load(generation, stage, task) for task, generation in known}
         return {task: receipt for task, receipt in sorted(loaded.items()) if receipt is not None}
 
     def receipt(self, stage: str, task: int) -> Receipt | None:

@@ -4,6 +4,8 @@ import inspect
 import io
 import pickle
 import warnings
+from pathlib import Path
+from types import SimpleNamespace
 
 import joblib
 import numpy as np
@@ -17,6 +19,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import validation
+from stored import umap_learn_fits as stored
 
 import daskumap
 from daskumap import UMAP
@@ -56,54 +59,47 @@ def test_names_order_and_defaults_are_those_of_umap_learn():
     }
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        {"n_neighbors": 2},
-        {"n_neighbors": 100, "local_connectivity": 3.5},
-        {"n_neighbors": 40, "set_op_mix_ratio": 0.7, "local_connectivity": 1.5},
-        {"n_neighbors": 7, "set_op_mix_ratio": 0.3, "local_connectivity": 2.5},
-        {"n_neighbors": 10, "set_op_mix_ratio": 0.0, "local_connectivity": 0.0},
-        {"metric": "cosine"},
-        {"metric": "minkowski", "metric_kwds": {"p": 3}},
-    ],
-    ids=str,
-)
-def test_the_graph_is_that_of_umap_learn(small, options):
+class Theirs(SimpleNamespace):
+    """What tests/stored/umap_learn_fits.py made: a graph of umap-learn's, its bandwidths, and more."""
+
+    def __init__(self, found, name):
+        parts = {key.removeprefix(f"{name}_"): found[key] for key in found if key.startswith(f"{name}_")}
+        places = (parts.pop("data"), parts.pop("indices"), parts.pop("indptr"))
+        super().__init__(graph=csr_matrix(places, shape=(len(parts["rhos"]),) * 2), **parts)
+
+
+@pytest.fixture(scope="module")
+def theirs():
+    """What umap-learn makes of some rows, by name."""
+    with np.load(Path(stored.__file__).with_suffix(".npz")) as found:
+        return {
+            name.removesuffix("_rhos"): Theirs(found, name.removesuffix("_rhos"))
+            for name in found
+            if name.endswith("_rhos")
+        }
+
+
+@pytest.mark.parametrize("number", range(len(stored.OPTIONS)), ids=lambda number: str(stored.OPTIONS[number]))
+def test_the_graph_is_that_of_umap_learn(small, theirs, number):
     """Of the same neighbours."""
-    from umap.umap_ import fuzzy_simplicial_set
-
-    ours = UMAP(**QUICK, **options).fit(small)
-    ids, distances = daskumap.fit(small, report=False, progress=False, **QUICK, **options).knn()
-    graph, sigmas, rhos = fuzzy_simplicial_set(
-        small,
-        ours.n_neighbors,
-        np.random.RandomState(0),
-        "euclidean",
-        knn_indices=np.hstack([np.arange(400)[:, None], ids]),
-        knn_dists=np.hstack([np.zeros((400, 1), np.float32), distances]),
-        set_op_mix_ratio=ours.set_op_mix_ratio,
-        local_connectivity=ours.local_connectivity,
-    )
-    assert abs(ours.graph_ - graph).max() < 1e-6
-    given = UMAP(precomputed_knn=(ours._knn_indices, ours._knn_dists), **QUICK, **options).fit(small)
-    assert abs(given.graph_ - graph).max() < 1e-6
-    np.testing.assert_allclose(ours._rhos, rhos, rtol=1e-6)
-    np.testing.assert_allclose(ours._sigmas, sigmas, rtol=1e-6)
+    rows, options, expected = small[: stored.GRAPH_ROWS], stored.OPTIONS[number], theirs[f"graph{number}"]
+    ours = UMAP(**QUICK, **options).fit(rows)
+    assert abs(ours.graph_ - expected.graph).max() < 1e-6
+    given = UMAP(precomputed_knn=(ours._knn_indices, ours._knn_dists), **QUICK, **options).fit(rows)
+    assert abs(given.graph_ - expected.graph).max() < 1e-6
+    np.testing.assert_allclose(ours._rhos, expected.rhos, rtol=1e-6)
+    np.testing.assert_allclose(ours._sigmas, expected.sigmas, rtol=1e-6)
 
 
-def test_what_a_fit_of_umap_learn_leaves(small):
-    import umap
-
-    theirs, ours = umap.UMAP(transform_mode="graph").fit(small), UMAP(**QUICK).fit(small)
-    assert type(ours.graph_) is type(theirs.graph_)
-    assert ours.graph_.dtype == theirs.graph_.dtype
+def test_what_a_fit_of_umap_learn_leaves(small, theirs):
+    expected, ours = theirs["plain"], UMAP(**QUICK).fit(small[: stored.FIT_ROWS])
+    assert type(ours.graph_).__name__ == expected.kind
+    assert ours.graph_.dtype == expected.graph.dtype
     assert ours.graph_.has_canonical_format
-    assert abs(ours.graph_ - theirs.graph_).max() < 1e-5
-    np.testing.assert_allclose(ours._rhos, theirs._rhos, rtol=1e-5)
-    np.testing.assert_allclose(ours._sigmas, theirs._sigmas, rtol=1e-4)
-    assert (ours._a, ours._b) == pytest.approx((theirs._a, theirs._b), rel=1e-6)
+    assert abs(ours.graph_ - expected.graph).max() < 1e-5
+    np.testing.assert_allclose(ours._rhos, expected.rhos, rtol=1e-5)
+    np.testing.assert_allclose(ours._sigmas, expected.sigmas, rtol=1e-4)
+    assert (ours._a, ours._b) == pytest.approx(tuple(expected.curve), rel=1e-6)
 
 
 def test_the_curve_that_is_given(small):
@@ -111,38 +107,27 @@ def test_the_curve_that_is_given(small):
     assert (model._a, model._b) == (1.5, 0.9)
 
 
-def test_copies_of_a_row_have_one_row_of_the_graph(small):
-    import umap
-
-    rows = np.concatenate([small[:150], small[:50]])[np.random.default_rng(0).permutation(200)]
-    theirs = umap.UMAP(unique=True, transform_mode="graph").fit(rows)
-    ours = UMAP(unique=True, **QUICK).fit(rows)
+def test_copies_of_a_row_have_one_row_of_the_graph(small, theirs):
+    expected, ours = theirs["unique"], UMAP(unique=True, **QUICK).fit(stored.with_copies(small))
     assert ours.embedding_.shape == (200, 2)
     assert ours.graph_.shape == (150, 150)
-    inverse = ours._unique_inverse_
-    expected = theirs.graph_[theirs._unique_inverse_][:, theirs._unique_inverse_]
-    assert abs(ours.graph_[inverse][:, inverse] - expected).max() < 1e-5
-    np.testing.assert_allclose(
-        ours._rhos[inverse], theirs._rhos[theirs._unique_inverse_], rtol=1e-5, atol=1e-6
-    )
+    inverse, back = ours._unique_inverse_, expected.inverse
+    assert abs(ours.graph_[inverse][:, inverse] - expected.graph[back][:, back]).max() < 1e-5
+    np.testing.assert_allclose(ours._rhos[inverse], expected.rhos[back], rtol=1e-5, atol=1e-6)
     # Places are those of first occurrence.
     _, first = np.unique(inverse, return_index=True)
     assert (np.diff(first) > 0).all()
 
 
-def test_a_row_that_loses_neighbours_keeps_its_weights(small):
+def test_a_row_that_loses_neighbours_keeps_its_weights(small, theirs):
     """In umap-learn its bandwidth is infinite, and all its edges weigh 1."""
-    import umap
-
-    options = {"disconnection_distance": 2.0}
-    with pytest.warns(UserWarning, match="vertices were disconnected"):
-        theirs = umap.UMAP(transform_mode="graph", **options).fit(small)
-    ours = UMAP(**QUICK, **options).fit(small)
-    assert ((ours.graph_ > 0) != (theirs.graph_ > 0)).nnz == 0
-    wrong = np.isinf(theirs._sigmas)
-    assert 0 < wrong.sum() < 400
+    expected = theirs["cut"]
+    ours = UMAP(disconnection_distance=stored.CUTOFF, **QUICK).fit(small[: stored.FIT_ROWS])
+    assert ((ours.graph_ > 0) != (expected.graph > 0)).nnz == 0
+    wrong = np.isinf(expected.sigmas)
+    assert 0 < wrong.sum() < stored.FIT_ROWS
     assert np.isfinite(ours._sigmas).all()
-    np.testing.assert_allclose(ours._sigmas[~wrong], theirs._sigmas[~wrong], rtol=1e-4)
+    np.testing.assert_allclose(ours._sigmas[~wrong], expected.sigmas[~wrong], rtol=1e-4)
     np.testing.assert_array_equal(np.isnan(ours.embedding_[:, 0]), np.diff(ours.graph_.indptr) == 0)
 
 

@@ -200,13 +200,13 @@ def test_identity_of_runs_that_were_started_before(tmp_path):
 @pytest.mark.parametrize("shards", [None, (6000, 256)])
 def test_projection_bounds_what_reading_takes(tmp_path, shards):
     chunk = np.random.default_rng(0).normal(size=(1000, 256))
-    store(tmp_path / "x", np.tile(chunk, (150, 1)), chunks=(1000, 256), shards=shards)
+    store(tmp_path / "x", np.tile(chunk, (75, 1)), chunks=(1000, 256), shards=shards)
     code = """
 source = find(sys.argv[1])
 source.read(0, 1)
 before = reset()
-source.read(0, 150000)
-print(status("VmHWM") - before, source.read_bytes(150000))
+source.read(0, 75000)
+print(status("VmHWM") - before, source.read_bytes(75000))
 """
     measured, projected = measure(code, tmp_path / "x")
     assert measured <= projected <= 2 * measured

@@ -125,23 +125,24 @@ def test_cells_are_joined_in_order_and_halved():
 
 @pytest.fixture
 def wide(monkeypatch):
-    """Search wide cells where small ones are cheaper, on six thousand rows."""
+    """Search wide cells where small ones are cheaper, on three thousand rows."""
 
     def choose_wide(context, probes, members):
-        return choose.Choice(join_cells(members[0], 1500), 6, np.ones(LEVELS))
+        return choose.Choice(join_cells(members[0], 750), 6, np.ones(LEVELS))
 
     monkeypatch.setattr(order, "choose_cells", choose_wide)
-    return {"n_epochs": 10, "max_cell_rows": 3000}
+    return {"n_epochs": 10, "max_cell_rows": 1500}
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "cosine", "correlation"])
 def test_a_fit_in_wide_cells(fit, clustered, wide, metric):
-    run = fit(clustered, metric=metric, report=True, **wide)
+    X = clustered[:3000]
+    run = fit(X, metric=metric, report=True, **wide)
     found = run.store.ledger.records("partition.order")[0].found
     assert found["wide"] > 1
     assert 1 < found["copies"] <= 2
-    assert found["largest_cell"] <= 3000
-    points = to_space(clustered, resolve(metric, None))
+    assert found["largest_cell"] <= 1500
+    points = to_space(X, resolve(metric, None))
     truth, _ = exact(points, 14)
     ids, _ = run.knn()
     recall = np.mean([len(set(a) & set(b)) / 14 for a, b in zip(ids, truth, strict=True)])
@@ -150,9 +151,10 @@ def test_a_fit_in_wide_cells(fit, clustered, wide, metric):
 
 
 def test_wide_cells_have_the_same_bits_whatever_the_blocks(fit, clustered, wide, block_sizes, write):
-    whole = sha(fit(clustered, **wide).embedding)
-    block_sizes(row_block=1201, window_rows=300, group_rows=900, chunks=1)
-    source = write(clustered, chunks=(333, 7))
+    X = clustered[:3000]
+    whole = sha(fit(X, **wide).embedding)
+    block_sizes(row_block=601, window_rows=150, group_rows=450, chunks=1)
+    source = write(X, chunks=(167, 7))
     assert sha(fit(source, client="1x2", partitions=3, **wide).embedding) == whole
 
 
@@ -198,7 +200,7 @@ def test_the_cheapest_cells_that_find_enough_are_chosen(shared, expected):
 
 
 def test_k_means_in_two_levels_is_as_good_as_flat(monkeypatch):
-    X = uneven_clusters(6000, 16, 12, seed=3).rows()
+    X = uneven_clusters(3000, 16, 12, seed=3).rows()
 
     def scatter():
         centroids = find_centroids(X, 100, 0.1, 0).centres

@@ -8,7 +8,7 @@ import time
 
 import pytest
 import zarr
-from conftest import forget, is_held, sha
+from conftest import damage_in, forget, in_memory, is_held, sha
 from zarr.storage import MemoryStore
 
 import daskumap
@@ -20,7 +20,7 @@ from daskumap.params import make_params
 from daskumap.pipeline import FIT, steps_of
 from daskumap.store import lock
 from daskumap.store.lock import RunLock, alone
-from daskumap.store.places import Held, find_place
+from daskumap.store.places import find_place
 from daskumap.store.run import RunStore
 
 OPTIONS = {"n_epochs": 20, "checkpoint_every": 5}
@@ -48,11 +48,17 @@ def finished(tmp_path_factory, source):
     return path, sha(run.embedding)
 
 
+@pytest.fixture(scope="module")
+def in_ram(finished):
+    """What it holds, in memory."""
+    return in_memory(finished[0])
+
+
 @pytest.fixture
-def begun(finished, place):
-    """A run store with something left to do."""
-    shutil.copytree(finished[0], place)
-    return forget(place, "layout", "publish")
+def begun(in_ram, held):
+    """A run store with something left to do, in `held`."""
+    held._store_dict.update(in_ram._store_dict)
+    return forget(held, "layout", "publish")
 
 
 def lock_of(store, **changes):
@@ -90,11 +96,11 @@ def test_a_holder_whose_exit_code_nobody_asked_for_is_followed(begun):
     [{"pid": 2**22 + 1, "system": "another boot"}, {"ahead": 30.0, "pid": 1}],
     ids=["a namespace that this one does not see", "a clock a little ahead"],
 )
-def test_who_may_be_alive_is_not_followed(begun, place, changes):
+def test_who_may_be_alive_is_not_followed(begun, held, changes):
     now = time.time() + changes.get("ahead", 0.0)
     lock_of(begun, **changes, time=now)
     with pytest.raises(StoreError, match=r"in use by process \d+ on elsewhere.*or at once with take_over"):
-        daskumap.resume(place, **GO_ON)
+        daskumap.resume(held, **GO_ON)
 
 
 AN_HOUR_AHEAD = "an hour ahead"
@@ -110,23 +116,31 @@ AN_HOUR_AHEAD = "an hour ahead"
         (True, "the lock is dated True, which is no time"),
     ],
 )
-def test_a_lock_that_is_dated_by_a_wrong_clock(begun, place, finished, capsys, moment, message):
+def test_a_lock_that_is_dated_by_a_wrong_clock(begun, held, finished, moment, message):
     """It says so, and is taken over by command."""
     lock_of(begun, time=time.time() + 3600 if moment == AN_HOUR_AHEAD else moment)
     with pytest.raises(StoreError, match=message + r".*go on with take_over \(--take-over\)"):
-        daskumap.resume(place, **GO_ON)
+        daskumap.resume(held, **GO_ON)
+    assert sha(daskumap.resume(held, take_over=True, **GO_ON).embedding) == finished[1]
+    assert not is_held(held)
+
+
+def test_to_take_over_by_the_command_line(finished, place, capsys):
+    shutil.copytree(finished[0], place)
+    lock_of(forget(place, "publish"), time=time.time() + 3600)
     command = ["resume", str(place), "--scheduler", "sequential", "--quiet"]
     assert main(command) == 5
+    assert "go on with take_over (--take-over)" in capsys.readouterr().err
     assert main([*command, "--take-over"]) == 0
     assert sha(daskumap.open(place).embedding) == finished[1]
     assert not is_held(place)
 
 
-def test_a_second_driver_is_refused(begun, place):
+def test_a_second_driver_is_refused(begun, held):
     message = rf"in use by process {os.getpid()} on \S+, which was alive \d+ s ago"
     with RunLock(begun), pytest.raises(StoreError, match=message):
-        daskumap.resume(place, **GO_ON)
-    assert daskumap.resume(place, **GO_ON).finished
+        daskumap.resume(held, **GO_ON)
+    assert daskumap.resume(held, **GO_ON).finished
 
 
 def test_a_late_look_does_not_displace(begun):
@@ -183,32 +197,24 @@ class Followed(SequentialEngine):
             yield number, receipt
 
 
-@pytest.fixture
-def memory(monkeypatch):
-    """A store in memory that is treated as one which other processes reach."""
-    monkeypatch.setattr(Held, "shared", True)
-    monkeypatch.setattr(lock, "SETTLE_SECONDS", 0.0)
-    return MemoryStore()
-
-
 @pytest.mark.parametrize("step", STEPS)
-def test_a_driver_that_was_followed_changes_nothing(source, memory, finished, step):
+def test_a_driver_that_was_followed_changes_nothing(source, held, finished, step):
     """The one that followed it ends with the undisturbed bits, and the first is refused."""
     kept = {}
 
     def follow():
         with pytest.raises(StoreError, match="in use by process"):
-            daskumap.resume(memory, **GO_ON)
-        assert sha(daskumap.resume(memory, take_over=True, **GO_ON).embedding) == finished[1]
-        kept.update(memory._store_dict)
+            daskumap.resume(held, **GO_ON)
+        assert sha(daskumap.resume(held, take_over=True, **GO_ON).embedding) == finished[1]
+        kept.update(held._store_dict)
 
     options = {"progress": False, "report": False, "random_state": 1, **OPTIONS}
     with pytest.raises(StoreError, match="was taken over by another process"):
-        daskumap.fit(source, memory, client=Followed(step, follow), **options)
-    assert memory._store_dict.keys() == kept.keys()
-    assert all(memory._store_dict[key] is kept[key] for key in kept)
-    assert sha(daskumap.resume(memory, **GO_ON).embedding) == finished[1]
-    assert daskumap.verify(memory) == {}
+        daskumap.fit(source, held, client=Followed(step, follow), **options)
+    assert held._store_dict.keys() == kept.keys()
+    assert all(held._store_dict[key] is kept[key] for key in kept)
+    assert sha(daskumap.resume(held, **GO_ON).embedding) == finished[1]
+    assert daskumap.verify(held) == {}
 
 
 class Remembering(SequentialEngine):
@@ -223,12 +229,12 @@ class Remembering(SequentialEngine):
         return super().run(stage, todo, listener)
 
 
-def test_tasks_that_come_late_write_what_is_there(source, memory, finished, monkeypatch):
+def test_tasks_that_come_late_write_what_is_there(source, held, finished, monkeypatch):
     """As those of a worker that was thought dead: nothing is deleted, and all that is written is the same."""
     engine = Remembering(4 * 10**9)
     options = {"progress": False, "report": False, "random_state": 1, "keep": "all", **OPTIONS}
-    daskumap.fit(source, memory, client=engine, **options)
-    before = {key: value.to_bytes() for key, value in memory._store_dict.items()}
+    daskumap.fit(source, held, client=engine, **options)
+    before = {key: value.to_bytes() for key, value in held._store_dict.items()}
 
     async def refuse(store, key):
         raise AssertionError(f"{key} was deleted")
@@ -238,9 +244,9 @@ def test_tasks_that_come_late_write_what_is_there(source, memory, finished, monk
         # What an earlier segment of the layout began with is gone.
         for number in range(stage.tasks)[-1 if stage.ordered else -2 :]:
             measured(stage, engine.context, number)
-    after = {key: value.to_bytes() for key, value in memory._store_dict.items()}
+    after = {key: value.to_bytes() for key, value in held._store_dict.items()}
     assert after == before
-    assert daskumap.verify(memory) == {}
+    assert daskumap.verify(held) == {}
 
 
 def _until(place, count, process):
@@ -291,22 +297,18 @@ def test_restart_through_a_link(source, place, finished, tmp_path):
     assert sha(run.embedding) == sha(daskumap.open(place).embedding) != finished[1]
 
 
-def test_a_finished_run_whose_map_is_damaged_is_not_done(begun, place, finished):
-    daskumap.resume(place, **GO_ON)
-    chunk = place / "embedding/c/0/0"
-    content = chunk.read_bytes()
-    for damaged in (content[:-9], content[:9] + bytes([content[9] ^ 16]) + content[10:], None):
-        chunk.unlink()
-        if damaged is not None:
-            chunk.write_bytes(damaged)
-        assert sha(daskumap.resume(place, **GO_ON).embedding) == finished[1]
+def test_a_finished_run_whose_map_is_damaged_is_not_done(begun, held, finished):
+    daskumap.resume(held, **GO_ON)
+    for kind in ("truncated", "flipped", "deleted"):
+        damage_in(held, "embedding/c/0/0", kind)
+        assert sha(daskumap.resume(held, **GO_ON).embedding) == finished[1]
 
 
-def test_verify_reads_what_is_there_whatever_is_missing_before(begun, place):
+def test_verify_reads_what_is_there_whatever_is_missing_before(begun, held):
     """Not only up to the first step without records."""
-    store = forget(place, "scan", "neighbors", "layout", "publish")
+    store = forget(held, "scan", "neighbors", "layout", "publish")
     for chunk in ("cells/centroids/c/0/0", "knn/distances/c/0/0", "graph/00000000/weights/c/0"):
-        (place / chunk).write_bytes(b"x" + (place / chunk).read_bytes()[1:-1] + b"x")
-    assert list(daskumap.verify(place)) == ["partition.cells", "neighbors.merge", "symmetrize"]
-    with alone(RunStore.open(find_place(place))):
+        damage_in(held, chunk)
+    assert list(daskumap.verify(held)) == ["partition.cells", "neighbors.merge", "symmetrize"]
+    with alone(RunStore.open(find_place(held))):
         assert store.ledger.count("scan") == 0

@@ -1,11 +1,9 @@
 """Scratch goes when its last reader is done, as `keep` says; resume, verify and repair know it."""
 
-import shutil
-
 import numpy as np
 import pytest
 import zarr
-from conftest import forget, record_path, sha
+from conftest import copied, damage_in, forget, newest_record, sha
 from zarr.storage import MemoryStore
 
 import daskumap
@@ -47,11 +45,6 @@ def present(place):
     return {name for name, item in ITEMS.items() if has(item)}
 
 
-def flip(path):
-    content = path.read_bytes()
-    path.write_bytes(content[:9] + bytes([content[9] ^ 16]) + content[10:])
-
-
 def resume(place, **options):
     return daskumap.resume(place, client="sequential", progress=False, **options)
 
@@ -64,31 +57,22 @@ def source(tmp_path_factory, small):
 
 
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory, source):
-    """A finished run for each `keep`, to be copied before it is changed."""
-    folder, quiet = tmp_path_factory.mktemp("kept"), {"client": "sequential", "progress": False}
-    for keep in schema.KEEP:
-        daskumap.fit(source, folder / keep, keep=keep, random_state=1, **quiet, **OPTIONS)
-    return {keep: folder / keep for keep in schema.KEEP}
+def kept(source):
+    """A finished run for each `keep`, in memory but as on disk, to be copied before it is changed."""
+    made, quiet = {}, {"client": "sequential", "progress": False}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Held, "shared", True)
+        patch.setattr(lock, "SETTLE_SECONDS", 0.0)
+        for keep in schema.KEEP:
+            made[keep] = MemoryStore()
+            daskumap.fit(source, made[keep], keep=keep, random_state=1, **quiet, **OPTIONS)
+    return made
 
 
 @pytest.fixture(scope="module")
 def whole(kept):
     """The digest of the map."""
     return sha(daskumap.open(kept["all"]).embedding)
-
-
-@pytest.fixture
-def place(tmp_path):
-    return tmp_path / "run.zarr"
-
-
-@pytest.fixture
-def held(monkeypatch):
-    """A run store in memory, treated as one that other processes reach."""
-    monkeypatch.setattr(Held, "shared", True)
-    monkeypatch.setattr(lock, "SETTLE_SECONDS", 0.0)
-    return MemoryStore()
 
 
 @pytest.mark.parametrize("keep", schema.KEEP)
@@ -116,38 +100,38 @@ def test_the_graph_is_kept_by_default(kept):
 
 
 @pytest.mark.parametrize("keep", schema.KEEP)
-def test_the_copy_of_an_array_in_memory(fit, small, whole, place, keep):
+def test_the_copy_of_an_array_in_memory(fit, small, whole, held, keep):
     """A model holds the rows that it is of; an embedding alone does without, and can be verified as well."""
-    run = fit(small, place, keep=keep, **OPTIONS)
+    run = fit(small, held, keep=keep, **OPTIONS)
     assert sha(run.embedding) == whole
     assert run.store.has("input/rows") == (keep != "embedding")
-    assert daskumap.verify(place) == {}
-    assert resume(place).finished
-    flip(place / "embedding/c/0/0")
-    assert list(daskumap.verify(place, repair=True)) == ["publish"]
+    assert daskumap.verify(held) == {}
+    assert resume(held).finished
+    damage_in(held, "embedding/c/0/0")
+    assert list(daskumap.verify(held, repair=True)) == ["publish"]
     if keep == "embedding":
         with pytest.raises(StoreError, match=r"has deleted its copy of the input.*Call daskumap\.fit again"):
-            resume(place)
-        fit(small, place, keep=keep, **OPTIONS)
+            resume(held)
+        fit(small, held, keep=keep, **OPTIONS)
     else:
-        resume(place)
-    assert sha(daskumap.open(place).embedding) == whole
-    assert daskumap.open(place).store.has("input/rows") == (keep != "embedding")
-    assert daskumap.verify(place) == {}
+        resume(held)
+    assert sha(daskumap.open(held).embedding) == whole
+    assert daskumap.open(held).store.has("input/rows") == (keep != "embedding")
+    assert daskumap.verify(held) == {}
 
 
 @pytest.mark.parametrize("keep", ["graph", "embedding"])
-def test_a_start_that_the_user_gave(fit, small, place, keep):
+def test_a_start_that_the_user_gave(fit, small, held, keep):
     """It stays: nobody but the user could bring it again."""
     start = np.asarray(small[:, :2], np.float32)
-    before = sha(fit(small, place, keep=keep, init=start, **{**OPTIONS, "report": False}).embedding)
-    flip(place / "embedding/c/0/0")
-    daskumap.verify(place, repair=True)
+    before = sha(fit(small, held, keep=keep, init=start, **{**OPTIONS, "report": False}).embedding)
+    damage_in(held, "embedding/c/0/0")
+    daskumap.verify(held, repair=True)
     if keep == "graph":
-        resume(place)
+        resume(held)
     else:
-        fit(small, place, keep=keep, init=start, **{**OPTIONS, "report": False})
-    assert sha(daskumap.open(place).embedding) == before
+        fit(small, held, keep=keep, init=start, **{**OPTIONS, "report": False})
+    assert sha(daskumap.open(held).embedding) == before
 
 
 def test_a_run_that_stops_before_each_step(fit, source, whole, kept, held, sequential, tmp_path):
@@ -176,10 +160,10 @@ def test_a_run_that_stops_in_each_step(fit, source, whole, kept, held, sequentia
 
 
 @pytest.mark.parametrize(("keep", "step"), [*(("graph", step) for step in MODEL), ("embedding", "publish")])
-def test_damage_is_mended_from_what_was_freed(kept, whole, place, caplog, keep, step):
+def test_damage_is_mended_from_what_was_freed(kept, whole, caplog, keep, step):
     """Steps whose products were freed and are needed again run again, and theirs are freed again."""
-    shutil.copytree(kept[keep], place)
-    flip(place / MODEL[step])
+    place = copied(kept[keep])
+    damage_in(place, MODEL[step])
     assert list(daskumap.verify(place)) == [step]
     assert list(daskumap.verify(place, repair=True)) == [step]
     assert not daskumap.open(place).finished
@@ -194,35 +178,34 @@ def test_damage_is_mended_from_what_was_freed(kept, whole, place, caplog, keep, 
         assert "was freed and is needed" in caplog.text
 
 
-def test_a_damaged_record_where_inputs_were_freed(fit, source, whole, kept, place, sequential, tmp_path):
+def test_a_damaged_record_where_inputs_were_freed(fit, source, whole, kept, sequential, tmp_path):
     """The step runs again, and before it those whose products it needs."""
-    engine = FailingEngine(sequential, tmp_path / "w", stop_at="neighbors")
+    place, engine = MemoryStore(), FailingEngine(sequential, tmp_path / "w", stop_at="neighbors")
     with pytest.raises(Fault):
         fit(source, place, client=engine, keep="graph", **OPTIONS)
-    flip(record_path(place, "partition.shuffle", 0))
+    damage_in(place, newest_record(place, "partition.shuffle", 0))
     assert sha(resume(place).embedding) == whole
     assert present(place) == present(kept["graph"])
 
 
-def test_a_driver_that_died_while_it_freed(fit, source, whole, kept, place, sequential, tmp_path):
+def test_a_driver_that_died_while_it_freed(fit, source, whole, kept, sequential, tmp_path):
     """The list of what is freed is written, and half of it is there: that half goes."""
-    engine = FailingEngine(sequential, tmp_path / "w", stop_at="layout")
+    place, engine = tmp_path / "run.zarr", FailingEngine(sequential, tmp_path / "w", stop_at="layout")
     with pytest.raises(Fault):
         fit(source, place, client=engine, keep="graph", **OPTIONS)
     freed = daskumap.open(place).store.ledger.freed()
     assert {"shuffle", "found", "reverse", "assign/cells"} <= freed
     for name in freed:
-        if (kept["all"] / name).is_dir():
-            shutil.copytree(kept["all"] / name, place / name, dirs_exist_ok=True)
-            for path in [path for path in (place / name).rglob("*") if path.is_file()][::2]:
-                path.unlink()
+        for key in [key for key in kept["all"]._store_dict if key.startswith(f"{name}/")][1::2]:
+            (place / key).parent.mkdir(parents=True, exist_ok=True)
+            (place / key).write_bytes(kept["all"]._store_dict[key].to_bytes())
     assert daskumap.verify(place) == {}
     assert sha(resume(place).embedding) == whole
     assert present(place) == present(kept["graph"])
 
 
-def test_a_driver_that_died_before_it_said_that_it_is_finished(kept, whole, place):
-    shutil.copytree(kept["graph"], place)
+def test_a_driver_that_died_before_it_said_that_it_is_finished(kept, whole):
+    place = copied(kept["graph"])
     forget(place)
     before = {step: daskumap.open(place).store.ledger.records(step) for step in STEPS}
     run = resume(place)

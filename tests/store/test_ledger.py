@@ -1,7 +1,7 @@
 """The ledger: records of tasks, what a generation begins with, and what was freed."""
 
 import pytest
-from zarr.storage import MemoryStore
+from zarr.storage import LocalStore, MemoryStore
 
 from daskumap.planning.stage import Receipt
 from daskumap.store.documents import Documents
@@ -11,6 +11,11 @@ from daskumap.store.ledger import Ledger
 @pytest.fixture
 def documents():
     return Documents(MemoryStore(), "", "the store")
+
+
+@pytest.fixture
+def on_disk(tmp_path):
+    return Documents(LocalStore(tmp_path), "", "the store")
 
 
 @pytest.fixture
@@ -98,6 +103,37 @@ def test_generations_follow_one_another(documents, ledger):
     assert documents.load("ledger/run/00000007/begun")["kept"] == {
         "scan": {"3": [[0, 1], [5, 5]], "4": [[2, 2]]}
     }
+
+
+@pytest.mark.parametrize("where", ["documents", "on_disk"])
+def test_all_steps_by_one_listing(request, monkeypatch, where):
+    """As one by one, whatever else lies there: what a killed driver left of a file, and other names."""
+    documents = request.getfixturevalue(where)
+    assert Ledger(documents, "run").all_tasks() == {}
+    looked = ("scan.look", 0)
+    for generation, kept, recorded in (
+        (3, {}, (("scan", 0), ("scan", 2), looked)),
+        (4, {"scan": [0, 2], "lost": [0]}, (("scan", 2), looked)),
+        (7, {"scan": [0, 2], "scan.look": [0]}, (("scan", 5), looked)),
+    ):
+        ledger = Ledger(documents, "run")
+        ledger.begin(generation, kept, set())
+        for step, task in recorded:
+            ledger.record(step, task, Receipt(task))
+        for name in ("scan/00000009.json.0f.partial", "scan/notes.json", "notes"):
+            documents.save_bytes(f"ledger/run/{generation:08d}/{name}", b"{}")
+    documents.save_bytes("ledger/run/notes/scan/00000000.json", b"{}")
+    newest = Ledger(documents, "run")
+    one_by_one = {step: newest.tasks(step) for step in ("scan", "scan.look")}
+    assert one_by_one["scan"] == {0: 3, 2: 4, 5: 7}
+    listed = []
+    monkeypatch.setattr(Documents, "members", lambda self, folder: listed.append(folder))
+    assert {
+        step: tasks for step, tasks in Ledger(documents, "run").all_tasks().items() if tasks
+    } == one_by_one
+    assert ledger.all_tasks() == Ledger(documents, "run").all_tasks()
+    assert ledger.records("scan", one_by_one["scan"]) == {task: Receipt(task) for task in (0, 2, 5)}
+    assert listed == []
 
 
 def test_what_is_recorded_after_another_began_is_not_read(documents, ledger):

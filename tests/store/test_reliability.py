@@ -8,8 +8,7 @@ import time
 import numpy as np
 import pytest
 import zarr
-from conftest import forget as forget_steps
-from conftest import in_memory, record_path, sha
+from conftest import copied, damage, damage_in, forget, in_memory, newest_record, sha
 
 import daskumap
 from daskumap.cli.main import main
@@ -45,18 +44,19 @@ def finished(tmp_path_factory, source):
     return path, sha(run.embedding)
 
 
+@pytest.fixture(scope="module")
+def in_ram(finished):
+    """The same in memory."""
+    return in_memory(finished[0])
+
+
 def opened(place):
     return RunStore.open(find_place(place))
 
 
-def forget(place, *stages):
-    """Let a finished run be one that stopped in its last stage, and in these."""
-    return forget_steps(place, *stages, "report.summary")
-
-
 @pytest.mark.parametrize("stage", STEPS)
-def test_resume_makes_a_stage_again_and_nothing_else(finished, stage):
-    place = in_memory(finished[0])
+def test_resume_makes_a_stage_again_and_nothing_else(finished, in_ram, stage):
+    place = copied(in_ram)
     before = {step: opened(place).ledger.records(step) for step in STEPS}
     forget(place, stage)
     run = daskumap.resume(place, client="sequential", progress=False)
@@ -64,21 +64,21 @@ def test_resume_makes_a_stage_again_and_nothing_else(finished, stage):
     after = {step: run.store.ledger.records(step) for step in STEPS}
     assert run.status() == {step: len(before[step]) for step in STEPS}
     again = {step for step in STEPS if after[step] != before[step]}  # seconds differ where a task ran
-    assert again == {stage, "report.summary"}
+    assert again == {stage}
 
 
-def test_resume_needs_nothing_but_the_store(fit, small, place):
+def test_resume_needs_nothing_but_the_store(fit, small, held):
     start = np.asarray(small[:, :2], np.float32)
-    whole = sha(fit(small, place, init=start, **OPTIONS).embedding)
-    forget(place, "layout", "publish")
-    assert sha(daskumap.resume(place, client="sequential", progress=False).embedding) == whole
+    whole = sha(fit(small, held, init=start, **OPTIONS).embedding)
+    forget(held, "layout", "publish")
+    assert sha(daskumap.resume(held, client="sequential", progress=False).embedding) == whole
 
 
-def test_resume_refuses_what_the_store_does_not_hold(fit, small, place):
-    fit(small, place, metric=_metric, **OPTIONS)
-    forget(place)
+def test_resume_refuses_what_the_store_does_not_hold(fit, small, held):
+    fit(small, held, metric=_metric, **OPTIONS)
+    forget(held, "publish")
     with pytest.raises(StoreError, match="started with a function or an array that it does not hold"):
-        daskumap.resume(place, client="sequential")
+        daskumap.resume(held, client="sequential")
 
 
 def _metric(x, y):
@@ -88,24 +88,14 @@ def _metric(x, y):
     return total
 
 
-def test_resume_refuses_an_input_that_changed(source, small, place, tmp_path):
+def test_resume_refuses_an_input_that_changed(source, small, held, tmp_path):
     copy = tmp_path / "data.zarr"
     shutil.copytree(source, copy)
-    daskumap.fit(copy, place, client="sequential", progress=False, random_state=1, **OPTIONS)
-    forget(place)
+    daskumap.fit(copy, held, client="sequential", progress=False, random_state=1, report=False, **OPTIONS)
+    forget(held, "publish")
     zarr.open_array(str(copy), mode="r+")[0] = 7.0
     with pytest.raises(RunMismatchError, match=r"holds another run: rows was '\w+' and is now '\w+'"):
-        daskumap.resume(place, client="sequential")
-
-
-def _damage(path, kind):
-    content = path.read_bytes()
-    if kind == "flipped":
-        path.write_bytes(content[:9] + bytes([content[9] ^ 16]) + content[10:])
-    elif kind == "truncated":
-        path.write_bytes(content[: len(content) // 2])
-    else:
-        path.unlink()
+        daskumap.resume(held, client="sequential")
 
 
 CHUNKS = {
@@ -128,7 +118,7 @@ def test_damage_is_named_and_mended(finished, place, capsys, kind):
     shutil.copytree(finished[0], place)
     assert daskumap.verify(place) == {}
     for chunk in CHUNKS.values():
-        _damage(place / chunk, kind)
+        damage(place / chunk, kind)
     found = daskumap.verify(place)
     assert list(found) == list(CHUNKS)
     assert main(["verify", str(place)]) == 5
@@ -137,40 +127,41 @@ def test_damage_is_named_and_mended(finished, place, capsys, kind):
         assert len(found[stage]) == 1
         assert f"{stage}: {chunk.rpartition('/c/')[0]}" in said
     assert daskumap.verify(place, repair=True) == found
-    assert sha(daskumap.resume(place, client="sequential", progress=False).embedding) == finished[1]
-    assert daskumap.verify(place) == {}
+    memory = in_memory(place)
+    assert sha(daskumap.resume(memory, client="sequential", progress=False).embedding) == finished[1]
+    assert daskumap.verify(memory) == {}
 
 
 @pytest.mark.parametrize("kind", ["flipped", "truncated", "deleted"])
-def test_a_damaged_record_counts_as_none(finished, place, kind):
-    shutil.copytree(finished[0], place)
+def test_a_damaged_record_counts_as_none(finished, in_ram, kind):
+    place = copied(in_ram)
     forget(place)
     whole = daskumap.open(finished[0]).status()
     damaged = ["scan", "partition.order", "layout", "publish"]
     for stage in damaged:
-        _damage(record_path(place, stage, 0), kind)
+        damage_in(place, newest_record(place, stage, 0), kind)
         assert len(opened(place).ledger.records(stage)) == whole[stage] - 1
     run = daskumap.resume(place, client="sequential", progress=False)
     assert sha(run.embedding) == finished[1]
     assert {stage: len(run.store.ledger.records(stage)) for stage in STEPS} == whole
 
 
-def test_a_missing_chunk_is_found_without_being_asked(finished, place, caplog):
-    shutil.copytree(finished[0], place)
+def test_a_missing_chunk_is_found_without_being_asked(finished, in_ram, caplog):
+    place = copied(in_ram)
     forget(place, "publish")
-    (place / "rows/vertex/c/0").unlink()
+    del place._store_dict["rows/vertex/c/0"]
     run = daskumap.resume(place, client="sequential", progress=False)
     assert sha(run.embedding) == finished[1]
     assert "'partition.shuffle' runs again: rows/vertex: 1 of" in caplog.text
 
 
-def test_a_second_driver_is_refused(finished, place):
-    shutil.copytree(finished[0], place)
-    store = forget(place)
+def test_a_second_driver_is_refused(in_ram, held):
+    held._store_dict.update(in_ram._store_dict)
+    store = forget(held, "publish")
     message = rf"in use by process {os.getpid()} on \S+, which was alive \d+ s ago"
     with RunLock(store), pytest.raises(StoreError, match=message):
-        daskumap.resume(place, client="sequential")
-    assert daskumap.resume(place, client="sequential", progress=False).finished
+        daskumap.resume(held, client="sequential")
+    assert daskumap.resume(held, client="sequential", progress=False).finished
 
 
 @pytest.fixture(scope="module")
@@ -194,9 +185,9 @@ def _until(place, stage, task, process):
     [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)],
     ids=["term", "int", "kill"],
 )
-def test_a_run_that_was_stopped_goes_on(source, long, place, command, number, code):
+def test_a_run_that_was_stopped_goes_on(source, long, place, held, command, number, code):
     """Stopped in the middle of the layout, at any checkpoint but the last: the same map as without."""
-    settings = ("--seed", 1, "--no-report", "--set", "n_epochs=300", "--set", "checkpoint_every=3")
+    settings = ("--seed", 1, "--no-report", "--set", "n_epochs=300", "--set", "checkpoint_every=6")
     process, said = command("fit", source, place, "--scheduler", "sequential", *settings)
     _until(place, "layout", 1, process)
     os.kill(process.pid, number)
@@ -204,8 +195,9 @@ def test_a_run_that_was_stopped_goes_on(source, long, place, command, number, co
     assert process.exitcode == code
     assert ("daskumap resume" in said.read_text()) == (number != signal.SIGKILL)
     before = opened(place).ledger.records("layout")
-    assert 2 <= len(before) < 100
-    run = daskumap.resume(place, client="sequential", progress=False)
+    assert 2 <= len(before) < 50
+    held._store_dict.update(in_memory(place)._store_dict)  # to go on there takes a third of the time
+    run = daskumap.resume(held, client="sequential", progress=False)
     assert sha(run.embedding) == long
     after = run.store.ledger.records("layout")
     assert {task: after[task] for task in before} == before  # not done again

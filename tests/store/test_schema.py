@@ -253,20 +253,21 @@ class RecordingEngine:
         return found
 
 
+ROWS = 2000
 CONFIGURATIONS = {
     "plain": {"report": True},
     "unique": {"unique": True, "report": True, "n_epochs": [1, 2]},
     "spectral": {"init": "spectral"},
     "random": {"init": "random"},
-    "array": {"init": np.random.default_rng(0).random((4000, 2))},
+    "array": {"init": np.random.default_rng(0).random((ROWS, 2))},
     "bits": {"metric": "bit_hamming"},
     "in doubt": {"metric": "cosine", "report": True},
     "left out": {"metric": "cosine", "undefined": "isolate"},
     "left out as copies are": {"metric": "cosine", "undefined": "isolate", "unique": True, "report": True},
     "apart": {"metric": "cosine", "undefined": "apart"},
-    "wide cells": {"max_cell_rows": 3000},
+    "wide cells": {"max_cell_rows": 1500},
     "moved rows": {},
-    "moved rows of wide cells": {"max_cell_rows": 3000, "unique": True},
+    "moved rows of wide cells": {"max_cell_rows": 1500, "unique": True},
     "segments": {"checkpoint_every": 1, "report": True},
     "model alone": {"keep": "model"},
     "given": {},
@@ -275,7 +276,7 @@ CONFIGURATIONS = {
 
 
 def wide_cells(context, probes, members):
-    return choose.Choice(join_cells(members[0], 1500), 6, np.ones(LEVELS))
+    return choose.Choice(join_cells(members[0], 750), 6, np.ones(LEVELS))
 
 
 @pytest.fixture(scope="module")
@@ -283,13 +284,13 @@ def runs(clustered, tmp_path_factory):
     """The engine of a run of each configuration."""
     found = {}
     for name, options in CONFIGURATIONS.items():
-        X = clustered[:4000] if name != "bits" else (clustered[:4000] > 0).astype(np.uint8)
+        X = clustered[:ROWS] if name != "bits" else (clustered[:ROWS] > 0).astype(np.uint8)
         X = X + np.float32(3e6) if name == "in doubt" else X
         if name == "given":
-            ids = (np.arange(4000)[:, None] + np.arange(15)) % 4000
-            options = {"precomputed_knn": (ids, np.tile(np.arange(15, dtype=np.float32), (4000, 1)))}
-        common = {"n_epochs": 2, "random_state": 1, "keep": "all", "report": False, "max_cell_rows": 1024}
-        changes = {"row_block": 1500, **({"cache_bytes": 0} if "moved" in name else {})}
+            ids = (np.arange(ROWS)[:, None] + np.arange(15)) % ROWS
+            options = {"precomputed_knn": (ids, np.tile(np.arange(15, dtype=np.float32), (ROWS, 1)))}
+        common = {"n_epochs": 2, "random_state": 1, "keep": "all", "report": False, "max_cell_rows": 512}
+        changes = {"row_block": 750, **({"cache_bytes": 0} if "moved" in name else {})}
         asked = dataclasses.replace(
             make_request(X, common | options, None),
             adjust=lambda sizes, changes=changes: dataclasses.replace(sizes, **changes),
@@ -299,7 +300,7 @@ def runs(clustered, tmp_path_factory):
         with pytest.MonkeyPatch.context() as patch:
             if name == "spectral":  # of micro-cells
                 for module in (micro, initialize):
-                    patch.setattr(module, "EXACT_ROWS", 3000)
+                    patch.setattr(module, "EXACT_ROWS", 1500)
             if "wide" in name:
                 patch.setattr(order, "choose_cells", wide_cells)
             patch.setitem(schema.KEEP, "model", schema.SCRATCH)
