@@ -166,6 +166,11 @@ class KernelCache(FunctionCache):  # type: ignore[misc]
         except OSError as error:
             _warn_once(f"Compiled kernels cannot be kept in {folder}, each process compiles its own: {error}")
 
+    def _index_key(self, sig: Any, codegen: Any) -> Any:
+        # The folder tells the source, and the name what a function closes over: Numba would hash its pickle,
+        # which is another one in each process.
+        return sig, codegen.magic_tuple()
+
     def _path(self, folder: Path, key: Any) -> Path:
         # Equal reprs of unequal signatures would share a file, so it holds the key as well.
         return folder / f"{self._name}-{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}.nbc"

@@ -27,7 +27,8 @@ def is_ours(thing: Any) -> bool:
 def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """Return a decorator that compiles with options of `numba.njit` and keeps the machine code on disk.
 
-    Only for functions of a module: what closes over values, or takes functions, is compiled by `uncached`.
+    Only for functions of a module: what closes over functions is compiled by `kept_as`, and what takes them
+    by `uncached`.
     """
 
     def decorate(function: Callable[..., Any]) -> Any:
@@ -47,6 +48,26 @@ fast_kernel = compiled(fastmath=FAST)
 inlined = compiled(fastmath=FAST, inline="always")
 # Compiled once a process, for functions of the user's and for all that they are passed to.
 uncached = numba.njit(nogil=True)
+
+
+def kept_as(name: str | None) -> Callable[[Callable[..., Any]], Any]:
+    """Return a decorator for a function that closes over others.
+
+    Parameters
+    ----------
+    name
+        What tells these others in any process, so that the machine code is kept on disk; None where nothing
+        does, and each process compiles its own.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        if name is None:
+            return uncached(function)
+        # Machine code is linked by such names: what two processes compiled under one would take turns.
+        function.__qualname__ = f"{function.__name__.strip('<>')}_{name}"
+        return kernel(function)
+
+    return decorate
 
 
 @cache

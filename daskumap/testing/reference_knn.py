@@ -15,21 +15,24 @@ def distances(Q: Array, X: Array, metric: str) -> Array:
     if metric in ("cosine", "dot", "correlation"):
         a = a / np.linalg.norm(a, axis=1, keepdims=True)
         b = b / np.linalg.norm(b, axis=1, keepdims=True)
-        return 0.5 * ((a[:, None] - b[None]) ** 2).sum(axis=2)  # type: ignore[no-any-return]
+        return 0.5 * _squared(a, b)
     if metric == "hellinger":
         a, b = np.sqrt(a / a.sum(axis=1, keepdims=True)), np.sqrt(b / b.sum(axis=1, keepdims=True))
-        return np.sqrt(0.5 * ((a[:, None] - b[None]) ** 2).sum(axis=2))  # type: ignore[no-any-return]
-    difference = a[:, None] - b[None]
+        return np.sqrt(0.5 * _squared(a, b))
     if metric == "manhattan":
-        return np.abs(difference).sum(axis=2)  # type: ignore[no-any-return]
+        return np.stack([np.abs(row - b).sum(axis=1) for row in a])
     if metric == "chebyshev":
-        return np.abs(difference).max(axis=2)  # type: ignore[no-any-return]
-    squared = (difference**2).sum(axis=2)
+        return np.stack([np.abs(row - b).max(axis=1) for row in a])
     if metric == "sqeuclidean":
-        return squared  # type: ignore[no-any-return]
+        return _squared(a, b)
     if metric == "euclidean":
-        return np.sqrt(squared)  # type: ignore[no-any-return]
+        return np.sqrt(_squared(a, b))
     raise ValueError(f"No reference for metric {metric!r}.")
+
+
+def _squared(a: Array, b: Array) -> Array:
+    """Return squared Euclidean distances, row by row: all differences at once fit no cache."""
+    return np.stack([((row - b) ** 2).sum(axis=1) for row in a])
 
 
 def neighbors(table: Array, k: int, own: Array | None = None) -> tuple[Array, Array]:

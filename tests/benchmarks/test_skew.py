@@ -23,7 +23,7 @@ def fitted():
 def run(fit_apart, fitted, name):
     if name not in fitted:
         data = skewed.SKEWED[name](ROWS)
-        fitted[name] = data.rows(), fit_apart(data.rows(), max_cell_rows=CAP, keep="all")
+        fitted[name] = data.rows(), fit_apart(data.rows(), max_cell_rows=CAP, keep="all", n_epochs=100)
     return fitted[name]
 
 

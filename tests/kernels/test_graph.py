@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from checked import CHECKED
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
@@ -327,13 +328,12 @@ def small_run():
     return np.concatenate([np.ravel(part) for part in numbers])
 
 
-@pytest.mark.parametrize("setting", ["NUMBA_DISABLE_JIT", "NUMBA_BOUNDSCHECK"])
-def test_same_without_jit_and_with_bounds_checks(setting, tmp_path):
-    # A cache of its own, or code compiled without checks would be loaded.
-    # What runs once is not optimized: most of its time is the compiler's.
-    paths = {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+@pytest.mark.parametrize(
+    "variables", [{"NUMBA_DISABLE_JIT": "1"}, CHECKED], ids=["NUMBA_DISABLE_JIT", "NUMBA_BOUNDSCHECK"]
+)
+def test_same_without_jit_and_with_bounds_checks(variables, tmp_path):
     code = "import numpy, sys, test_graph as t; numpy.save(sys.argv[1], t.small_run())"
     command = [sys.executable, "-W", "ignore::RuntimeWarning", "-c", code, str(tmp_path / "run.npy")]
-    env = {**os.environ, **paths, setting: "1", "NUMBA_OPT": "0"}
+    env = {**os.environ, **variables, "PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run(command, env=env, check=True, timeout=180, cwd=os.path.dirname(__file__))
     np.testing.assert_allclose(np.load(tmp_path / "run.npy"), small_run(), rtol=1e-4, atol=1e-5)

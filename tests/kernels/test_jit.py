@@ -6,19 +6,19 @@ import logging
 import os
 import pickle
 import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numba.core import config
 
 import daskumap
 from daskumap.kernels import cache
 
-# Of linux/prctl.h and linux/capability.h.
-PR_CAPBSET_DROP, CAP_DAC_OVERRIDE = 24, 1
+# Of linux/capability.h.
+CAP_VERSION_3, CAP_DAC_OVERRIDE = 0x20080522, 1
 
 # Prints a digest of what kernels made, and what the cache did.
 BEGIN = """
@@ -70,22 +70,52 @@ say(out, (walk, firing._edge_rates, firing.mask_rows, sampling.draw_pool))
 )
 
 
-def environment(package, **settings):
-    """Return the variables of a process that finds the package in a folder and its cache beside it."""
-    names = ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME", "NUMBA_DISABLE_JIT")
-    kept = {name: value for name, value in os.environ.items() if name not in names}
+class Started:
+    """Code in a process that finds the package in a folder, and its cache beside it.
+
+    It begins with Numba imported, which takes each a second, and without this package and its settings.
+    """
+
+    def __init__(self, forks, package, code, settings=None, prepare=None):
+        self.said = Path(tempfile.mkdtemp()) / "said"
+        self.process = forks.Process(
+            target=_execute, args=(str(package), code, settings or {}, prepare, self.said)
+        )
+        self.process.start()
+
+    def end(self):
+        """Return its last line, and what it warned of."""
+        self.process.join(240)
+        text = self.said.read_text()
+        shutil.rmtree(self.said.parent)
+        assert self.process.exitcode == 0, text
+        *said, last = text.splitlines()
+        return json.loads(last), [line for line in said if line.startswith("WARNED")]
+
+
+def _execute(package, code, settings, prepare, said):
+    with said.open("w") as file:
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(file.fileno(), stream.fileno())
+    for name in ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME", "NUMBA_DISABLE_JIT"):
+        os.environ.pop(name, None)
+    os.environ.update(settings)
+    config.reload_config()
+    for name in [name for name in sys.modules if name.split(".")[0] == "daskumap"]:
+        del sys.modules[name]
     # A compiled file of Python's could be taken for that of a source changed within its second.
-    return {**kept, "PYTHONPATH": str(package), "PYTHONDONTWRITEBYTECODE": "1", **settings}
+    sys.dont_write_bytecode = True
+    sys.path.insert(0, package)
+    os.chdir("/")
+    if prepare:
+        prepare()
+    exec(code, {"__name__": "__main__"})
 
 
-def run(package, code=FOUR, **options):
+@pytest.fixture(scope="module")
+def run(forks):
     """Run code in a process of its own; return its last line, and what it warned of."""
-    settings = options.pop("settings", {})
-    command = [sys.executable, "-c", code]
-    env = environment(package, **settings)
-    done = subprocess.run(command, env=env, cwd="/", check=True, timeout=240, capture_output=True, **options)
-    *said, last = done.stdout.decode().splitlines()
-    return json.loads(last), [line for line in said if line.startswith("WARNED")]
+    return lambda package, code=FOUR, **options: Started(forks, package, code, **options).end()
 
 
 def copy_package(folder):
@@ -106,7 +136,7 @@ def made_once(code):
     """Return a fixture: the folder of a package that ran a code, to be copied, and what it printed."""
 
     @pytest.fixture(scope="module")
-    def made(tmp_path_factory):
+    def made(run, tmp_path_factory):
         package = copy_package(tmp_path_factory.mktemp("made"))
         return package, run(package, code)[0]
 
@@ -135,7 +165,7 @@ def edit(package, file, old, new):
     path.write_text(text.replace(old, new))
 
 
-def test_a_changed_source_is_what_runs(epoch):
+def test_a_changed_source_is_what_runs(run, epoch):
     package, first = epoch
     assert (first["hits"], first["misses"]) == (0, 4)
     # The kernel is in `iterations.py`, and inlines the limit from here.
@@ -146,7 +176,7 @@ def test_a_changed_source_is_what_runs(epoch):
     assert run(package, EPOCH)[0] == {**first, "hits": 4, "misses": 0}
 
 
-def test_the_cache_lies_where_it_is_told(package, tmp_path):
+def test_the_cache_lies_where_it_is_told(run, package, tmp_path):
     told = tmp_path / "told"
     run(package, settings={"NUMBA_CACHE_DIR": str(told)})
     assert len(list(told.glob("daskumap/kernels-*/daskumap.kernels.neighbors.lists.cut_off-*.nbc"))) == 1
@@ -154,17 +184,19 @@ def test_the_cache_lies_where_it_is_told(package, tmp_path):
 
 
 def unprivileged():
-    """Return the arguments of `subprocess.run` with which permissions count, also for root."""
+    """Return the options of `run` with which permissions count, also for root."""
     if os.geteuid() != 0:
         return {}
     if sys.platform != "linux":
         pytest.skip("root may write anywhere")
-    libc = ctypes.CDLL(None)
+    return {"prepare": _drop}
 
-    def drop():
-        assert libc.prctl(PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, 0, 0, 0) == 0
 
-    return {"preexec_fn": drop}
+def _drop():
+    libc, header, sets = ctypes.CDLL(None), (ctypes.c_uint32 * 2)(CAP_VERSION_3), (ctypes.c_uint32 * 6)()
+    assert libc.capget(header, sets) == 0
+    sets[0] &= ~(1 << CAP_DAC_OVERRIDE)
+    assert libc.capset(header, sets) == 0
 
 
 @pytest.fixture
@@ -180,7 +212,7 @@ def readonly_package():
     shutil.rmtree(folder)
 
 
-def test_no_place_to_write(readonly_package):
+def test_no_place_to_write(run, readonly_package):
     # A home that cannot be made, by whoever runs this.
     settings = {"HOME": "/proc/none"}
     got, warned = run(readonly_package, settings=settings, **unprivileged())
@@ -190,7 +222,7 @@ def test_no_place_to_write(readonly_package):
     assert run(readonly_package, settings=settings, **unprivileged())[0] == got
 
 
-def test_the_users_folder_where_the_install_is_readonly(readonly_package):
+def test_the_users_folder_where_the_install_is_readonly(run, readonly_package):
     home = tempfile.mkdtemp()
     os.chmod(home, 0o777)
     options = {"settings": {"HOME": home}, **unprivileged()}
@@ -200,19 +232,16 @@ def test_the_users_folder_where_the_install_is_readonly(readonly_package):
     shutil.rmtree(home)
 
 
-def test_two_processes_at_once(package):
-    command = [sys.executable, "-c", FOUR]
-    started = [
-        subprocess.Popen(command, env=environment(package), cwd="/", stdout=subprocess.PIPE) for _ in range(2)
-    ]
-    digests = [json.loads(process.communicate(timeout=240)[0])["digest"] for process in started]
+def test_two_processes_at_once(run, forks, package):
+    started = [Started(forks, package, FOUR) for _ in range(2)]
+    digests = [process.end()[0]["digest"] for process in started]
     after, _ = run(package)
     assert digests == [after["digest"]] * 2
     assert after["misses"] == 0
     assert not list(package.rglob("*.tmp"))
 
 
-def test_a_damaged_file_is_compiled_anew(four):
+def test_a_damaged_file_is_compiled_anew(run, four):
     package, first = four
     damage = {"_hash": b"", "cut_off": b"what is this", "_edge_rates": pickle.dumps((("another key",), ()))}
     for kernel, content in damage.items():
@@ -239,7 +268,7 @@ print(json.dumps([before, between, after]))
 """
 
 
-def test_it_knows_whether_kernels_are_compiled(epoch):
+def test_it_knows_whether_kernels_are_compiled(run, epoch):
     package, _ = epoch
     assert run(package, IS_COMPILED)[0] == [False, False, [False, True]]
     asked = "import json; from daskumap.kernels.jit import is_compiled; print(json.dumps(is_compiled()))"
@@ -296,7 +325,31 @@ print(json.dumps(brute_force(X, 2, resolve(distance))[1].tolist()))
 """
 
 
-def test_a_users_function_is_never_that_of_another_process(package):
+def test_a_users_function_is_never_that_of_another_process(run, package):
     for body, expected in (("abs(x[0] - y[0])", 4.0), ("abs(x[0] - y[0]) + 1.0", 5.0)):
         assert np.asarray(run(package, CALLABLE.format(body=body))[0])[0, 0] == expected
     assert not list(package.rglob("*distance*.nbc"))
+
+
+METRICS = """
+import json
+import numpy as np
+from daskumap.kernels.metrics.metric import kernel_of, resolve
+from daskumap.kernels.neighbors import knn
+X = np.arange(8, dtype=np.float32).reshape(4, 2) ** 2
+metrics = [resolve(name) for name in {names}]
+found = [knn.brute_force(X, 2, metric)[1].tolist() for metric in metrics]
+stats = [kernel_of(knn._pairs, metric).stats for metric in metrics]
+print(json.dumps([found, [len(one.cache_hits) for one in stats]]))
+"""
+
+
+def test_kernels_of_named_metrics_are_kept(run, package):
+    """Each by its name: what two processes compiled is told apart by a third one."""
+    first, second, third = (
+        run(package, METRICS.format(names=names))[0]
+        for names in (["hyperboloid"], ["ll_dirichlet"], ["ll_dirichlet", "hyperboloid"])
+    )
+    assert first[1] == second[1] == [0]
+    assert third == [[second[0][0], first[0][0]], [1, 1]]
+    assert first[0] != second[0]

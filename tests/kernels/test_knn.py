@@ -6,6 +6,7 @@ import sys
 import numba
 import numpy as np
 import pytest
+from checked import CHECKED
 
 from daskumap.kernels.metrics import metric as metrics
 from daskumap.kernels.metrics import names as metric_names
@@ -244,7 +245,7 @@ def test_euclidean_metrics_do_not_import_pynndescent(forks):
     assert process.exitcode == 0
 
 
-def test_kernels_stay_within_bounds(tmp_path):
+def test_kernels_stay_within_bounds():
     code = (
         "import numpy as np; from daskumap.kernels.neighbors import knn\n"
         "from daskumap.kernels.metrics import metric as metrics\n"
@@ -257,10 +258,7 @@ def test_kernels_stay_within_bounds(tmp_path):
         "        knn.count_closer(Y[:9], Y, a[1], m, i[:9], 0); knn.assign_cells(Y, Y[:3], 2, m)\n"
         "knn.cell_neighbors(X, 5, metrics.resolve('mahalanobis', {'VI': np.eye(101)}), 0)\n"
     )
-    # Cached kernels were compiled without checks.
-    # What runs once is not optimized: most of its time is the compiler's.
-    environment = os.environ | {"NUMBA_BOUNDSCHECK": "1", "NUMBA_OPT": "0", "NUMBA_CACHE_DIR": str(tmp_path)}
-    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, **CHECKED})
 
 
 def valid(name, r=60):

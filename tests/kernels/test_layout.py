@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from checked import CHECKED
 
 from daskumap.kernels.layout import iterations as layout
 from daskumap.kernels.layout.diagnostics import UNITS, pair_sums
@@ -262,12 +263,11 @@ def small_run():
     return np.concatenate(numbers)
 
 
-@pytest.mark.parametrize("setting", ["NUMBA_DISABLE_JIT", "NUMBA_BOUNDSCHECK"])
-def test_same_without_jit_and_with_bounds_checks(setting, tmp_path):
-    # A cache of its own, or code compiled without checks would be loaded.
-    # What runs once is not optimized: most of its time is the compiler's.
-    paths = {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
-    env = {**os.environ, **paths, setting: "1", "NUMBA_OPT": "0"}
+@pytest.mark.parametrize(
+    "variables", [{"NUMBA_DISABLE_JIT": "1"}, CHECKED], ids=["NUMBA_DISABLE_JIT", "NUMBA_BOUNDSCHECK"]
+)
+def test_same_without_jit_and_with_bounds_checks(variables, tmp_path):
+    env = {**os.environ, **variables, "PYTHONPATH": os.pathsep.join(sys.path)}
     code = "import numpy, sys, test_layout as t; numpy.save(sys.argv[1], t.small_run())"
     # NumPy's scalars warn where a hash wraps around.
     command = [sys.executable, "-W", "ignore::RuntimeWarning", "-c", code, str(tmp_path / "run.npy")]

@@ -14,14 +14,17 @@ import hashlib
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from daskumap.kernels.cache import hash_sources
 from daskumap.kernels.functions import bind, shortened
-from daskumap.kernels.jit import uncached
+from daskumap.kernels.jit import kept_as, uncached
 from daskumap.kernels.metrics import spaces
 from daskumap.kernels.metrics.functions import FUNCTIONS
 from daskumap.kernels.metrics.names import (
@@ -336,18 +339,49 @@ def _bound(metric: Metric) -> Any:
         inner = metric.function
     arguments = tuple(value for _, value in metric.keywords)
 
-    @uncached
+    @kept_as(lasting_name(metric))
     def distance(x, y):  # type: ignore[no-untyped-def]
         return np.float32(inner(x, y, *arguments))
 
     return distance
 
 
+def kernel_of(make: Callable[[Any, str | None], Any], metric: Metric) -> Any:
+    """Return the kernel that a function makes of a metric's `distance_function` and `lasting_name`.
+
+    One kernel per metric and process.
+    """
+    with _lock:
+        key = (make, metric.key)
+        if key not in _functions:
+            _functions[key] = make(distance_function(metric), lasting_name(metric))
+        return _functions[key]
+
+
+def lasting_name(metric: Metric) -> str | None:
+    """Return what tells a metric's distance in any process, or None: functions of the user's, and keywords.
+
+    Keywords are numbers in the machine code, and files of all that a user tries would pile up.
+    """
+    if metric.keywords or metric.name.startswith("callable:"):
+        return None
+    if metric.space is None and metric.function is None:
+        return f"{metric.name}_{_source_of_pynndescent()}"
+    return f"{metric.name}_apart" if metric.apart else metric.name
+
+
+@cache
+def _source_of_pynndescent() -> str:
+    import pynndescent
+
+    return hash_sources(Path(pynndescent.__file__).parent)[:12]
+
+
 def _in_space(metric: Metric) -> Any:
     transform = _row_transform(metric)
     finish = metric.finish
 
-    @uncached
+    @kept_as(lasting_name(metric))
     def distance(x, y):  # type: ignore[no-untyped-def]
         a = transform(x.reshape((1, x.shape[0])))
         b = transform(y.reshape((1, y.shape[0])))
@@ -358,20 +392,20 @@ def _in_space(metric: Metric) -> Any:
 
 def _row_transform(metric: Metric) -> Any:
     """Return `to_space` of this metric as a numba function of (1, D) arrays."""
-    values, apart = dict(metric.keywords), metric.apart
+    values, apart, keep = dict(metric.keywords), metric.apart, kept_as(lasting_name(metric))
     if metric.space == "identity":
-        return uncached(lambda rows: rows)
+        return keep(lambda rows: rows)
     if metric.space == "scaled":
         root = np.sqrt(values["V"])
-        return uncached(lambda rows: (rows / root).astype(np.float32))
+        return keep(lambda rows: (rows / root).astype(np.float32))
     if metric.space == "linear":
         factor = np.linalg.cholesky(values["VI"])
-        return uncached(lambda rows: spaces.linear(rows, factor))
+        return keep(lambda rows: spaces.linear(rows, factor))
     if metric.space == "ranked_unit":
-        return uncached(lambda rows: spaces.unit(spaces.ranks(rows), True, apart))
+        return keep(lambda rows: spaces.unit(spaces.ranks(rows), True, apart))
     if metric.space == "root_unit":
-        return uncached(lambda rows: spaces.root_unit(rows, apart))
+        return keep(lambda rows: spaces.root_unit(rows, apart))
     if metric.space == "root_softmax":
-        return uncached(lambda rows: spaces.root_softmax(rows))
+        return keep(lambda rows: spaces.root_softmax(rows))
     centred = metric.space == "centred_unit"
-    return uncached(lambda rows: spaces.unit(rows, centred, apart))
+    return keep(lambda rows: spaces.unit(rows, centred, apart))

@@ -14,8 +14,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from daskumap.kernels.jit import kernel, uncached
-from daskumap.kernels.metrics.metric import Metric, distance_function, to_space
+from daskumap.kernels.jit import kept_as, kernel
+from daskumap.kernels.metrics.metric import Metric, distance_function, kernel_of, to_space
 from daskumap.kernels.neighbors import join, products
 from daskumap.kernels.neighbors.scores import (
     LARGEST,
@@ -114,7 +114,7 @@ def nn_descent(X: Array, k: int, metric: Metric, seed: int) -> Lists:
     candidates = np.ascontiguousarray(index.neighbor_graph[0], np.int32)
     ids, distances = _empty(len(rows), k)
     if k > 0:
-        _evaluate(rows, candidates, distance_function(metric), ids, distances)
+        kernel_of(_evaluate, metric)(rows, candidates, ids, distances)
     return ids, distances
 
 
@@ -209,7 +209,7 @@ def count_closer(
     limits = np.ascontiguousarray(thresholds, np.float32)
     counts = np.zeros(limits.shape, np.int64)
     if metric.space is None:
-        _count_pairs(Q, rows, own, distance_function(metric), limits, counts)
+        kernel_of(_count_pairs, metric)(Q, rows, own, limits, counts)
     elif limits.size and len(rows):
         _count_by_products(to_space(Q, metric), to_space(rows, metric), own, metric.finish, limits, counts)
     return counts
@@ -241,39 +241,48 @@ def _guard() -> Any:
 def _by_pairs(Q: Array, X: Array, k: int, metric: Metric, own: NDArray[np.int32]) -> Lists:
     ids, distances = _empty(len(Q), k)
     if k > 0:
-        _pairs(Q, X, own, distance_function(metric), ids, distances)
+        kernel_of(_pairs, metric)(Q, X, own, ids, distances)
     return ids, distances
 
 
-@uncached
-def _pairs(Q, X, own, distance, ids, distances):  # type: ignore[no-untyped-def]
-    for i in range(Q.shape[0]):
-        for j in range(X.shape[0]):
-            if j != own[i]:
-                insert(ids[i], distances[i], np.int32(j), distance(Q[i], X[j]))
+def _pairs(distance: Any, name: str | None) -> Any:
+    @kept_as(name)
+    def pairs(Q, X, own, ids, distances):  # type: ignore[no-untyped-def]
+        for i in range(Q.shape[0]):
+            for j in range(X.shape[0]):
+                if j != own[i]:
+                    insert(ids[i], distances[i], np.int32(j), distance(Q[i], X[j]))
+
+    return pairs
 
 
-@uncached
-def _evaluate(X, candidates, distance, ids, distances):  # type: ignore[no-untyped-def]
-    """Fill the lists from each row's candidates: itself and repeats are skipped wherever they stand."""
-    for i in range(X.shape[0]):
-        for place in range(candidates.shape[1]):
-            j = candidates[i, place]
-            fresh = j >= 0 and j != i
-            for before in range(place):
-                fresh = fresh and candidates[i, before] != j
-            if fresh:
-                insert(ids[i], distances[i], j, distance(X[i], X[j]))
+def _evaluate(distance: Any, name: str | None) -> Any:
+    @kept_as(name)
+    def evaluate(X, candidates, ids, distances):  # type: ignore[no-untyped-def]
+        """Fill the lists from each row's candidates: itself and repeats are skipped wherever they stand."""
+        for i in range(X.shape[0]):
+            for place in range(candidates.shape[1]):
+                j = candidates[i, place]
+                fresh = j >= 0 and j != i
+                for before in range(place):
+                    fresh = fresh and candidates[i, before] != j
+                if fresh:
+                    insert(ids[i], distances[i], j, distance(X[i], X[j]))
+
+    return evaluate
 
 
-@uncached
-def _count_pairs(Q, X, own, distance, thresholds, counts):  # type: ignore[no-untyped-def]
-    for i in range(Q.shape[0]):
-        for j in range(X.shape[0]):
-            if j != own[i]:
-                d = distance(Q[i], X[j])
-                for t in range(thresholds.shape[1]):
-                    counts[i, t] += d < thresholds[i, t]
+def _count_pairs(distance: Any, name: str | None) -> Any:
+    @kept_as(name)
+    def count(Q, X, own, thresholds, counts):  # type: ignore[no-untyped-def]
+        for i in range(Q.shape[0]):
+            for j in range(X.shape[0]):
+                if j != own[i]:
+                    d = distance(Q[i], X[j])
+                    for t in range(thresholds.shape[1]):
+                        counts[i, t] += d < thresholds[i, t]
+
+    return count
 
 
 @kernel
