@@ -3,9 +3,9 @@
     python benchmarks/transform.py [--data fashion_mnist|digits] [--seeds 8] [--repeats 3] [--json FILE]
     python benchmarks/transform.py --large [--rows 1000000] [--folder DIR] [--json FILE]
 
-Each tool fits the first rows and places the last ones, each into its own map; times are of models that placed
-rows once before, in turn. Accuracies are means over seeds, with the standard error. `--large` places more rows than fit into memory, see `transform_large.py`. The
-exit code is 1 if a promise is broken.
+Each tool fits the first rows and places the last ones, each into its own map; accuracies are means over
+seeds, with their standard error; times are of models that placed rows once before, in turn. `--large` places
+more rows than fit into memory, see `transform_large.py`. The exit code is 1 if a promise is broken.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from daskumap.testing import datasets
 NEW = {"fashion_mnist": 10_000, "digits": 450}
 # Of umap-learn's time; and by how many standard errors of the difference its accuracy may be above ours.
 RATIO, ERRORS = 0.35, 2.0
-# Seeds, and transforms that are timed with each. Maps of two seeds differ by .003 in accuracy and umap-learn's
-# by .006 (eight each), more than what new rows tell: one seed says nothing of a difference.
+# Seeds, and transforms that are timed with each. From seed to seed accuracy has a deviation of .003, and
+# umap-learn's of .006 (eight each): one seed says nothing of a difference.
 TIMES = (8, 3)
 
 
@@ -79,7 +79,7 @@ def mean(found: list[dict[str, dict[str, float]]], tool: str) -> dict[str, float
 
 
 def error_of(accuracies: list[float], rows: int) -> float:
-    """Return the standard error of a mean accuracy: over seeds, or of so many rows where there is one seed."""
+    """Return the standard error of a mean accuracy: over seeds, or of so many rows where one seed is all."""
     if len(accuracies) > 1:
         return statistics.stdev(accuracies) / math.sqrt(len(accuracies))
     return math.sqrt(accuracies[0] * (1 - accuracies[0]) / rows)

@@ -155,7 +155,7 @@ def _at_least(minima, used, rank):  # type: ignore[no-untyped-def]
 @kernel
 def _passing(strips, low, top):  # type: ignore[no-untyped-def]
     """Return how many rows of a tile do not score above a bound."""
-    count = 0
+    count = np.int32(0)
     for s in range(strips.shape[0]):
         hits = np.int32(0)
         for c in range(STRIP):

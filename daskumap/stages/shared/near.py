@@ -31,8 +31,8 @@ Array = np.ndarray[Any, Any]
 EXPECTED_CELLS = 4
 # Offsets of pieces that are read at a time.
 OFFSETS = 1 << 18
-# A neighbour that is merged.
-MERGED = 0.06e-6
+# A neighbour that is entered into a list.
+ENTERED = 0.06e-6
 
 
 def near_memory(context: Context) -> dict[str, int]:
@@ -68,7 +68,7 @@ def near_seconds(context: Context) -> float:
         return 0.0
     cells = context.fact(schema.REACH, {"cells": min(EXPECTED_CELLS, model.cells)})["cells"]
     distances = s.rows * cells * model.sizes.rows / model.cells
-    return float(distances * costs.distance_ns(s.columns) * 1e-9 + s.rows * MERGED * cells * k)
+    return float(distances * costs.distance_ns(s.columns) * 1e-9 + s.rows * ENTERED * cells * k)
 
 
 def find_near(context: Context, start: int, stop: int) -> tuple[Array, Array, Array]:
