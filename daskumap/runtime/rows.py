@@ -138,5 +138,5 @@ def fill_by_block(sizes: Sizes, rows: Array, out: Array, read: Callable[[int, in
     blocks = rows // sizes.row_block
     for block in np.unique(blocks).tolist():
         here, (start, stop) = np.flatnonzero(blocks == block), sizes.block(block)
-        out[here] = read(start, stop)[rows[here] - start]
+        out[here] = np.take(read(start, stop), rows[here] - start, axis=0)
     return out

@@ -145,6 +145,27 @@ def nearest(
     return np.where(ids >= 0, ids.astype(np.int64) + first, -1), distances
 
 
+def enter(
+    queries: Array, X: Array, metric: Metric, first: int, ids: Array, distances: NDArray[np.float32]
+) -> None:
+    """Enter the rows of a block into lists of the nearest rows of each query, in place.
+
+    Parameters
+    ----------
+    queries, X
+        (q, D) and (r, D) rows as the user has them; no query is one of the block.
+    first
+        id of the block's first row; the others follow.
+    ids, distances
+        (q, k) int32 or int64, and float32: what other blocks entered, -1 and inf where there are fewer.
+    """
+    Q, rows, own = _cast(queries, metric), _cast(X, metric), np.full(len(queries), -1, np.int32)
+    if metric.space is None:
+        kernel_of(_pairs, metric)(Q, rows, own, first, ids, distances)
+    else:
+        products.enter(to_space(Q, metric), to_space(rows, metric), metric.finish, own, first, ids, distances)
+
+
 def merge_nearest(
     ids_a: Array, distances_a: Array, ids_b: Array, distances_b: Array, k: int
 ) -> tuple[Array, NDArray[np.float32]]:
@@ -241,17 +262,17 @@ def _guard() -> Any:
 def _by_pairs(Q: Array, X: Array, k: int, metric: Metric, own: NDArray[np.int32]) -> Lists:
     ids, distances = _empty(len(Q), k)
     if k > 0:
-        kernel_of(_pairs, metric)(Q, X, own, ids, distances)
+        kernel_of(_pairs, metric)(Q, X, own, 0, ids, distances)
     return ids, distances
 
 
 def _pairs(distance: Any, name: str | None) -> Any:
     @kept_as(name)
-    def pairs(Q, X, own, ids, distances):  # type: ignore[no-untyped-def]
+    def pairs(Q, X, own, first, ids, distances):  # type: ignore[no-untyped-def]
         for i in range(Q.shape[0]):
             for j in range(X.shape[0]):
                 if j != own[i]:
-                    insert(ids[i], distances[i], np.int32(j), distance(Q[i], X[j]))
+                    insert(ids[i], distances[i], first + j, distance(Q[i], X[j]))
 
     return pairs
 

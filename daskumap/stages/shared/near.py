@@ -16,7 +16,7 @@ import numpy as np
 from daskumap.kernels.graph.calibrate import calibrate_new, memberships
 from daskumap.kernels.neighbors import knn
 from daskumap.kernels.neighbors.equal import hash_rows
-from daskumap.kernels.neighbors.lists import cut_off, mean_distances, merge_lists
+from daskumap.kernels.neighbors.lists import cut_off, mean_distances
 from daskumap.planning import costs, memory
 from daskumap.planning.stage import Receipt
 from daskumap.runtime.context import Context
@@ -31,8 +31,8 @@ Array = np.ndarray[Any, Any]
 EXPECTED_CELLS = 4
 # Offsets of pieces that are read at a time.
 OFFSETS = 1 << 18
-# A neighbour that is merged.
-MERGED = 0.06e-6
+# A neighbour that is entered into a list.
+ENTERED = 0.06e-6
 
 
 def near_memory(context: Context) -> dict[str, int]:
@@ -68,7 +68,7 @@ def near_seconds(context: Context) -> float:
         return 0.0
     cells = context.fact(schema.REACH, {"cells": min(EXPECTED_CELLS, model.cells)})["cells"]
     distances = s.rows * cells * model.sizes.rows / model.cells
-    return float(distances * costs.distance_ns(s.columns) * 1e-9 + s.rows * MERGED * cells * k)
+    return float(distances * costs.distance_ns(s.columns) * 1e-9 + s.rows * ENTERED * cells * k)
 
 
 def find_near(context: Context, start: int, stop: int) -> tuple[Array, Array, Array]:
@@ -134,15 +134,16 @@ def find_neighbors(context: Context, X: Array, reached: Array) -> tuple[Array, A
         (r, n_neighbors) int64 and float32, ascending by (distance, vertex); -1 and inf where missing.
     """
     k, metric = context.params.n_neighbors, context.metric
-    ids, distances = np.full((len(X), k), -1, np.int64), np.full((len(X), k), np.inf, np.float32)
+    ids = np.full((len(X), k), -1, context.model.dtype("vertex"))
+    distances = np.full((len(X), k), np.inf, np.float32)
     queries = Queries(reached, context.model.cells)
     starts = context.model.read(schema.CELL_STARTS)
-    for cell, rows, vertices in read_cells(context, starts, queries):
+    for cell, rows, first in read_cells(context, starts, queries):
         here = queries.of(cell)
-        nowhere = np.full(len(here), -1)  # A new row is none of these.
-        found, near = knn.nearest(X[here], rows, k, metric, nowhere, 0)
-        found = np.where(found >= 0, vertices[np.maximum(found, 0)], -1)
-        merge_lists(here, found, near, ids, distances)
+        known, near = ids[here], distances[here]
+        knn.enter(X[here], rows, metric, first, known, near)
+        ids[here], distances[here] = known, near
+    ids = ids.astype(np.int64)
     cut_off(ids, distances, context.model.cutoff)
     return ids, distances
 
@@ -165,10 +166,11 @@ class Queries:
         return np.asarray(self.bounds[cells + 1] > self.bounds[cells])
 
 
-def read_cells(context: Context, starts: Array, queries: Queries) -> Iterator[tuple[int, Array, Array]]:
-    """Yield the pieces of cells that any row reaches: the cell, its rows, (r, D), and their vertices.
+def read_cells(context: Context, starts: Array, queries: Queries) -> Iterator[tuple[int, Array, int]]:
+    """Yield the pieces of cells that any row reaches: the cell, its rows, (r, D), and the first one's vertex.
 
-    A window of consecutive pieces is read at a time.
+    A window of consecutive pieces is read at a time. Rows that are held are copied a piece at a time: a piece
+    lies in a cache while it is compared, and its memory, which is not fresh, takes the next one.
     """
     pieces = context.held("pieces", lambda: pieces_of(context))
     owners = np.searchsorted(starts, pieces[:-1], side="right") - 1
@@ -183,15 +185,15 @@ def read_cells(context: Context, starts: Array, queries: Queries) -> Iterator[tu
         sizes = np.sum([np.diff(table) for table in reader.offsets], axis=0)
         for start, stop in windows(sizes, wanted[first:last], context.sizes.window_rows):
             records = reader.read(first + start, first + stop)
-            order = np.argsort(records["vertices"])
-            vertices, rows = records["vertices"][order], records[column][order]
-            rows = context.model.rows.gather(rows) if column == "ids" else rows
+            sent = records[column][np.argsort(records["vertices"])]
             ends = np.cumsum(sizes[start:stop])
             for piece, end, size in zip(
                 range(first + start, first + stop), ends, sizes[start:stop], strict=True
             ):
                 if wanted[piece] and size:
-                    yield int(owners[piece]), rows[end - size : end], vertices[end - size : end]
+                    rows = sent[end - size : end]
+                    rows = context.model.rows.gather(rows) if column == "ids" else rows
+                    yield int(owners[piece]), rows, int(pieces[piece])
         tell(last / len(owners))
 
 
