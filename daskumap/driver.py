@@ -148,7 +148,8 @@ def reopen(context: Context, steps: Steps, found: Survey) -> Survey:
     for step in reversed(steps):
         writes, stage = {item.name for item in step.writes}, step.planned(context)
         if stage.ordered and len(kept[step.name]) < stage.tasks:
-            needed |= writes  # Its next task needs what its last one wrote.
+            # Its next task needs what its last one wrote; facts are made of all receipts in the end.
+            needed |= {item.name for item in step.writes if not isinstance(item, schema.Fact)}
         lost = writes & needed & found.freed
         if lost:
             log.warning(

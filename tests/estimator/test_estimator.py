@@ -320,7 +320,7 @@ def test_a_typo(small):
         ):
             call(n_neighbour=5)
     with pytest.raises(
-        ParameterError, match=r"^Unknown parameter 'xyz'\. Allowed are a, angular_rp_forest, b,"
+        ParameterError, match=r"^Unknown parameter 'xyz'\. Allowed are a, alpha, angular_rp_forest,"
     ):
         UMAP(xyz=1)
 

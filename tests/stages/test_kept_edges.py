@@ -5,8 +5,8 @@ import pytest
 
 from daskumap.kernels.layout.firing import MASKED, Edges, mask_edges
 from daskumap.planning import memory
-from daskumap.stages.map import layout
-from daskumap.stages.map.edges import KeptEdges, RangeEdges
+from daskumap.stages.shared import moving_edges
+from daskumap.stages.shared.moving_edges import KeptEdges, RangeEdges
 
 KEY, FIRST, DEGREE = 5, 300, 28
 
@@ -22,7 +22,7 @@ def edges():
 def test_masks_are_made_once_for_the_iterations_that_they_hold(edges, monkeypatch):
     made = []
     monkeypatch.setattr(
-        layout, "mask_edges", lambda *arguments: made.append(arguments[-1]) or mask_edges(*arguments)
+        moving_edges, "mask_edges", lambda *arguments: made.append(arguments[-1]) or mask_edges(*arguments)
     )
     for iteration in (*range(13, 13 + 3 * MASKED), 12):  # the last one is that of a segment done again
         masked = edges.masked(iteration)

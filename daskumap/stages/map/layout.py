@@ -37,9 +37,9 @@ from daskumap.planning import costs, memory
 from daskumap.planning.stage import Receipt, Rounds, Stage, Step
 from daskumap.runtime.context import Context
 from daskumap.runtime.listen import tell
-from daskumap.stages.map.edges import edges_of
-from daskumap.stages.map.looks import Course, due, ends, keep_course, look, looks, together
 from daskumap.stages.shared.graph_facts import strength_of
+from daskumap.stages.shared.looks import Course, due, ends, keep_course, look, looks, together
+from daskumap.stages.shared.moving_edges import edges_of
 from daskumap.stages.shared.positions import listed_segments, segments
 from daskumap.store import schema
 from daskumap.store.checkpoint import KEPT, Digests

@@ -72,7 +72,6 @@ LOSS = Step(
         schema.STATE,
         schema.DEGREES,
         schema.GRAPH,
-        schema.REPULSION,
         schema.CELL_STARTS,
     ),
     writes=(schema.LOSS,),

@@ -12,7 +12,7 @@ from daskumap.kernels.layout.iterations import Edges
 from daskumap.params import OPTIMIZERS
 from daskumap.planning.stage import Receipt
 from daskumap.runtime.context import Context
-from daskumap.stages.map.edges import largest_weight
+from daskumap.stages.shared.moving_edges import largest_weight
 from daskumap.store import schema
 
 Array = np.ndarray[Any, Any]
