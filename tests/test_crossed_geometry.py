@@ -5,7 +5,8 @@ import logging
 import numpy as np
 import pytest
 
-from daskumap.errors import RunMismatchError
+import daskumap
+from daskumap.errors import ParameterError, RunMismatchError
 from daskumap.params import make_params
 
 
@@ -54,7 +55,8 @@ def test_a_function_is_told_alike_in_any_process(execute) -> None:
     here = made(RECURSIVE, lowest=np.min)
     code = f"""
 import numpy as np
-from daskumap.errors import RunMismatchError
+import daskumap
+from daskumap.errors import ParameterError, RunMismatchError
 from daskumap.params import make_params
 found = {{"np": np, "__name__": "theirs", "lowest": np.min}}
 exec({RECURSIVE!r}, found)
@@ -79,3 +81,40 @@ def test_no_scale_is_asked_of_what_none_changes(fit, small, caplog, kind) -> Non
     with caplog.at_level(logging.WARNING):
         fit(rows, membership="morse", transform_mode="graph", **words)
     assert "Scale the data" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ({"membership": "cauchy"}, "membership is 'cauchy'; allowed are"),
+        ({"membership": "harmonic", "calibration": "kernel"}, "no bandwidth makes them sum"),
+        ({"membership": "morse"}, "memberships by 'morse' may be above 1"),
+        ({"membership": (made("def f(x, y): return 5.0"), None)}, "memberships by theirs.f may be above 1"),
+    ],
+)
+def test_memberships_that_simplices_cannot_have_are_refused(fit, small, words, says, tmp_path) -> None:
+    with pytest.raises(ParameterError, match=says):
+        fit(small, tmp_path / "run.zarr", simplices=2, **words)
+    assert not (tmp_path / "run.zarr").exists()
+
+
+@pytest.mark.parametrize(
+    ("weight", "solve", "says"),
+    [
+        ("1 // int(x * 0)", None, r"f raises ZeroDivisionError\(.*for x and y from 1e-06 to 1e\+06"),
+        ("(x, y)", None, r"f returns array.*weight\(x, y\) of float64 that returns a number"),
+        ("y / (x + y)", "1 // int(x[0])", r"f raises ZeroDivisionError\(.*for gaps 0, 1, ... 13"),
+        ("y / (x + y)", "(y, y)", r"f returns array.*solve\(gaps, target\) of float64"),
+    ],
+)
+def test_functions_that_return_no_number_are_refused(fit, small, weight, solve, says, tmp_path) -> None:
+    pair = [text and made(f"def f(x, y): return {text}") for text in (weight, solve)]
+    with pytest.raises(ParameterError, match=says):
+        fit(small, tmp_path / "run.zarr", membership=pair, calibration="kernel")
+    assert not (tmp_path / "run.zarr").exists()
+
+
+def test_no_alpha_leaves_the_strength_as_it_was(fit, small) -> None:
+    run = fit(small, repulsion_strength=2.0, n_epochs=1)
+    again = daskumap.fit(run, alpha=None, client="sequential", progress=False)
+    assert (again.params["alpha"], again.params["repulsion_strength"]) == (None, 2.0)
