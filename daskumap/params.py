@@ -16,6 +16,7 @@ from typing import Any, ParamSpec, TypeVar
 import numpy as np
 
 from daskumap.errors import ParameterError
+from daskumap.functions import digest_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -411,12 +412,7 @@ def _plain(value: Any) -> Any:
         return value.item()
     if callable(value):
         function = getattr(value, "py_func", value)
-        code = getattr(function, "__code__", None)
-        digest = (
-            hashlib.sha256(code.co_code + repr(code.co_consts).encode()).hexdigest()[:16]
-            if code
-            else "builtin"
-        )
+        digest = digest_of(function) if isinstance(function, FunctionType) else "builtin"
         return f"callable:{function.__module__}.{function.__qualname__}:{digest}"
     return value
 

@@ -188,7 +188,7 @@ def make_again_request(model: Context, values: dict[str, Any], partitions: int |
     if values.keys() & {"min_dist", "spread"}:
         fields |= {"a": None, "b": None}  # or the curve would not be what is asked for
     for one, other in (("alpha", "repulsion_strength"), ("repulsion_strength", "alpha")):
-        if one in values:
+        if values.get(one) is not None:
             fields[other] = getattr(Params(), other)
     params = make_params({**fields, **values})
     refuse_another_search(model, params)
@@ -359,15 +359,14 @@ def refuse_unbounded(params: Params) -> None:
     """
     if params.simplices > 1 and not chosen.resolve(params.membership, params.calibration).weights.bounded:
         raise ParameterError(
-            f"simplices is {params.simplices}, and memberships by {params.membership!r} may be above 1: no "
-            "probabilities, of which the weight of a simplex is made. Leave simplices at 1, or take "
-            "memberships in [0, 1]."
+            f"simplices is {params.simplices}, and memberships by {chosen.name_of(params.membership)} may be "
+            "above 1: no probabilities, of which the weight of a simplex is made. Leave simplices at 1, or "
+            "take memberships in [0, 1]."
         )
 
 
 def check_params(params: Params, source: Source) -> None:
     """Refuse parameters that do not suit the shape of the data."""
-    refuse_unbounded(params)
     rows, columns = source.shape
     if rows <= params.n_neighbors:
         raise SourceError(
@@ -396,6 +395,7 @@ def check_params(params: Params, source: Source) -> None:
         chosen.resolve(params.membership, params.calibration)
     except ValueError as error:
         raise ParameterError(str(error)) from error
+    refuse_unbounded(params)
     refuse_alpha(params, rows)
     if params.optimizer == "none" and not isinstance(params.init, np.ndarray):
         raise ParameterError(

@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+from numba import config
 
+from daskumap.kernels.layout import firing
 from daskumap.kernels.layout import iterations as layout
 from daskumap.kernels.layout.firing import MASKED
 from daskumap.kernels.layout.iterations import Edges, State
@@ -62,3 +64,13 @@ def test_masks_of_other_iterations_are_refused(optimizer, iteration):
         optimizer(
             positions, positions.copy(), 0, 0, ROWS, edges, state, pool, forces, KEY, iteration, 500, 1.0
         )
+
+
+def test_the_heaviest_edges_fire_most_without_the_compiler_too():
+    """In 32 bits their rate would be 2**32, of which 32 bits hold nothing."""
+    rate = firing._rate if config.DISABLE_JIT else firing._rate.py_func
+    assert (
+        rate(np.float32(1.0), 1.0, 10) == firing.edge_rates(np.ones(1, np.float32), 1.0, 10)[0] == 2**32 - 1
+    )
+    third = np.float32(1) / np.float32(3)
+    assert rate(third, 1.0, 10) == firing.edge_rates(np.array([third]), 1.0, 10)[0]

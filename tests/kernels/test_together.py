@@ -88,3 +88,19 @@ def test_an_error_in_one_thread_ends_the_others(edges, monkeypatch) -> None:
     monkeypatch.setattr(together, "_iterate", fails)
     with ThreadPoolExecutor(2) as pool, pytest.raises(MemoryError, match="no room"):
         team.run(range(8), lambda function, items: list(pool.map(function, items)))
+
+
+def test_a_thread_that_cannot_begin_is_not_waited_for(edges) -> None:
+    positions, state = start(2)
+    team = Team(positions, DISTINCT, edges, state, FORCES, "adam", KEY, ITERATIONS, 1.0, None, 2)
+
+    def only_one(function, members):  # type: ignore[no-untyped-def]
+        threads.append(threading.Thread(target=function, args=(members[0],), daemon=True))
+        threads[0].start()
+        raise RuntimeError("can't start new thread")
+
+    threads: list[threading.Thread] = []
+    with pytest.raises(RuntimeError, match="can't start"):
+        team.run(range(8), only_one)
+    threads[0].join(30)
+    assert not threads[0].is_alive()

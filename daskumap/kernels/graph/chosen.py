@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FunctionType
 from typing import Any, NamedTuple
 
@@ -97,29 +99,47 @@ def _compiled(source: Any, template: Any, wanted: str, *signature: Any) -> tuple
     given = {"_function": function, "np": np, "__name__": "membership"}  # no module of ours: not cached
     version = FunctionType(template.__code__, given, template.__name__)
     tried = uncached(version)
+    wanted = f"Pass a function {wanted} of float64 that returns a number."
     try:
         tried.compile(signature)
     except Exception as error:
         raise ValueError(
-            f"membership {_name(source)} cannot be compiled by numba. Pass a function {wanted} of float64 "
-            f"that returns a number. It says: {shortened(error)}."
+            f"membership {name_of(source)} cannot be compiled by numba. {wanted} It says: {shortened(error)}."
         ) from error
+    if (kind := tried.nopython_signatures[0].return_type) != FLOAT:
+        raise ValueError(f"membership {name_of(source)} returns {kind}. {wanted}")
     return version, tried
 
 
-def _name(source: Any) -> str:
+@contextmanager
+def _trying(source: Any, given: str) -> Iterator[None]:
+    """Refuse a function of the user's that raises."""
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(
+            f"membership {name_of(source)} raises {error!r} for {given}. It has to return a number for these."
+        ) from error
+
+
+def name_of(membership: Any) -> str:
+    """Return what messages call a membership: a name, or a function of the user's, of a pair the first."""
+    if isinstance(membership, str):
+        return repr(membership)
+    source: Any = membership[0] if isinstance(membership, tuple) else membership
     source = getattr(source, "py_func", source)
     return f"{source.__module__}.{source.__qualname__}"
 
 
 def _try_weight(source: Any, function: Any) -> bool:
     """Return whether all memberships that were tried are at most 1; refuse what are none."""
-    values = np.array([[function(x, y) for x in TRIED.tolist()] for y in TRIED.tolist()])
+    with _trying(source, f"x and y from {TRIED[0]:g} to {TRIED[-1]:g}"):
+        values = np.array([[function(x, y) for x in TRIED.tolist()] for y in TRIED.tolist()])
     wrong = np.argwhere(~(np.isfinite(values) & (values >= 0.0)))
     if len(wrong):
         row, column = wrong[0]
         raise ValueError(
-            f"membership {_name(source)} returns {values[row, column]} for x={TRIED[column]:g}, "
+            f"membership {name_of(source)} returns {values[row, column]} for x={TRIED[column]:g}, "
             f"y={TRIED[row]:g}. A membership is finite and at least 0 for all x and y above 0."
         )
     return bool((values <= 1.0).all())
@@ -127,10 +147,11 @@ def _try_weight(source: Any, function: Any) -> bool:
 
 def _try_solve(source: Any, solver: Any) -> None:
     """Refuse a function that finds no bandwidth for gaps 0 to 13 of 15 neighbours."""
-    y = solver(np.arange(14.0), np.log2(15.0), 0.0)
+    with _trying(source, "gaps 0, 1, ... 13 and the target log2(15)"):
+        y = solver(np.arange(14.0), np.log2(15.0), 0.0)
     if not (np.isfinite(y) and y >= 0.0):
         raise ValueError(
-            f"membership {_name(source)} returns {y} for gaps 0, 1, ... 13 and the target log2(15). A "
+            f"membership {name_of(source)} returns {y} for gaps 0, 1, ... 13 and the target log2(15). A "
             "bandwidth is finite and at least 0."
         )
 

@@ -122,6 +122,7 @@ def fired_edges(edges, row, bit, fired):  # type: ignore[no-untyped-def]
 
 @inlined
 def _rate(weight, max_weight, n_iterations):  # type: ignore[no-untyped-def]
+    weight = np.float64(weight)  # NumPy would go on in 32 bits, of which the heaviest edges' rate is none.
     if weight >= max_weight / n_iterations:
         return np.uint32(min(weight / max_weight * 4294967296.0, 4294967295.0))
     return np.uint32(0)

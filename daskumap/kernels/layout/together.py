@@ -156,7 +156,11 @@ class Team:
             for iteration in padded
         )
         optimizers = tuple(map(self._optimizer, padded))
-        run_all(partial(self._work, turns, optimizers, clocks), range(self.threads))
+        try:
+            run_all(partial(self._work, turns, optimizers, clocks), range(self.threads))
+        except BaseException:
+            self._broken.set()  # Who has begun would wait for a thread that has not.
+            raise
         if steps % 2:
             self.positions, self._spare = self._spare, self.positions
 

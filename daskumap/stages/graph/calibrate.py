@@ -106,12 +106,13 @@ def keep_bits(context: Context, receipts: dict[int, Receipt]) -> None:
         "median_gap": float(np.ldexp(np.median(gaps or [0.0]), -context.unit)),
     }
     context.save_fact(schema.BITS, found)
-    if context.memberships.weights.in_units and not LEAST_GAP <= found["median_gap"] <= MOST_GAP:
+    gap = found["median_gap"]  # Of rows without neighbours and of copies 0, which no scale changes.
+    if context.memberships.weights.in_units and gap and not LEAST_GAP <= gap <= MOST_GAP:
         log.warning(
             "membership is %r, which compares distances with 1, and the farthest neighbour of a row is %.3g "
             "farther than its nearest one. Scale the data so that this is about 1.",
             context.params.membership,
-            found["median_gap"],
+            gap,
         )
 
 
