@@ -10,7 +10,7 @@ import zarr
 import daskumap
 from daskumap.cli.main import main
 from daskumap.errors import ParameterError, SourceError, SourceNotFoundError, StoreError
-from daskumap.stages.map import layout
+from daskumap.stages.map import looks
 from daskumap.testing import reference_layout as reference
 from daskumap.testing.datasets import digits
 from daskumap.testing.faults import FailingEngine, Fault
@@ -283,8 +283,8 @@ def test_the_loss_on_the_way(fit, small):
 
 def test_all_vertices_on_the_way_say_what_the_report_does(fit, small, monkeypatch):
     """But for edges that never fire in so few iterations."""
-    monkeypatch.setattr(layout, "LOOKED_AT", 1)
-    monkeypatch.setattr(layout, "PARTNERS", 16)
+    monkeypatch.setattr(looks, "LOOKED_AT", 1)
+    monkeypatch.setattr(looks, "PARTNERS", 16)
     run = fit(small, report=True)
     last, measures = course(run)[-1], run.report["measures"]
     assert last["epoch"] == 20
@@ -320,7 +320,7 @@ def test_a_layout_that_was_killed_has_the_same_course(fit, small, sequential, tm
 
 
 def test_nobody_looks_where_there_is_no_report(fit, small, monkeypatch):
-    monkeypatch.setattr(layout, "pair_sums", None)
+    monkeypatch.setattr(looks, "pair_sums", None)
     fit(small)
     fit(small, output_metric="manhattan", n_epochs=1, report=True)
 
