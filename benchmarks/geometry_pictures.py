@@ -11,14 +11,16 @@ from geometry_maps import simplicial_set_embedding
 
 Array = np.ndarray[Any, Any]
 SEED = 42
-# Pixels of a panel and of the gap between two, radius of a disc, and how far from the border discs stay.
-PANEL, GAP, RADIUS, MARGIN = 250, 6, 1.9, 12
+# Pixels of a panel, radius of a disc, and how far from the border discs stay.
+PANEL, RADIUS, MARGIN = 250, 1.9, 12
 # Where the eye is: matplotlib's default for three dimensions.
 AZIMUTH, ELEVATION = math.radians(-60), math.radians(30)
 # Share of the colour that the farthest point keeps.
 FAR = 0.45
 # Steps between colours: a third of the bytes of a file, and nothing that is seen.
 COLOUR_STEP = 8
+# The heads of the page's table of panels.
+COLUMNS = ("curve", "daskumap", "umap-learn")
 # A line of panels: the system, its points, and which of its coordinates are drawn; those of the paper.
 CURVES = (
     (VESELOV_SHABAT, 1_000, (0, 1, 2)),
@@ -31,24 +33,23 @@ DIGITS_PIXELS = 360
 
 def draw(folder: Path) -> None:
     """Draw all pictures into a folder."""
-    draw_dynamics(folder / "dynamics.png")
+    draw_dynamics(folder)
     draw_digits(folder)
 
 
-def draw_dynamics(path: Path, lines: Any = CURVES, **options: Any) -> None:
-    """Draw for each system its curve, daskumap's map and umap-learn's of the same graph, side by side.
+def draw_dynamics(folder: Path, lines: Any = CURVES, **options: Any) -> None:
+    """Draw for each system its curve, daskumap's map and umap-learn's of the same graph.
 
     All three are coloured by the curve's fourth coordinate, so that a place is found again on the maps.
     """
     from daskumap.report.picture import write_png
 
-    drawn = []
-    for system, points, shown in lines:
+    for line, (system, points, shown) in enumerate(lines, start=1):
         print(f"{system.name}, {points:,} points", file=sys.stderr)
         rows = curve(system, points)
         panels = [rows[:, shown], *maps_of(system, rows, **options)]
-        drawn.append(beside([panel(places, rows[:, 3]) for places in panels], axis=1))
-    write_png(path, beside(drawn, axis=0))
+        for column, places in zip(COLUMNS, panels, strict=True):
+            write_png(folder / f"dynamics-{line}-{column}.png", panel(places, rows[:, 3]))
 
 
 def maps_of(system: System, rows: Array, **options: Any) -> tuple[Array, Array]:
@@ -118,11 +119,3 @@ def seen(places: Array) -> tuple[Array, Array, Array]:
     flat -= (flat.min(axis=1) + flat.max(axis=1))[:, None] / 2
     flat *= (PANEL - 2 * MARGIN) / np.ptp(flat, axis=1).max()
     return flat[0] + PANEL / 2, flat[1] + PANEL / 2, depth
-
-
-def beside(images: list[Array], axis: int) -> Array:
-    """Return images in a row or one below the other, with gaps."""
-    shape = list(images[0].shape)
-    shape[axis] = GAP
-    gap = np.full(shape, 255, np.uint8)
-    return np.concatenate([part for image in images for part in (gap, image)][1:], axis=axis)

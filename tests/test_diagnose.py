@@ -278,7 +278,7 @@ def test_the_loss_on_the_way(fit, small):
     found = course(fit(small, n_epochs=105, report=True))
     assert [look["epoch"] for look in found] == [0, 50, 100, 105]
     for look in found:
-        assert look["cross_entropy"] == look["attraction"] + look["repulsion"] > 0
+        assert look["loss"] == look["attraction"] + look["repulsion"] > 0
 
 
 def test_all_vertices_on_the_way_say_what_the_report_does(fit, small, monkeypatch):
@@ -334,7 +334,7 @@ def test_the_report_shows_all(made):
     for label in labels:
         assert any(line.startswith(label) for line in lines), label
     assert "100.0% of the rows on target" in str(made)
-    head = lines.index("epoch              attraction      repulsion  cross-entropy")
+    head = lines.index("epoch              attraction      repulsion           loss")
     assert [line.split()[0] for line in lines[head + 1 : head + 3]] == ["0", "20"]
 
 

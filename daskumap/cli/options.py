@@ -51,7 +51,7 @@ def add_input(parser: argparse.ArgumentParser) -> None:
         type=int,
         choices=(1, 2, 3),
         help="weigh edges by the triangles (2), or tetrahedra too (3), that they are in; 1, the default: "
-        "leave them",
+        "the graph as it is",
     )
     parser.add_argument(
         "--vr-delta", type=float, help="leave longer edges out of simplices, by -log(w); inf by default"

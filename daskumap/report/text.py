@@ -130,7 +130,12 @@ LINES = (
         "{longest_aspect:.1f}",
         ("times its width, {longest_island:,} rows", "{islands:,} islands"),
     ),
-    Line("loss", "", "{attractive_loss:.4g}", ("attraction", "{repulsive_loss:.4g} repulsion")),
+    Line(
+        "loss",
+        "",
+        "{attractive_loss:.4g}",
+        ("attraction", "{repulsive_loss:.4g} repulsion", "each pair counts twice"),
+    ),
     *DIAGNOSTICS,
 )
 
@@ -161,10 +166,12 @@ def render_diagnostics(found: Figures) -> str:
 
 def _course(course: Sequence[Figures]) -> list[list[str]]:
     """Return the loss on the way as a table, if it was looked at."""
-    names = ("attraction", "repulsion", "cross_entropy")
+    names = ("attraction", "repulsion", "loss")
     lines = [f"{look['epoch']:<14}" + "".join(f"{look[name]:>15.4g}" for name in names) for look in course]
-    heads = ("attraction", "repulsion", "cross-entropy")
-    return [["epoch         " + "".join(f"{head:>15}" for head in heads), *lines]] if lines else []
+    heads = f"{'epoch':<14}" + "".join(f"{name:>15}" for name in names)
+    return (
+        [[heads, *lines, "of a sample of the vertices: how the loss goes, not what it is"]] if lines else []
+    )
 
 
 def _figures(measures: Figures, lines: tuple[Line, ...]) -> Iterator[str]:

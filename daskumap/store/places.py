@@ -195,12 +195,14 @@ def find_place(run: Any) -> Place:
         return Held(run)
     if hasattr(run, "shape") or isinstance(run, list | tuple):
         raise ParameterError(
-            f"run is a {type(run).__name__}; it is the place of the run store. No labels are taken: "
-            "daskumap.fit(data, 'run.zarr', ...)."
+            f"run is a {type(run).__name__}; it must be the place of a run store, such as 'run.zarr'. Labels "
+            "are not taken, and rows come first: daskumap.fit(data, 'run.zarr')."
         )
     if not isinstance(run, str | Path):
+        known = " Pass its run_." if hasattr(run, "run_") else ""
         raise ParameterError(
             f"run is a {type(run).__name__}; it must be the path or URL of a run store, or a Zarr store."
+            f"{known}"
         )
     if has_secrets(str(run)):
         raise ParameterError(

@@ -265,7 +265,7 @@ REPULSION = Fact("facts/repulsion", MODEL)  # strength, alpha
 # Map: start, layout, embedding.
 INITIAL = Array("initial", SCRATCH, "float32", ("vertex", "component"))
 STATE = Checkpoints("layout", SCRATCH, "float32", ("moving", "component"), ("positions", "mean", "variance"))
-COURSE = Fact("facts/course", SCRATCH)  # epoch, attraction, repulsion, cross_entropy of the map on the way
+COURSE = Fact("facts/course", SCRATCH)  # epoch, attraction, repulsion, loss of the map on the way
 EMBEDDING = Array("embedding", RESULT, "float32", ("row", "component"))
 # The map after each epoch that `n_epochs` lists.
 EMBEDDING_LIST = Array("embedding_list", RESULT, "float32", ("listed", "row", "component"))

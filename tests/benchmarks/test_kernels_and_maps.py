@@ -14,6 +14,7 @@ if str(BENCHMARKS) not in sys.path:
     sys.path.append(str(BENCHMARKS))
 
 import geometry_maps  # noqa: E402 - scripts, found once their folder is on the path
+import geometry_pictures  # noqa: E402
 import geometry_scores  # noqa: E402
 import information_geometry  # noqa: E402
 
@@ -54,5 +55,6 @@ def test_a_quick_version_of_all_tables_and_pictures(tmp_path, capsys):
         assert f"| {kernel} | daskumap |" in said
     assert said.count("|  | umap-learn |") == 12
     drawn = {path.name: path.read_bytes()[:4] for path in tmp_path.glob("*.png")}
-    assert drawn.keys() == {"dynamics.png", *(f"digits-min-dist-{d}.png" for d in (0.01, 0.1, 0.3))}
+    curves = {f"dynamics-{line}-{column}.png" for line in (1, 2, 3) for column in geometry_pictures.COLUMNS}
+    assert drawn.keys() == curves | {f"digits-min-dist-{d}.png" for d in (0.01, 0.1, 0.3)}
     assert set(drawn.values()) == {b"\x89PNG"}

@@ -81,7 +81,7 @@ edges             30,000               largest degree 44; 12.5% between cells
 kNN preservation  0.4321     good
 fly-away ratio    1.50       good
 longest island    12.3       doubtful  times its width, 140 rows; 7 islands
-loss              1.235e+04            attraction; 0.5 repulsion"""
+loss              1.235e+04            attraction; 0.5 repulsion; each pair counts twice"""
 
 
 def test_steps_are_summed_by_stage_and_peaks_are_not():

@@ -91,7 +91,7 @@ def test_an_xarray_dataset_is_its_only_matrix():
 
 @pytest.mark.parametrize("labels", [np.arange(12), X, [1, 2], (1, 2)])
 def test_labels_are_no_place(labels):
-    with pytest.raises(ParameterError, match=r"^run is a .*; it is the place .* No labels are taken: dask"):
+    with pytest.raises(ParameterError, match=r"^run is a .*; it must be the place .* Labels are not taken"):
         daskumap.fit(X, labels, n_neighbors=3, client="sequential", progress=False)
 
 

@@ -1,6 +1,7 @@
 """Where a run store can lie: what a path, a URL or a Zarr store means, and what there is."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -34,6 +35,11 @@ def test_what_is_meant(run, kind, url):
 def test_what_is_no_place(run):
     with pytest.raises(ParameterError, match="must be the path or URL of a run store, or a Zarr store"):
         find_place(run)
+
+
+def test_an_estimator_is_no_place_and_its_run_is_named():
+    with pytest.raises(ParameterError, match=r"or a Zarr store\. Pass its run_\."):
+        find_place(SimpleNamespace(run_=None))
 
 
 @pytest.mark.parametrize("run", ["s3://", "://run.zarr"])

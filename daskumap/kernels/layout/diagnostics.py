@@ -98,7 +98,7 @@ def add_sums(parts: Any) -> Sums:
 
 
 def loss_of(sums: Sums, vertices: int) -> dict[str, float]:
-    """Return the cross-entropy of a map and its graph over all unordered pairs, from sums over some vertices.
+    """Return the loss of a map, over all unordered pairs, edges or not, from sums over some vertices.
 
     Parameters
     ----------
@@ -108,7 +108,7 @@ def loss_of(sums: Sums, vertices: int) -> dict[str, float]:
     share = vertices / max(1, sums.placed) / UNITS / 2
     attraction = sums.attraction * share
     repulsion = (sums.edge_repulsion + (vertices - 1) * sums.non_edge_repulsion) * share
-    return {"attraction": attraction, "repulsion": repulsion, "cross_entropy": attraction + repulsion}
+    return {"attraction": attraction, "repulsion": repulsion, "loss": attraction + repulsion}
 
 
 def diagnostics(sums: Sums, vertices: int, edges: int, draws: float) -> dict[str, float]:
