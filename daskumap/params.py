@@ -8,6 +8,7 @@ import hashlib
 import inspect
 import math
 import secrets
+import warnings
 from collections.abc import Callable, Iterable
 from functools import lru_cache, wraps
 from types import FunctionType
@@ -432,5 +433,11 @@ def fit_curve(spread: float, min_dist: float) -> tuple[float, float]:
 
     r = np.linspace(0, spread * 3, 300)
     wanted = np.where(r < min_dist, 1.0, np.exp(-(r - min_dist) / spread))
-    (a, b), _ = curve_fit(lambda x, a, b: 1.0 / (1.0 + a * x ** (2 * b)), r, wanted)
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        (a, b), _ = curve_fit(lambda x, a, b: 1.0 / (1.0 + a * x ** (2 * b)), r, wanted)
+    if spread != 1.0 and not (a > 0.0 and b > 0.0):
+        # The search begins with a = b = 1 and did not find its way: it does in units of the spread.
+        a, b = fit_curve(1.0, min_dist / spread)
+        a /= spread ** (2 * b)
     return float(a), float(b)

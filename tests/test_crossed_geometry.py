@@ -7,7 +7,7 @@ import pytest
 
 import daskumap
 from daskumap.errors import ParameterError, RunMismatchError
-from daskumap.params import make_params
+from daskumap.params import fit_curve, make_params
 
 
 def made(source: str, **names: object) -> object:
@@ -57,7 +57,7 @@ def test_a_function_is_told_alike_in_any_process(execute) -> None:
 import numpy as np
 import daskumap
 from daskumap.errors import ParameterError, RunMismatchError
-from daskumap.params import make_params
+from daskumap.params import fit_curve, make_params
 found = {{"np": np, "__name__": "theirs", "lowest": np.min}}
 exec({RECURSIVE!r}, found)
 print(make_params({{"metric": found["f"]}}).fingerprint()["metric"])
@@ -118,3 +118,19 @@ def test_no_alpha_leaves_the_strength_as_it_was(fit, small) -> None:
     run = fit(small, repulsion_strength=2.0, n_epochs=1)
     again = daskumap.fit(run, alpha=None, client="sequential", progress=False)
     assert (again.params["alpha"], again.params["repulsion_strength"]) == (None, 2.0)
+
+
+@pytest.mark.parametrize(("spread", "min_dist"), [(0.1, 0.0), (10.0, 9.0), (1e5, 1e5), (1e-3, 0.0)])
+def test_a_curve_is_found_whatever_the_unit_of_the_map(recwarn, spread, min_dist) -> None:
+    a, b = fit_curve(spread, min_dist)
+    one, power = fit_curve(1.0, min_dist / spread)
+    assert b == pytest.approx(power, rel=1e-6)
+    assert a * spread ** (2 * b) == pytest.approx(one, rel=1e-6)
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("words", [{"spread": 1e5, "min_dist": 1e5}, {"a": 1e-12, "b": 1e-3}])
+def test_a_report_of_a_far_curve(fit, small, words) -> None:
+    run = fit(small, n_epochs=2, report=True, **words)
+    assert np.isfinite(run.embedding[:]).all()
+    assert run.report["measures"]["attraction"] >= 0
