@@ -190,7 +190,7 @@ def refuse_changed_input(
         engine.end()
         context.leave()
     progress.finish()
-    other = [task for task in sorted(known) if known[task].found["crc32"] != found[task].found["crc32"]]
+    other = [task for task in sorted(known) if known[task].input_sum != found[task].input_sum]
     if other:
         start, stop = sizes.block(other[0])
         raise RunMismatchError(

@@ -24,11 +24,18 @@ from daskumap.sources.ingest import as_stored, names_of_copy, open_ingested
 from daskumap.sources.nodes import check_stored_spec, is_near
 from daskumap.store import schema
 from daskumap.store.damage import find_damage
+from daskumap.store.model import Model
 from daskumap.store.places import find_place
 from daskumap.store.run import RunStore, check_same, differences
 
 log = logging.getLogger(__name__)
 
+# What a run store holds that was made by a run, and is none to make anything by.
+MADE = {
+    "inverse": "rows of points of a map",
+    "decode": "rows of points of a map",
+    "predict": "classes of rows",
+}
 # Written once the copy of the input is whole.
 INPUT_DIGEST = "input/digest"
 # Written once the copy of given neighbours is whole.
@@ -42,7 +49,8 @@ def steps_in(context: Context) -> Steps:
 
 def kind_of_context(context: Context) -> Kind:
     """Return which kind of run a context is of."""
-    purpose = purpose_of(context.transforms or None, context.anew, context.job.inverse)
+    job = context.job
+    purpose = purpose_of(context.transforms or None, context.anew, job.inverse, job.encodes)
     return kind_of(purpose, context.params, context.anew)
 
 
@@ -87,9 +95,11 @@ def context_of(
     resources: Resources,
     model: Context | None,
     given: tuple[dict[str, Any], dict[str, Any]] | None = None,
+    encoder: Model | None = None,
 ) -> Context:
     """Return the context of a run as its run store describes it."""
-    known, anew = store.about, (store.about["model"] or {}).get("anew")
+    known, made = store.about, store.about["model"] or {}
+    anew = made.get("anew")
     job = Job(
         store.url,
         known["id"],
@@ -99,9 +109,10 @@ def context_of(
         resources,
         anew=None if anew is None else tuple(anew),
         inverse=purpose_in(known) == "inverse",
+        encodes=made.get("encodes"),
         given=given,
     )
-    return make_context(job, source, store, model)
+    return make_context(job, source, store, model, encoder)
 
 
 def open_known(store: RunStore, resources: Resources, data: Any = None) -> Context:
@@ -153,7 +164,7 @@ def known_given(store: RunStore, params: Params) -> tuple[dict[str, Any], dict[s
 def open_model_of(store: RunStore) -> Context | None:
     """Return the run that another one is made from, as the run store of that says; None where there is none.
 
-    A fit of its neighbours needs it no more once it has copied them.
+    Rows that go through a trained network have a copy of it. A fit of its neighbours needs it no more once it has copied them.
 
     Raises
     ------
@@ -161,7 +172,7 @@ def open_model_of(store: RunStore) -> Context | None:
         If it is gone, or another run is in its place.
     """
     known = store.about["model"]
-    if known is None:
+    if known is None or "encodes" in known:
         return None
     try:
         return open_named(store, known)
@@ -215,7 +226,7 @@ def open_model(
         If the run is unfinished, or has not kept what that takes.
     """
     if purpose_in(store.about) != "fit":
-        what = "rows of points of a map" if purpose_in(store.about) == "inverse" else "new rows on a map"
+        what = MADE.get(purpose_in(store.about), "new rows on a map")
         raise StoreError(f"{store.url} holds {what}. Give the run that the map is of.")
     if store.ledger.finished() is None:
         raise StoreError(f"The run in {store.url} is unfinished. Finish it: daskumap resume {store.url}")

@@ -15,11 +15,12 @@ from daskumap.api import fit, is_run
 from daskumap.estimator.accept import fit_options
 from daskumap.estimator.adopt import map_of, parameters_of
 from daskumap.params import PRECOMPUTED, Params, explicit
-from daskumap.run import Run, View
+from daskumap.run import Run
 from daskumap.sources.base import Source
 from daskumap.sources.distances import find_distances
 from daskumap.sources.find import find, is_plain
 from daskumap.sources.objects import is_sparse
+from daskumap.views import View
 
 Array = np.ndarray[Any, Any]
 

@@ -26,6 +26,7 @@ quantile    of the training rows' distances to their neighbours          all
 given neig. column of neighbours that the user gives                     all
 nearest     of a point on the map                                        all
 feature     column of the model's input                                  all
+class       that a classifier tells apart                                all
 axis        of a row as an encoder sees it: main axis, or column         all
 replica     of an encoder that several train at a time                   one
 parameter   of an encoder and all that is trained with it                all
@@ -368,10 +369,18 @@ NEEDED = Exchange(
 ROWS = Array("inverted", RESULT, "value", ("row", "feature"))
 INVERTED = Fact("facts/inverted", RESULT)  # points, neighbors, epochs, alone
 
+# Through a trained network: ENCODER is its input beside SOURCE. Rows become places, EMBEDDING, or what follows;
+# places become ROWS.
+# The label of the most probable class; of classes with names the number of its name.
+PREDICTED = Array("predicted", RESULT, "int64", ("row",))
+PROBABILITIES = Array("probabilities", RESULT, "float32", ("row", "class"))
+
 # What other tools read, by name: what the records of the tasks that write it call its crc32.
 PUBLIC = {
     EMBEDDING.name: "crc32",
     EMBEDDING_LIST.name: "crc32",
     FIT_DISTANCE.name: "fit_distance_crc32",
     ROWS.name: "crc32",
+    PREDICTED.name: "predicted_crc32",
+    PROBABILITIES.name: "crc32",
 }
