@@ -361,8 +361,8 @@ def known_encoder(store: RunStore) -> EncoderParams:
     there = all(store.has(item.name) for name, item in KNOWN.items() if encoder[name])
     if encoder["encoder"] != BUILT_IN or not there:
         raise StoreError(
-            f"{store.url} was started with a module or with arrays that it does not hold. Call daskumap.train "
-            "again with the same arguments: it goes on, or returns the finished run."
+            f"{store.url} was started with a module or with arrays that it does not hold. Call "
+            "daskumap.train again with the same arguments: it goes on, or returns the finished run."
         )
     return make_encoder_params(encoder)
 

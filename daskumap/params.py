@@ -195,7 +195,7 @@ def explicit(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def explicit_with(*kinds: tuple[Any, Callable[[str], bool]]) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Return what lets a function say all that it takes, with fields of dataclasses in the place of `**params`.
+    """Return what lets a function say all that it takes: fields of dataclasses in place of `**params`.
 
     Parameters
     ----------
@@ -439,8 +439,8 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(item) for key, item in sorted(value.items())}
     if isinstance(value, np.generic):
         return value.item()
-    if dataclasses.is_dataclass(value):
-        return value.fingerprint()  # type: ignore[attr-defined]
+    if hasattr(value, "fingerprint"):
+        return value.fingerprint()
     if callable(value):
         function = getattr(value, "py_func", value)
         digest = digest_of(function) if isinstance(function, FunctionType) else "builtin"

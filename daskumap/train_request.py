@@ -79,8 +79,8 @@ def refuse_run(model: Context) -> None:
     p = model.params
     if p.metric == PRECOMPUTED:
         raise ParameterError(
-            f"The run in {model.url} was fitted to distances, and a network maps rows. Fit rows, and train on "
-            "that run."
+            f"The run in {model.url} was fitted to distances, and a network maps rows. Fit rows, and train "
+            "on that run."
         )
     if model.output_metric is not None:
         raise ParameterError(
@@ -89,8 +89,8 @@ def refuse_run(model: Context) -> None:
         )
     if p.ensure_all_finite is not True:
         raise ParameterError(
-            f"The run in {model.url} was fitted with ensure_all_finite={p.ensure_all_finite!r}, and a network "
-            "maps nothing but finite values. Impute what is missing, and fit again."
+            f"The run in {model.url} was fitted with ensure_all_finite={p.ensure_all_finite!r}, and a "
+            "network maps nothing but finite values. Impute what is missing, and fit again."
         )
 
 
@@ -107,9 +107,9 @@ def check_encoder(encoder: EncoderParams, params: Params, model: Context) -> Non
     least = min(taken, -(-int(LEAST_SHARE * taken) // RUN_ROWS) * RUN_ROWS)
     if held < least:
         raise ParameterError(
-            f"window_rows is {encoder.window_rows:,}, {held / taken:.1%} of the {taken:,} rows that are trained "
-            f"on; below {LEAST_SHARE:.0%} a window holds but the shortest edges. Raise it to {least:,} at "
-            "least, or leave it out where memory holds all rows."
+            f"window_rows is {encoder.window_rows:,}, {held / taken:.1%} of the {taken:,} rows that are "
+            f"trained on; below {LEAST_SHARE:.0%} a window holds but the shortest edges. Raise it to "
+            f"{least:,} at least, or leave it out where memory holds all rows."
         )
     if not encoder.warm_steps(rows):
         return

@@ -69,8 +69,8 @@ def train(
         `batch_edges` edges a step, each pushed from `negative_sample_rate` others; `steps`, of which the
         default follows the number of rows. `encoder_learning_rate`, which falls linearly.
         `input_axes`: on how many main axes the network sees rows while it is trained (64; None: all columns);
-        the finished one takes rows as they are. `encoder_rows`: of more rows (2,000,000) that many are trained
-        on, whole runs of 512 consecutive vertices. `window_rows`: rows in memory at a time, replaced every 40
+        the finished one takes rows as they are. `encoder_rows`: of more rows (2,000,000) that many are
+        trained on, whole runs of 512 consecutive vertices. `window_rows`: rows in memory at a time, replaced every 40
         steps (None: all); they cost quality, since edges that leave a window are not there. `warm_start`: the
         share of the steps, the first ones, that regress to the run's own map (None: 0, or .5 where not all
         rows are in memory). `replicas` networks are trained at a time, one a worker, and averaged every
@@ -79,8 +79,8 @@ def train(
         it. `reconstruction`: "mse", or "bce" for values in [0, 1]. `global_weight` weighs the correlation of
         distances in the data and on the map. `device` of a module. `checkpoint_steps`: steps of a segment.
         And of `fit`: `n_components`, `min_dist`, `spread`, `a`, `b`, `repulsion_strength`, `alpha`,
-        `negative_sample_rate`, `random_state`, `report`, `keep`. What is not given is that of the run, but for
-        `report`, which is True.
+        `negative_sample_rate`, `random_state`, `report`, `keep`. What is not given is that of the run, but
+        for `report`, which is True.
 
     Returns
     -------
@@ -94,7 +94,8 @@ def train(
 
     References
     ----------
-    Sainburg, McInnes, Gentner (2021), Parametric UMAP Embeddings for Representation and Semisupervised Learning.
+    Sainburg, McInnes, Gentner (2021), Parametric UMAP Embeddings for Representation and Semisupervised
+    Learning.
     """
     shown = choose_progress(progress)
     for name, value in (("restart", restart), ("trust_input", trust_input)):

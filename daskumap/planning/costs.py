@@ -48,8 +48,8 @@ STORED_VALUE = 0.4e-9
 # where pieces are counted; a row in the summary.
 MAP_PAIR, RANK_PAIR, LOSS_NEIGHBOR, PIECES_NEIGHBOR, SUMMARY_ROW = 1.1e-9, 2.6e-9, 0.24e-6, 0.03e-6, 0.6e-6
 
-# A step of the built-in network: floating-point operations a parameter and row, forward, by the weights and by
-# the rows (1.3 ms with 250 edges and 27,302 parameters).
+# A step of the built-in network: floating-point operations a parameter and row, forward, by the weights and
+# by the rows (1.3 ms with 250 edges and 27,302 parameters).
 STEP_FLOPS = 6.0
 
 # What one distance of a matrix product costs with its selection, in ns, without and for each column (2.2 ns

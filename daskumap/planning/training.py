@@ -8,7 +8,7 @@ from typing import Any
 
 from daskumap.planning.stage import Receipt
 
-# Consecutive vertices that come into a window together: cell-major, so mostly of one cell, and read as a slice.
+# Consecutive vertices that come into a window together: cell-major, so mostly of one cell, and a slice.
 RUN_ROWS = 512
 # Windows are there to be read ahead: the one that is trained on, and the next one.
 WINDOWS = 2

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from daskumap.kernels.encoder.backend import Perceptron
 from daskumap.kernels.encoder.network import Layer, Layers, unpack
 from daskumap.planning.stage import Receipt, Stage, Step
 from daskumap.runtime.context import Context
@@ -56,7 +57,9 @@ def trained_parts(context: Context) -> dict[str, Layers]:
     e = context.params.encoder
     last = context.checkpoint(schema.TRAINING, len(e.segments(context.sizes.rows)) - 1)
     weights = mean_of([last.read("weights", replica, replica + 1)[0] for replica in range(e.replicas)])
-    parts = unpack(weights, context.network.widths)
+    network = context.network
+    assert isinstance(network, Perceptron)
+    parts = unpack(weights, network.widths)
     if not has_axes(context):
         return parts
     axes = Axes(

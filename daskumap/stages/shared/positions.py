@@ -63,7 +63,7 @@ def final_positions(context: Context, segment: int = -1) -> Array:
 
 
 def _places_by_vertex(context: Context) -> Array:
-    """Return where a network put the rows, (n, d) in vertex order: it has a place for those without edges too."""
+    """Return where a network put the rows, (n, d) in vertex order: also those without edges."""
     s = context.sizes
     positions = np.empty((s.rows, context.params.n_components), np.float32)
     for start, stop in map(s.block, range(s.row_blocks)):
