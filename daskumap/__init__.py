@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from daskumap.parametric import ParametricUMAP
     from daskumap.planning.plan import Plan
     from daskumap.run import Run
+    from daskumap.training import train
     from daskumap.views import Decoded, Encoded, Inverted, Predicted, Transformed
 
 __version__ = "0.1.0"
@@ -60,6 +61,7 @@ __all__ = [
     "plan",
     "predict",
     "resume",
+    "train",
     "transform",
     "verify",
 ]
@@ -93,6 +95,7 @@ _MODULES = {
     "plan": "daskumap.api",
     "predict": "daskumap.api",
     "resume": "daskumap.api",
+    "train": "daskumap.training",
     "transform": "daskumap.api",
     "verify": "daskumap.api",
 }

@@ -35,6 +35,7 @@ from daskumap.store.lock import alone
 from daskumap.store.model import is_model_group
 from daskumap.store.places import find_place
 from daskumap.store.run import RunStore, is_run_store
+from daskumap.train_request import make_train_request
 from daskumap.views import Decoded, Encoded, Inverted, Predicted, Transformed, View
 
 
@@ -196,14 +197,15 @@ def transform(
     What becomes of a row depends on the row, the run and its seed alone: not on the rows beside it, their
     number or order, chunks, memory, workers or threads. A row that equals a fitted one gets that one's place.
 
-    Where the run was trained (`daskumap.train`), its network maps the rows, and the result is an `Encoded`: no
+    Where the run was trained (`daskumap.train`), its network maps the rows and the result is an `Encoded`: no
     neighbours are searched, and the rows that were fitted may be gone.
 
     Parameters
     ----------
     run
-        A trained run or an `Encoder` that was saved. Or a run, or its path or URL, fitted with any `keep` but "embedding", or saved. Its input has to be where
-        it was, unless it came from memory: then the run has it.
+        A trained run or a saved `Encoder`, or its path or URL. Or a run fitted with any `keep` but
+        "embedding", or saved: its input has to be where it was, unless it came from memory, when the run has
+        it.
     data
         (m, D): new rows, as of `fit`, with the columns of those that were fitted. They are cast and moved as
         those were; rows that a fit would refuse are refused.
@@ -483,9 +485,12 @@ def plan(
     partitions: int | None = None,
     calibrate: bool = True,
     inverse: bool = False,
+    encoder: dict[str, Any] | None = None,
     **params: Any,
 ) -> Plan:
-    """Plan a fit from metadata, a transform or an inverse; starts nothing. Arguments as in `fit`; `print` it.
+    """Plan a fit from metadata, a transform, an inverse or a training; starts nothing; `print` it.
+
+    Arguments as in `fit`.
 
     Parameters
     ----------
@@ -494,6 +499,8 @@ def plan(
         rows. The data may be a run too, as of `fit`.
     workers, threads
         Worker processes, and threads of each.
+    encoder
+        Arguments of `train`, {} for none, to plan the training of a network on the run that is the data.
     calibrate
         Time this machine's cores for a second or two, so that the estimates of time hold for workers like it;
         else they are those of the reference machine.
@@ -504,7 +511,14 @@ def plan(
         If the run cannot fit, with the setting to change.
     """
     _check_switch("inverse", inverse)
-    if run is None and not inverse:
+    if encoder is not None:
+        rest = {"run": run, "partitions": partitions, **params}
+        if inverse or any(value is not None for value in rest.values()):
+            raise ParameterError("A training has the parameters that encoder names. Leave out all but data.")
+        words = {"labels": None, "landmarks": None, **encoder}
+        known = words.pop("labels"), words.pop("landmarks")
+        request = make_train_request(_as_run(data).model(), words, *known)
+    elif run is None and not inverse:
         request = _request(data, None, params, partitions)
     elif run is None:
         raise ParameterError("inverse is True and run is None; name the run whose map the points are from.")
@@ -518,7 +532,7 @@ def plan(
 
 
 def open(path: str | Path) -> Any:
-    """Open a run store: a `Run` that `fit` or `train` made, a `Transformed` of `transform`, or another result.
+    """Open a run store: a `Run` of `fit` or `train`, or a result, such as a `Transformed` of `transform`.
 
     Of a saved network it is an `Encoder`.
 

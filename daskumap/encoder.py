@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -89,14 +90,14 @@ class Encoder:
             given = options.pop(name, None)
             if given is not None:
                 raise ParameterError(
-                    f"{name} is {given!r}, and new rows are mapped by an encoder, which works without the rows "
-                    "that were fitted and takes finite values alone. Leave it out."
+                    f"{name} is {given!r}, and an encoder maps new rows without those that were fitted, and "
+                    "takes finite values alone. Leave it out."
                 )
         progress = choose_progress(options.pop("progress", True))
         return run_through(self.model, encodes, data, out, progress=progress, **options)
 
     def request(self, data: Any, inverse: bool = False) -> Request:
-        """Return what a transform of new rows asks for, or an inverse of points, checked against the network."""
+        """Return what a transform of new rows asks for, or an inverse of points."""
         return make_encode_request(data, self.model, "decode" if inverse else "encode")
 
     def made_of(self, encodes: str, data: Any, out: Any = None, **where: Any) -> Any:
@@ -111,10 +112,11 @@ class Encoder:
             return at_once(self.model, encodes, find(data), where.get("threads"))
         if out is None and is_dask(data):
             return lazily(self.model, encodes, data)
-        made = {"encode": self.transform, "decode": self.inverse_transform, "predict": self.predict}
-        found = made[encodes](data, out, **where)
-        names = {"encode": "embedding", "decode": "rows", "predict": "probabilities"}
-        return getattr(found, names[encodes])
+        if encodes == "encode":
+            return self.transform(data, out, **where).embedding
+        if encodes == "decode":
+            return self.inverse_transform(data, out, **where).rows
+        return self.predict(data, out, **where).probabilities
 
     def labels_of(self, data: Any, out: Any = None, **where: Any) -> Any:
         """Return the most probable class of each row as the caller has them, as `made_of`.
@@ -140,6 +142,18 @@ class Encoder:
         place = find_place(path)
         self.model.save(place)
         return Encoder(self.model, place.url)
+
+    def export_onnx(self, path: str | Path) -> None:
+        """Write the network as ONNX, for other programs: see `daskumap.onnx_export`.
+
+        Raises
+        ------
+        DependencyError
+            If the package onnx is missing.
+        """
+        from daskumap.onnx_export import export
+
+        export(self.model, path)
 
     def __repr__(self) -> str:
         m = self.model

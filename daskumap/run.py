@@ -16,6 +16,7 @@ from daskumap.engine.base import Engine
 from daskumap.engine.clusters import make_engine
 from daskumap.engine.machine import parse_memory
 from daskumap.errors import ParameterError, StoreError
+from daskumap.history import history_of
 from daskumap.opening import (
     open_model,
     refuse_other_rows,
@@ -229,6 +230,17 @@ class Run(Mapped):
             )
         return self.store.array(schema.EMBEDDING_LIST.name)
 
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """Of a training the mean of each term of the loss, by segment; so far, while it is unfinished.
+
+        Raises
+        ------
+        StoreError
+            If a layout made the map.
+        """
+        return history_of(self.store)
+
     def save(self, path: Any, rows: bool = False, *, fitted: Any = None) -> Run | Encoder:
         """Write what `transform` needs to a place of its own, without the neighbours and their graph.
 
@@ -260,8 +272,8 @@ class Run(Mapped):
         if self.trained:
             if rows or fitted is not None:
                 raise ParameterError(
-                    f"rows is {rows} and fitted is {fitted!r}, and the network of a trained run is saved, which "
-                    "works without the rows that were fitted. Leave them out."
+                    f"rows is {rows} and fitted is {fitted!r}, and of a trained run the network is saved, "
+                    "which works without the rows that were fitted. Leave them out."
                 )
             return self.encoder.save(path)
         params = self._params and dataclasses.replace(self._params, keep="model")

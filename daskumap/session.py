@@ -165,7 +165,8 @@ def describe(planned: Plan, request: Request) -> dict[str, Any]:
 def identity_of(request: Request) -> dict[str, Any] | None:
     """Return where the run is that another one is made from, and which; None where there is none.
 
-    A trained network is known by its digest. A fit of its neighbours says what it does not have from it, and an inverse that it is one.
+    A trained network is known by its digest. A fit of a run's neighbours says what it does not have from it,
+    and an inverse that it is one.
     """
     if request.encoder is not None:  # Where that lies may change.
         return {"id": request.encoder.digest(), "encodes": request.encodes}
@@ -208,6 +209,9 @@ def open_fit(store: RunStore, request: Request, ingested: bool, resources: Resou
         if not store.has(schema.INIT.name):
             store.put(schema.INIT.name, params.init.astype(np.float32))
         params = without_init(params)
+    if store.ledger.finished() is None:
+        for name, values in request.brought.items():
+            store.put(name, values)
     if ingested:
         if input_digest(store) is None or schema.SOURCE.name in store.ledger.freed():
             store.documents.save(INPUT_DIGEST, ingest(source, store.arrays, schema.SOURCE.name))

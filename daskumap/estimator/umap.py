@@ -20,7 +20,7 @@ from daskumap.sources.base import Source
 from daskumap.sources.distances import find_distances
 from daskumap.sources.find import find, is_plain
 from daskumap.sources.objects import is_sparse
-from daskumap.views import View
+from daskumap.views import Transformed, View
 
 Array = np.ndarray[Any, Any]
 
@@ -319,7 +319,7 @@ missing
         run = self._fitted()
         placed = run.transform(source, ensure_all_finite=ensure_all_finite, **where)
         self._warn_of_undefined(placed, source.shape[0])
-        if run.params["transform_mode"] == "graph":
+        if isinstance(placed, Transformed) and run.params["transform_mode"] == "graph":
             return placed.graph()
         return placed.embedding[:] if plain else placed.embedding
 

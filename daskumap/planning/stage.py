@@ -59,7 +59,7 @@ class Receipt:
 
     @property
     def input_sum(self) -> int:
-        """The checksum of the rows that the task read; "crc32" is that of the result where it wrote that too."""
+        """The checksum of the rows that the task read, which is not "crc32" where that is the result's."""
         return int(self.found.get("input_crc32", self.found["crc32"]))
 
     @staticmethod

@@ -52,7 +52,7 @@ class Trained(NamedTuple):
         scores = self.backend.scores(self.vector, X).astype(np.float64)
         scores -= scores.max(axis=1, keepdims=True)
         np.exp(scores, out=scores)
-        return (scores / scores.sum(axis=1, keepdims=True)).astype(np.float32)
+        return np.asarray(scores / scores.sum(axis=1, keepdims=True), np.float32)
 
     def through(self, encodes: str, X: Array) -> Array:
         """Return places of rows for "encode", rows of places for "decode", probabilities for "predict"."""
@@ -77,12 +77,13 @@ class Trained(NamedTuple):
         return Move() if encodes == "decode" else self.move
 
     def labels(self, probabilities: Array) -> Array:
-        """Return the label of the most probable class of each row, (m,) int64; a number where it has a name."""
-        best = probabilities.argmax(axis=1)
+        """Return the label of the most probable class of each row, (m,) int64; of a name its number."""
+        best: Array = probabilities.argmax(axis=1)
         classes = self.model.classes or ()
         if any(isinstance(label, str) for label in classes):
             return best
-        return np.array(classes, np.int64)[best]
+        labels: Array = np.array(classes, np.int64)
+        return np.asarray(labels[best])
 
 
 def _sigmoid(logits: Array) -> Array:

@@ -369,8 +369,7 @@ NEEDED = Exchange(
 ROWS = Array("inverted", RESULT, "value", ("row", "feature"))
 INVERTED = Fact("facts/inverted", RESULT)  # points, neighbors, epochs, alone
 
-# Through a trained network: ENCODER is its input beside SOURCE. Rows become places, EMBEDDING, or what follows;
-# places become ROWS.
+# Through a trained network, ENCODER: rows become places, EMBEDDING, or what follows; places become ROWS.
 # The label of the most probable class; of classes with names the number of its name.
 PREDICTED = Array("predicted", RESULT, "int64", ("row",))
 PROBABILITIES = Array("probabilities", RESULT, "float32", ("row", "class"))

@@ -19,7 +19,7 @@ def has_axes(context: Context) -> bool:
 
 
 def on_axes(about: Array, axes: Array) -> Array:
-    """Return rows about their mean on some axes, (r, p) float32: the same bits in whatever block a row comes."""
+    """Return rows about their mean on some axes, (r, p) float32, a row's bits whatever block it is in."""
     return apply((Layer(axes, np.zeros(axes.shape[1], np.float32)),), about)
 
 

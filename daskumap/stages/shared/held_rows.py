@@ -123,7 +123,8 @@ def _places(rows: int, runs: Array | None) -> Array:
 
 def _local(places: Array, vertices: Array) -> Array:
     """Return the places of vertices among those that are taken, below 0 for none."""
-    return places[vertices // RUN_ROWS] * np.int32(RUN_ROWS) + (vertices % RUN_ROWS).astype(np.int32)
+    own: Array = (vertices % RUN_ROWS).astype(np.int32)
+    return places[vertices // RUN_ROWS] * np.int32(RUN_ROWS) + own
 
 
 def _edges_between(
