@@ -30,6 +30,9 @@ class EncoderParams:
     labels, landmarks
         What is known of rows beside their values, as `sources.known` describes it; the values themselves lie
         in the run store. None where the user gave none.
+    start
+        Of a model that the training goes on from: its digest, and the widths of the parts that it has, None
+        for modules; the weights lie in the run store. None for a training that starts afresh.
     """
 
     hidden: tuple[int, ...] = (100, 100, 100)
@@ -54,6 +57,7 @@ class EncoderParams:
     checkpoint_steps: int = 1_000
     labels: dict[str, Any] | None = None
     landmarks: dict[str, Any] | None = None
+    start: dict[str, Any] | None = None
 
     @property
     def built_in(self) -> bool:
@@ -111,7 +115,7 @@ class EncoderParams:
         return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
 
 
-NAMES = frozenset(f.name for f in dataclasses.fields(EncoderParams)) - {"labels", "landmarks"}
+NAMES = frozenset(f.name for f in dataclasses.fields(EncoderParams)) - {"labels", "landmarks", "start"}
 
 
 def make_encoder_params(values: dict[str, Any]) -> EncoderParams:

@@ -39,8 +39,8 @@ MADE = {
 }
 # Written once the copy of the input is whole.
 INPUT_DIGEST = "input/digest"
-# What a training is told of rows, by parameter.
-KNOWN = {"labels": schema.LABELS, "landmarks": schema.LANDMARKS}
+# What a training is told of rows, and where it starts, by parameter.
+KNOWN = {"labels": schema.LABELS, "landmarks": schema.LANDMARKS, "start": schema.START}
 # Written once the copy of given neighbours is whole.
 GIVEN_DIGESTS = "input/knn_digests"
 

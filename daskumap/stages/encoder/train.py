@@ -26,6 +26,7 @@ from daskumap.runtime.context import Context
 from daskumap.runtime.listen import tell
 from daskumap.runtime.networks import network_of
 from daskumap.stages.shared.encoding import known_bytes
+from daskumap.stages.shared.given_start import with_given
 from daskumap.stages.shared.graph_facts import strength_of
 from daskumap.stages.shared.held_rows import WINDOW_STEPS, held_part, is_windowed
 from daskumap.stages.shared.replicas import mean_of
@@ -118,7 +119,9 @@ ReplicaState = tuple[Array, Terms, float]
 def load_replica(context: Context, replica: int, segment: int) -> ReplicaState:
     """Return a replica as the last segment left it; at the start all are alike."""
     if segment == 0:
-        return start(_network(context, replica), context.key("encoder")), {}, 0.0
+        state = start(_network(context, replica), context.key("encoder"))
+        state[0] = with_given(context, state[0])
+        return state, {}, 0.0
     before = context.checkpoint(schema.TRAINING, segment - 1)
     parts = [before.read(part, replica, replica + 1)[0] for part in schema.TRAINING.parts]
     return np.stack(parts), {}, 0.0
@@ -242,6 +245,10 @@ TRAIN = Step(
         schema.GRAPH,
         schema.GRAPH_FACTS,
         schema.REPULSION,
+        schema.START,
+        schema.ENCODER_AXES,
+        schema.ENCODER_MEAN,
+        schema.ENCODER_SCALE,
     ),
     writes=(schema.TRAINING, schema.HISTORY),
 )
