@@ -1,32 +1,21 @@
-"""A user's own torch module as the encoder, and as the decoder: what the training asks of a network.
-
-The losses are those of the built-in network; torch maps rows, and takes gradients back through the module. All random
-numbers of a step, such as those of dropout, follow from its batch.
-"""
+"""Modules of torch's as the network that is trained: flat float32 vectors in and out."""
 
 from __future__ import annotations
 
 import copy
-import os
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from daskumap.errors import DependencyError, StoreError
+import torch
+from torch import nn
+
+from daskumap.errors import ParameterError, StoreError
 from daskumap.kernels.encoder import losses, network
 from daskumap.kernels.encoder.batch import Batch, Settings
-
-try:
-    import torch
-    from torch import nn
-except ImportError as error:
-    raise DependencyError(
-        "A module of torch's is trained by torch, which is not installed. Install it: "
-        "pip install 'daskumap[torch]'"
-    ) from error
+from daskumap.torch_backend.steady import STEADY, drawing
 
 Array = np.ndarray[Any, Any]
 Terms = dict[str, float]
@@ -100,11 +89,11 @@ class TorchBackend:
             for linear, (weights, bias) in zip(linears, layers, strict=True):
                 linear.weight.data = torch.tensor(weights.T)
                 linear.bias.data = torch.tensor(bias)
-        return np.concatenate([one.detach().numpy().ravel() for one in trainable(parts)])
+        return flat(parts)
 
     def gradient(self, vector: Array, batch: Batch, settings: Settings) -> tuple[Array, Terms]:
         """Return the gradient and the terms of the loss by name."""
-        with drawing(batch.key), steady(self.device):
+        with drawing(batch.key), STEADY:
             parts = self._loaded(vector).train()
             places, hidden = run_encoder(parts, self._tensor(batch.rows))
             made = [Made(places)]
@@ -115,7 +104,7 @@ class TorchBackend:
                 terms["reconstruction"] = losses.of_reconstruction(
                     made[-1].values, batch, settings, made[-1].gradient
                 )
-            if hidden is not None and len(batch.labels):
+            if hidden is not None:
                 made.append(Made(parts["head"](hidden[batch.ends : batch.ends + len(batch.labels)])))
                 terms["labels"] = losses.softmax(
                     made[-1].values, batch.labels, settings.label_weight, made[-1].gradient
@@ -138,7 +127,7 @@ class TorchBackend:
         """Map rows, a block of a fixed height at a time: a row's bits do not depend on how many come with it."""
         rows = np.zeros((BLOCK_ROWS, X.shape[1]), np.float32)
         made = []
-        with torch.inference_mode(), steady(self.device):
+        with torch.no_grad(), STEADY:
             parts = self._loaded(vector).eval()
             for start in range(0, max(len(X), 1), BLOCK_ROWS):
                 part = X[start : start + BLOCK_ROWS]
@@ -153,10 +142,14 @@ class TorchBackend:
     def _loaded(self, vector: Array) -> nn.ModuleDict:
         """Return this thread's copy of the parts with the parameters of a vector."""
         if not hasattr(self._local, "parts"):
-            self._local.parts = copy.deepcopy(self.parts).to(self.device)
+            self._local.parts = self.fresh(self.device)
         parts: nn.ModuleDict = self._local.parts
         fill(trainable(parts), vector)
         return parts
+
+    def fresh(self, device: str) -> nn.ModuleDict:
+        """Return a copy of the parts on a device."""
+        return copy.deepcopy(self.parts).to(device)
 
     def weights(self, vector: Array) -> dict[str, Array]:
         """Return what a model keeps, by name: the parameters, and what else belongs to the state of the modules."""
@@ -182,7 +175,7 @@ class TorchBackend:
             )
             raise StoreError(f"The model was trained with another module: {listed}. Give a module like that one.")
         self.parts.load_state_dict({name: torch.tensor(values) for name, values in weights.items()})
-        return self.initial_of_modules()
+        return flat(self.parts)
 
 
 class Made:
@@ -192,3 +185,71 @@ class Made:
         self.tensor = tensor
         self.values = np.ascontiguousarray(tensor.detach().cpu().numpy())
         self.gradient = np.zeros_like(self.values)
+
+
+def flat_gradient(parameters: list[nn.Parameter], made: list[Made]) -> Array:
+    """Return the gradient by all parameters; zero by those that a step does not use."""
+    found = torch.autograd.grad(
+        [one.tensor for one in made],
+        parameters,
+        [torch.tensor(one.gradient, device=one.tensor.device) for one in made],
+        allow_unused=True,
+    )
+    filled = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
+    return torch.cat([gradient.reshape(-1) for gradient in filled]).cpu().numpy()
+
+
+def trainable(parts: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters that are trained, each once; frozen ones are not."""
+    return [one for one in parts.parameters() if one.requires_grad]
+
+
+def flat(parts: nn.Module) -> Array:
+    """Return the parameters that are trained as one vector."""
+    return np.concatenate([one.detach().numpy().ravel() for one in trainable(parts)])
+
+
+def fill(parameters: list[nn.Parameter], vector: Array) -> None:
+    """Give parameters the values of a vector."""
+    pieces = torch.split(torch.from_numpy(vector), [one.numel() for one in parameters])
+    with torch.no_grad():
+        for parameter, values in zip(parameters, pieces, strict=True):
+            parameter.copy_(values.view_as(parameter))
+
+
+def perceptron(widths: tuple[int, ...]) -> nn.Sequential:
+    """Return the built-in network as a module, its values not set: no random number is drawn."""
+    layers: list[nn.Module] = []
+    for rows, columns in zip(widths, widths[1:], strict=False):
+        layers += [nn.utils.skip_init(nn.Linear, rows, columns), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+def last_linear(encoder: nn.Module) -> nn.Linear:
+    """Return the last linear layer of an encoder, whose input a classifier reads.
+
+    Raises
+    ------
+    ParameterError
+        If it has none.
+    """
+    linears = [one for one in encoder.modules() if isinstance(one, nn.Linear)]
+    if not linears:
+        raise ParameterError(
+            "There are labels, and the encoder has no torch.nn.Linear, the last of which reads what a "
+            "classifier reads. End the module with one, or leave labels out."
+        )
+    return linears[-1]
+
+
+def run_encoder(parts: nn.ModuleDict, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return the places of rows, and what the classifier reads, if there is one."""
+    if "head" not in parts:
+        return parts["encoder"](rows), None
+    seen: list[torch.Tensor] = []
+    hook = last_linear(parts["encoder"]).register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    try:
+        places = parts["encoder"](rows)
+    finally:
+        hook.remove()
+    return places, seen[-1] if seen else None
