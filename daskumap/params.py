@@ -39,6 +39,8 @@ MOST_REPULSION = 100.0
 # Which equation sets the bandwidths: that of the exponential, or that of the membership itself.
 CALIBRATIONS = ("exponential", "kernel")
 KEEP = ("all", "graph", "model", "embedding")
+# What no caller of a fit sets: a training does.
+INNER = {"encoder"}
 # What stands for infinity where a run's parameters are written, since JSON has none.
 INFINITE = "inf"
 # As in umap-learn: at these distances two rows share nothing, and no edge joins them.
@@ -54,7 +56,13 @@ DISCONNECTION_DISTANCES = {
 
 @dataclasses.dataclass(frozen=True)
 class Params:
-    """All parameters of one fit; `None` means the default that the docstring of `daskumap.fit` gives."""
+    """All parameters of one fit; `None` means the default that the docstring of `daskumap.fit` gives.
+
+    Attributes
+    ----------
+    encoder
+        Of a training its own parameters, `encoder_params.EncoderParams`; None where a layout makes the map.
+    """
 
     n_neighbors: int = 15
     n_components: int = 2
@@ -94,6 +102,7 @@ class Params:
     alpha: float | None = None
     simplices: int = 1
     vr_delta: float = math.inf
+    encoder: Any = None
 
     @property
     def listed_epochs(self) -> tuple[int, ...]:
@@ -188,6 +197,7 @@ def explicit(function: Callable[P, R]) -> Callable[P, R]:
         taken += [
             inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=f.type)
             for f in dataclasses.fields(Params)
+            if f.name not in INNER
         ]
     names = {one.name for one in taken} - {"self"}
 
@@ -411,6 +421,8 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(item) for key, item in sorted(value.items())}
     if isinstance(value, np.generic):
         return value.item()
+    if dataclasses.is_dataclass(value):
+        return value.fingerprint()  # type: ignore[attr-defined]
     if callable(value):
         function = getattr(value, "py_func", value)
         digest = digest_of(function) if isinstance(function, FunctionType) else "builtin"

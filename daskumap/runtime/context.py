@@ -17,6 +17,7 @@ import numpy as np
 
 from daskumap.errors import StoreError
 from daskumap.kernels.cells.join import LEVELS
+from daskumap.kernels.encoder.backend import Backend
 from daskumap.kernels.graph import chosen
 from daskumap.kernels.layout import output_metrics
 from daskumap.kernels.metrics import metric as metrics
@@ -27,6 +28,7 @@ from daskumap.planning import memory
 from daskumap.planning.job import Job
 from daskumap.planning.sizes import Resources, Sizes
 from daskumap.planning.stage import Output, Stage
+from daskumap.runtime.networks import network_of
 from daskumap.runtime.rows import Rows, fill_by_block
 from daskumap.sources.base import Source
 from daskumap.sources.find import open_spec
@@ -47,7 +49,7 @@ Held = TypeVar("Held")
 
 STILL = Move().as_dict()
 # Along these dimensions a chunk holds one; along those that are not named here or in `chunk_of`, all.
-SINGLE = ("block", "bundle", "listed")
+SINGLE = ("block", "bundle", "listed", "replica")
 
 
 class UndeclaredError(AssertionError):
@@ -93,6 +95,7 @@ class Context:
         else:
             find_move = (model if model is not None and job.anew is None else self)._find_move
             self._rows = Rows(source, job.sizes, str(np.dtype(self.metric.dtype)), find_move)
+        self._network: Backend | None = None
         self._lock = threading.RLock()
         self._stage: Stage | None = None
         self._held: dict[str, Any] = {}
@@ -392,6 +395,10 @@ class Context:
             return self.model.sizes.columns
         if dim == "reach":
             return min(memory.MOST_CELLS, self.model.cells)
+        if dim == "parameter":
+            return self.network.size
+        if dim in ("axis", "replica"):
+            return int(p.encoder.inputs(s.columns) if dim == "axis" else p.encoder.replicas)
         return {
             "": 0,
             "row": s.rows,
@@ -419,6 +426,13 @@ class Context:
         s = self.sizes
         chunks = {"row": s.row_block, "vertex": s.vertex_chunk, "moving": s.state_chunk}
         return chunks.get(dim) or self.extent(dim)
+
+    @property
+    def network(self) -> Backend:
+        """The network that a training trains: what it is made of, and nothing that was learnt."""
+        if self._network is None:
+            self._network = network_of(self.params, self.sizes.columns)
+        return self._network
 
     @property
     def row_bytes(self) -> int:

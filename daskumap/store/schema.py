@@ -26,6 +26,9 @@ quantile    of the training rows' distances to their neighbours          all
 given neig. column of neighbours that the user gives                     all
 nearest     of a point on the map                                        all
 feature     column of the model's input                                  all
+axis        of a row as an encoder sees it: main axis, or column         all
+replica     of an encoder that several train at a time                   one
+parameter   of an encoder and all that is trained with it                all
 =========== ============================================================ ==================
 
 Types beside NumPy's: "metric" is what the metric works on, float32 or uint8; "vertex" is the type of vertex
@@ -115,6 +118,9 @@ def _order(name: str, dtype: str, *dims: str, stays: int = SCRATCH) -> Array:
 SOURCE = Array("input/rows", MODEL, "metric", ("row", "column"))
 # Kept in any case: the user's, and no larger than the result.
 INIT = Array("input/init", RESULT, "float32", ("row", "component"))
+# What is known of rows that an encoder is trained on: numbers of classes, -1 for none; places, NaN for none.
+LABELS = Array("input/labels", RESULT, "int32", ("row",))
+LANDMARKS = Array("input/landmarks", RESULT, "float32", ("row", "component"))
 # Neighbours that the user gives from memory, in the types that they have there.
 GIVEN_INDICES = Array("input/knn_indices", SCRATCH, "int64", ("row", "given neighbor"))
 GIVEN_DISTANCES = Array("input/knn_distances", SCRATCH, "float32", ("row", "given neighbor"))
@@ -269,6 +275,35 @@ COURSE = Fact("facts/course", SCRATCH)  # epoch, attraction, repulsion, loss of 
 EMBEDDING = Array("embedding", RESULT, "float32", ("row", "component"))
 # The map after each epoch that `n_epochs` lists.
 EMBEDDING_LIST = Array("embedding_list", RESULT, "float32", ("listed", "row", "component"))
+
+# Encoder: the rows as it sees them, what it is trained on beside them, its state on the way, and itself.
+ENCODER_MEAN = Array("encoder/mean", SCRATCH, "float32", ("column",))
+ENCODER_AXES = Array("encoder/axes", SCRATCH, "float32", ("column", "axis"))
+ENCODER_SCALE = Fact("facts/encoder", RESULT)  # axes, variance (their share of the sample's), scale
+# A batch lacks what the training does not use.
+PROJECTED = Exchange(
+    "encoder/projected",
+    SCRATCH,
+    "block",
+    "vertex chunk",
+    {
+        "vertices": ("int64", ""),
+        "rows": ("float32", "axis"),
+        "labels": ("int32", ""),
+        "landmarks": ("float32", "component"),
+        "places": ("float32", "component"),
+    },
+)
+ENCODER_ROWS = Array("encoder/rows", SCRATCH, "float32", ("vertex", "axis"))
+ENCODER_LABELS = Array("encoder/labels", SCRATCH, "int32", ("vertex",))
+ENCODER_LANDMARKS = Array("encoder/landmarks", SCRATCH, "float32", ("vertex", "component"))
+ENCODER_PLACES = Array("encoder/places", SCRATCH, "float32", ("vertex", "component"))
+TRAINING = Checkpoints(
+    "encoder.train", SCRATCH, "float32", ("replica", "parameter"), ("weights", "mean", "variance")
+)
+# The steps [first, last) of each segment, and the mean of each term of the loss in it.
+HISTORY = Fact("facts/history", RESULT)
+ENCODER = Item("model", RESULT)  # a group of its own format, `store.model`
 
 # Measures: the report.
 MAP_IDS = Array("report/map_ids", SCRATCH, "int64", ("probe", "neighbor"))
