@@ -23,8 +23,8 @@ def digest_of(function: Any) -> str:
 def digest_of_module(module: Any) -> str:
     """Return a digest of a torch module, the same in any process.
 
-    It covers the kind and the plain settings of each layer within it, the code by which those of the user's map
-    rows, and all values: parameters, and buffers that belong to the state.
+    It covers the kind and the plain settings of each layer, the code by which the user's own layers map rows,
+    and all values: parameters, and buffers that belong to the state.
     """
     layers = [(name, _told_layer(layer)) for name, layer in module.named_modules()]
     values = [(name, _told(one.detach().cpu().numpy(), ())) for name, one in module.state_dict().items()]

@@ -1,7 +1,8 @@
-"""Writes a trained perceptron as ONNX, for programs that know nothing of ours.
+"""Writes a trained encoder as ONNX, for programs that know nothing of ours.
 
-The layers become Gemm and ReLU, the last one linear. The encoder's file also has the classifier, whose input lies
-inside of it; the decoder is a file of its own, since its input is places of the map.
+Layers of the perceptron become Gemm and ReLU, the last one linear; modules go through torch's own exporter.
+The encoder's file also has the classifier, whose input lies inside of it; the decoder is a file of its own,
+since its input is places of the map.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 
 from daskumap.errors import DependencyError
 from daskumap.sources.move import Move
+from daskumap.store.model import Model
 
 try:
     import onnx
@@ -78,10 +80,12 @@ class Graph:
             return x
         x = self.add("Cast", [x], to=TensorProto.DOUBLE)
         x = self.add("Mul", [x, self.constant(np.ldexp(1.0, -move.exponent))])
-        return x if move.centre is None else self.add("Add", [x, self.constant(move.centre.astype(np.float64))])
+        return (
+            x if move.centre is None else self.add("Add", [x, self.constant(move.centre.astype(np.float64))])
+        )
 
-    def save(self, path: Path, given: Any, made: Mapping[str, Any], known: Mapping[str, Any]) -> Path:
-        """Check the graph and write it.
+    def model(self, given: Any, made: Mapping[str, Any]) -> Any:
+        """Return the graph as a file.
 
         Parameters
         ----------
@@ -89,34 +93,28 @@ class Graph:
             The input.
         made
             By the name of a node's output, what the file calls it.
-        known
-            What the file says of itself, as JSON types.
         """
         for name, end in made.items():
             self.nodes.append(helper.make_node("Identity", [name], [end.name]))
         graph = helper.make_graph(self.nodes, "daskumap", [given], list(made.values()), self.constants)
         opset = helper.make_opsetid("", OPSET)
-        model = helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION, producer_name="daskumap")
-        helper.set_model_props(model, {name: json.dumps(value) for name, value in known.items()})
-        onnx.checker.check_model(model, full_check=True)
-        path.write_bytes(model.SerializeToString())
-        return path
+        return helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION)
 
 
-def export(model: Any, path: str | Path) -> list[Path]:
-    """Write a trained perceptron.
+def export(model: Model, path: str | Path, encoder: Any = None, decoder: Any = None) -> list[Path]:
+    """Write a trained encoder, and its decoder if it has one, as ONNX.
 
     The encoder's file takes "rows" (n, D) and gives "embedding" (n, d) and, where there is a classifier,
-    "probabilities" (n, classes), whose labels stand in the file's metadata under "classes" as JSON. The decoder takes
-    "embedding" and gives "rows". All are float32, but rows of values that float32 cannot tell, such as large ones
-    with small differences: those are float64.
+    "probabilities" (n, classes), whose labels stand in the file's metadata under "classes" as JSON. The
+    decoder's takes "embedding" and gives "rows". All are float32; but rows that float32 cannot tell from each
+    other as they are, such as large values with small differences, are float64.
 
     Parameters
     ----------
-    model
-        A `store.model.Model` of the built-in backend.
     path
         Of the encoder's file, X.onnx; that of the decoder is X.decoder.onnx.
+    encoder, decoder
+        The modules, where the model was trained with some.
 
     Returns
     -------
@@ -124,39 +122,67 @@ def export(model: Any, path: str | Path) -> list[Path]:
         What was written.
     """
     path = Path(path)
-    written = [_export_encoder(model, path)]
-    if model.layers("decoder"):
-        written.append(_export_decoder(model, path.with_suffix(f".decoder{path.suffix}")))
-    return written
+    files = _of_modules(model, encoder, decoder) if model.backend == "torch" else _of_perceptron(model)
+    paths = [path, path.with_suffix(f".decoder{path.suffix}")][: len(files)]
+    for one, file in zip(paths, files, strict=True):
+        file.producer_name = "daskumap"
+        onnx.checker.check_model(file, full_check=True)
+        one.write_bytes(file.SerializeToString())
+    return paths
 
 
-def _export_encoder(model: Any, path: Path) -> Path:
-    graph, head = Graph(), model.layers("head")
-    hidden, places = graph.perceptron(model.layers("encoder"), graph.apply(_move(model), "rows"))
+def _of_perceptron(model: Model) -> list[Any]:
+    graph, move = Graph(), _move(model)
+    hidden, places = graph.perceptron(model.layers("encoder"), graph.apply(move, "rows"))
     made = {places: _table("embedding", model.components)}
-    if head:
-        scores = graph.linear(head[0], hidden)
+    if model.classes is not None:
+        scores = graph.linear(model.layers("head")[0], hidden)
         made[graph.add("Softmax", [scores], axis=1)] = _table("probabilities", len(model.classes))
-    known = {} if model.classes is None else {"classes": list(model.classes)}
-    return graph.save(path, _rows(model), made, known)
+    files = [_told(model, graph.model(_rows(model), made))]
+    if model.layers("decoder"):
+        graph = Graph()
+        _, rows = graph.perceptron(model.layers("decoder"), "embedding")
+        rows = graph.add("Sigmoid", [rows]) if _is_bounded(model) else rows
+        given = _table("embedding", model.components)
+        files.append(graph.model(given, {graph.undo(move, rows): _rows(model)}))
+    return files
 
 
-def _export_decoder(model: Any, path: Path) -> Path:
-    graph = Graph()
-    _, rows = graph.perceptron(model.layers("decoder"), "embedding")
-    return graph.save(
-        path,
-        _table("embedding", model.components),
-        {graph.undo(_move(model), rows): _rows(model)},
-        {},
-    )
+def _of_modules(model: Model, encoder: Any, decoder: Any) -> list[Any]:
+    from daskumap.torch_backend import export as torch_export
+    from daskumap.torch_backend.modules import of_model
+
+    backend, _ = of_model(model, encoder, decoder)
+    parts, move = backend.fresh("cpu"), _move(model)
+    made = ["embedding", *(["probabilities"] if "head" in parts else [])]
+    rows = np.zeros((2, model.columns), np.float32 if move.is_still else np.float64)
+    file = torch_export.as_onnx(torch_export.Encode(parts, move), rows, (["rows"], made), ROWS, OPSET)
+    files = [_told(model, onnx.load_from_string(file))]
+    if "decoder" in parts:
+        decode = torch_export.Decode(parts["decoder"], move, _is_bounded(model))
+        places = np.zeros((2, model.components), np.float32)
+        file = torch_export.as_onnx(decode, places, (["embedding"], ["rows"]), ROWS, OPSET)
+        files.append(onnx.load_from_string(file))
+    return files
 
 
-def _move(model: Any) -> Move:
-    return Move.from_dict(model.cast, np.dtype(model.dtype))
+def _told(model: Model, file: Any) -> Any:
+    """Let a file say what its probabilities are of."""
+    if model.classes is not None:
+        helper.set_model_props(file, {"classes": json.dumps(list(model.classes))})
+    return file
 
 
-def _rows(model: Any) -> Any:
+def _is_bounded(model: Model) -> bool:
+    """Tell whether the decoder gives logits of values in [0, 1]."""
+    return bool(model.params["encoder"]["reconstruction"] == "bce")
+
+
+def _move(model: Model) -> Move:
+    return Move.from_dict(dict(model.cast), np.dtype(model.dtype))
+
+
+def _rows(model: Model) -> Any:
     return _table("rows", model.columns, TensorProto.FLOAT if _move(model).is_still else TensorProto.DOUBLE)
 
 

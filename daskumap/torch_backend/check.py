@@ -1,4 +1,4 @@
-"""Refuses modules that cannot be trained here, by what they do with a few rows, and measures what they hold."""
+"""Refuses modules that cannot be trained here, by what they do with a few rows; measures what they hold."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def check_modules(backend: TorchBackend) -> None:
             _check_part("decoder", parts["decoder"], places, backend.columns)
         if "head" in parts and _hidden(parts, rows) != (ROWS, parts["head"][0].in_features):
             raise ParameterError(
-                "There are labels, and the encoder's last torch.nn.Linear does not read one row of features for "
-                "each row, which a classifier would read. End the module with one, or leave labels out."
+                "There are labels, and the encoder's last torch.nn.Linear does not read one row of features "
+                "for each row, which a classifier would read. End the module with one, or leave labels out."
             )
 
 
@@ -58,7 +58,8 @@ def check_device(device: str) -> None:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ParameterError(
-            f"device is {device!r}, which torch cannot use here ({_first_line(error)}). There are {', '.join(there)}."
+            f"device is {device!r}, which torch cannot use here ({_first_line(error)}). There are "
+            f"{', '.join(there)}."
         ) from error
 
 
@@ -93,7 +94,7 @@ def _check_parameters(name: str, part: nn.Module) -> None:
     for what, tensor in part.named_parameters():
         if isinstance(tensor, nn.parameter.UninitializedTensorMixin):
             raise ParameterError(
-                f"The {name} has lazy layers, whose {what} has no shape yet. Call it once on a few rows first."
+                f"The {name} has lazy layers, whose {what} has no shape yet. Call it on a few rows first."
             )
         if tensor.dtype != torch.float32:
             raise ParameterError(
@@ -109,9 +110,9 @@ def _check_part(name: str, part: nn.Module, rows: torch.Tensor, wanted: int) -> 
     changed = [what for what, values in part.state_dict().items() if not torch.equal(values, before[what])]
     if changed:
         raise ParameterError(
-            f"The {name} changes {', '.join(changed)} when it is called: running statistics, as of BatchNorm, "
-            "would depend on the order of batches, and batches are no sample of the rows. Use GroupNorm or "
-            "LayerNorm."
+            f"The {name} changes {', '.join(changed)} when it is called. Running statistics, as of "
+            "BatchNorm, would depend on the order of batches, and batches are no sample of the rows. Use "
+            "GroupNorm or LayerNorm."
         )
     odd = [what for what, values in part.state_dict().items() if values.dtype != torch.float32]
     if odd:
@@ -130,8 +131,8 @@ def _check_part(name: str, part: nn.Module, rows: torch.Tensor, wanted: int) -> 
         apart = torch.cat([_call(name, part, half, wanted) for half in rows.split(ROWS // 2)])
     if not torch.allclose(together, apart, rtol=SAME, atol=SAME, equal_nan=True):
         raise ParameterError(
-            f"What the {name} makes of a row depends on the rows beside it, as with BatchNorm. A row must have "
-            "one place: use GroupNorm or LayerNorm."
+            f"What the {name} makes of a row depends on the rows beside it, as with BatchNorm. A row must "
+            "have one place: use GroupNorm or LayerNorm."
         )
 
 
@@ -140,8 +141,8 @@ def _call(name: str, part: nn.Module, rows: torch.Tensor, wanted: int) -> torch.
         made = part(rows)
     except Exception as error:  # A module of the user's raises whatever it likes.
         raise ParameterError(
-            f"The {name} fails on {len(rows)} rows of {rows.shape[1]} columns, float32: {_first_line(error)}. Rows "
-            "come flat: begin with torch.nn.Unflatten(1, (channels, height, width)) where images are wanted."
+            f"The {name} fails on {len(rows)} rows of {rows.shape[1]} columns, float32: {_first_line(error)}. "
+            "Rows come flat: begin with torch.nn.Unflatten(1, (channels, height, width)) where images are wanted."
         ) from error
     shape = tuple(made.shape) if isinstance(made, torch.Tensor) else type(made).__name__
     if shape != (len(rows), wanted) or made.dtype != torch.float32:

@@ -5,21 +5,21 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
-
 import torch
 from torch import nn
 
-from daskumap.errors import ParameterError, StoreError
+from daskumap.errors import ParameterError
 from daskumap.kernels.encoder import losses, network
 from daskumap.kernels.encoder.batch import Batch, Settings
 from daskumap.torch_backend.steady import STEADY, drawing
 
 Array = np.ndarray[Any, Any]
 Terms = dict[str, float]
-# Rows that go through a module at a time to be encoded: always as many, since libraries choose their code by them.
+# Rows that go through a module at a time to be encoded: always as many, by which libraries choose their code.
 BLOCK_ROWS = 256
 # Each part that daskumap makes starts from a stream of its own, as those of the built-in network do.
 PARTS = ("encoder", "decoder", "head")
@@ -81,7 +81,7 @@ class TorchBackend:
         return sum(one.numel() for one in trainable(self.parts))
 
     def initial(self, key: int) -> Array:
-        """Return the parameters at the start: the module's own values, and of parts of daskumap's a hash of the key."""
+        """Return the parameters at the start: the module's own values; of daskumap's parts a hash of the key."""
         parts = copy.deepcopy(self.parts)
         for name, units in self.widths.items():
             layers = network.initial(units, key + PARTS.index(name))
@@ -100,7 +100,9 @@ class TorchBackend:
             terms = losses.of_places(made[0].values, batch, settings, made[0].gradient)
             if "decoder" in parts:
                 ends = places[: batch.ends]
-                made.append(Made(parts["decoder"](ends if settings.autoencoder_weight > 0 else ends.detach())))
+                made.append(
+                    Made(parts["decoder"](ends if settings.autoencoder_weight > 0 else ends.detach()))
+                )
                 terms["reconstruction"] = losses.of_reconstruction(
                     made[-1].values, batch, settings, made[-1].gradient
                 )
@@ -116,7 +118,7 @@ class TorchBackend:
         return self._blocks(vector, X, lambda parts, rows: parts["encoder"](rows))
 
     def decode(self, vector: Array, Z: Array) -> Array:
-        """Return the rows of places, (m, D) float32; their logits where the reconstruction is by cross-entropy."""
+        """Return the rows of places, (m, D) float32; logits where the reconstruction is by cross-entropy."""
         return self._blocks(vector, Z, lambda parts, places: parts["decoder"](places))
 
     def scores(self, vector: Array, X: Array) -> Array:
@@ -124,7 +126,7 @@ class TorchBackend:
         return self._blocks(vector, X, lambda parts, rows: parts["head"](run_encoder(parts, rows)[1]))
 
     def _blocks(self, vector: Array, X: Array, function: Any) -> Array:
-        """Map rows, a block of a fixed height at a time: a row's bits do not depend on how many come with it."""
+        """Map rows, as many at a time as ever: a row's bits do not depend on how many come with it."""
         rows = np.zeros((BLOCK_ROWS, X.shape[1]), np.float32)
         made = []
         with torch.no_grad(), STEADY:
@@ -136,7 +138,7 @@ class TorchBackend:
         return np.concatenate(made)
 
     def _tensor(self, values: Array) -> torch.Tensor:
-        """Return a copy of values on the device: how memory is aligned may change the bits, and torch's own always is."""
+        """Return values on the device, copied: the bits may depend on how memory is aligned, as torch's is."""
         return torch.tensor(values, device=self.device)
 
     def _loaded(self, vector: Array) -> nn.ModuleDict:
@@ -152,7 +154,7 @@ class TorchBackend:
         return copy.deepcopy(self.parts).to(device)
 
     def weights(self, vector: Array) -> dict[str, Array]:
-        """Return what a model keeps, by name: the parameters, and what else belongs to the state of the modules."""
+        """Return what a model keeps, by name: the parameters, and the rest of the modules' state."""
         parts = copy.deepcopy(self.parts)
         fill(trainable(parts), vector)
         return {name: values.numpy() for name, values in parts.state_dict().items()}
@@ -162,20 +164,51 @@ class TorchBackend:
 
         Raises
         ------
-        StoreError
+        ParameterError
             If the modules have other names or shapes.
         """
         there = {name: tuple(values.shape) for name, values in self.parts.state_dict().items()}
         known = {name: values.shape for name, values in weights.items()}
-        odd = sorted(name for name in there.keys() | known if there.get(name) != known.get(name))
-        if odd:
-            listed = "; ".join(
-                f"{name} is {there.get(name, 'missing')} here and {known.get(name, 'missing')} in the model"
-                for name in odd
-            )
-            raise StoreError(f"The model was trained with another module: {listed}. Give a module like that one.")
+        for name in sorted(there.keys() | known):
+            here, kept = (one.get(name, "missing") for one in (there, known))
+            if here != kept:
+                raise ParameterError(
+                    f"The model was trained with another module: {name} is {kept} in the model and {here} in "
+                    "the one that is given. Give a module with the layers of that one."
+                )
         self.parts.load_state_dict({name: torch.tensor(values) for name, values in weights.items()})
         return flat(self.parts)
+
+
+def of_model(
+    model: Any, encoder: nn.Module, decoder: nn.Module | None = None, device: str = "cpu"
+) -> tuple[TorchBackend, Array]:
+    """Return a trained model's network and its vector, from the caller's modules: a model holds no code.
+
+    Parameters
+    ----------
+    model
+        A `store.model.Model`.
+    encoder, decoder
+        Modules like those that were trained; a copy gets the model's values. A decoder that daskumap made
+        needs none.
+
+    Raises
+    ------
+    ParameterError
+        If they are other ones, by the names and shapes of their weights.
+    """
+    known = model.params["encoder"]
+    made = known["decoder"] if isinstance(known["decoder"], bool) else decoder
+    if made is None:
+        raise ParameterError(
+            f"The model was trained with {known['decoder']} as decoder. Give such a module too."
+        )
+    classes = len(model.classes or ())
+    backend = TorchBackend(
+        encoder, model.columns, tuple(known["hidden"]), model.components, made, classes, device
+    )
+    return backend, backend.restore(model.weights)
 
 
 class Made:
@@ -196,7 +229,8 @@ def flat_gradient(parameters: list[nn.Parameter], made: list[Made]) -> Array:
         allow_unused=True,
     )
     filled = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
-    return torch.cat([gradient.reshape(-1) for gradient in filled]).cpu().numpy()
+    gradient: Array = torch.cat([one.reshape(-1) for one in filled]).cpu().numpy()
+    return gradient
 
 
 def trainable(parts: nn.Module) -> list[nn.Parameter]:
@@ -220,7 +254,7 @@ def fill(parameters: list[nn.Parameter], vector: Array) -> None:
 def perceptron(widths: tuple[int, ...]) -> nn.Sequential:
     """Return the built-in network as a module, its values not set: no random number is drawn."""
     layers: list[nn.Module] = []
-    for rows, columns in zip(widths, widths[1:], strict=False):
+    for rows, columns in pairwise(widths):
         layers += [nn.utils.skip_init(nn.Linear, rows, columns), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
 

@@ -24,9 +24,9 @@ def drawing(key: int) -> Iterator[None]:
 
 
 class Steady:
-    """While a thread is within, torch gives the same bits each time: by deterministic algorithms, and one thread.
+    """While a thread is within, torch gives the same bits each time: deterministic algorithms, one thread.
 
-    Both are settings of the process, the first one of all threads: the last thread that leaves puts it back.
+    The algorithms are a setting of the whole process, which the last thread that leaves puts back.
     """
 
     def __init__(self) -> None:
