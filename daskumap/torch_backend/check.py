@@ -141,8 +141,9 @@ def _call(name: str, part: nn.Module, rows: torch.Tensor, wanted: int) -> torch.
         made = part(rows)
     except Exception as error:  # A module of the user's raises whatever it likes.
         raise ParameterError(
-            f"The {name} fails on {len(rows)} rows of {rows.shape[1]} columns, float32: {_first_line(error)}. "
-            "Rows come flat: begin with torch.nn.Unflatten(1, (channels, height, width)) where images are wanted."
+            f"The {name} fails on {len(rows)} rows of {rows.shape[1]} columns, float32: {_first_line(error)}."
+            " Rows come flat: begin with torch.nn.Unflatten(1, (channels, height, width)) where it takes "
+            "images."
         ) from error
     shape = tuple(made.shape) if isinstance(made, torch.Tensor) else type(made).__name__
     if shape != (len(rows), wanted) or made.dtype != torch.float32:

@@ -81,7 +81,7 @@ class TorchBackend:
         return sum(one.numel() for one in trainable(self.parts))
 
     def initial(self, key: int) -> Array:
-        """Return the parameters at the start: the module's own values; of daskumap's parts a hash of the key."""
+        """Return the parameters at the start: the module's values; of daskumap's parts a hash of the key."""
         parts = copy.deepcopy(self.parts)
         for name, units in self.widths.items():
             layers = network.initial(units, key + PARTS.index(name))
