@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from daskumap.estimator.umap import UMAP
     from daskumap.planning.plan import Plan
     from daskumap.run import Inverted, Run, Transformed
+    from daskumap.training import train
 
 __version__ = "0.1.0"
 __all__ = [
@@ -51,6 +52,7 @@ __all__ = [
     "open",
     "plan",
     "resume",
+    "train",
     "transform",
     "verify",
 ]
@@ -78,6 +80,7 @@ _MODULES = {
     "open": "daskumap.api",
     "plan": "daskumap.api",
     "resume": "daskumap.api",
+    "train": "daskumap.training",
     "transform": "daskumap.api",
     "verify": "daskumap.api",
 }

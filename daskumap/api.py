@@ -33,6 +33,7 @@ from daskumap.store import schema
 from daskumap.store.lock import alone
 from daskumap.store.places import find_place
 from daskumap.store.run import RunStore, is_run_store
+from daskumap.train_request import make_train_request
 
 
 @explicit
@@ -429,9 +430,12 @@ def plan(
     partitions: int | None = None,
     calibrate: bool = True,
     inverse: bool = False,
+    encoder: dict[str, Any] | None = None,
     **params: Any,
 ) -> Plan:
-    """Plan a fit from metadata, a transform or an inverse; starts nothing. Arguments as in `fit`; `print` it.
+    """Plan a fit from metadata, a transform, an inverse or a training; starts nothing; `print` it.
+
+    Arguments as in `fit`.
 
     Parameters
     ----------
@@ -440,6 +444,8 @@ def plan(
         rows. The data may be a run too, as of `fit`.
     workers, threads
         Worker processes, and threads of each.
+    encoder
+        Arguments of `train`, {} for none, to plan the training of a network on the run that is the data.
     calibrate
         Time this machine's cores for a second or two, so that the estimates of time hold for workers like it;
         else they are those of the reference machine.
@@ -450,7 +456,14 @@ def plan(
         If the run cannot fit, with the setting to change.
     """
     _check_switch("inverse", inverse)
-    if run is None and not inverse:
+    if encoder is not None:
+        rest = {"run": run, "partitions": partitions, **params}
+        if inverse or any(value is not None for value in rest.values()):
+            raise ParameterError("A training has the parameters that encoder names. Leave out all but data.")
+        words = {"labels": None, "landmarks": None, **encoder}
+        known = words.pop("labels"), words.pop("landmarks")
+        request = make_train_request(_as_run(data).model(), words, *known)
+    elif run is None and not inverse:
         request = _request(data, None, params, partitions)
     elif run is None:
         raise ParameterError("inverse is True and run is None; name the run whose map the points are from.")

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from daskumap.driver import Steps
+from daskumap.encoder_params import BUILT_IN, EncoderParams, make_encoder_params
 from daskumap.errors import DaskumapError, ParameterError, RunMismatchError, StoreError
 from daskumap.kernels import jit
 from daskumap.params import PRECOMPUTED, Params, make_params
@@ -31,6 +32,8 @@ log = logging.getLogger(__name__)
 
 # Written once the copy of the input is whole.
 INPUT_DIGEST = "input/digest"
+# What a training is told of rows, by parameter.
+KNOWN = {"labels": schema.LABELS, "landmarks": schema.LANDMARKS}
 # Written once the copy of given neighbours is whole.
 GIVEN_DIGESTS = "input/knn_digests"
 
@@ -341,7 +344,27 @@ def known_params(store: RunStore) -> Params:
             f"{store.url} was started with a function or an array that it does not hold. Call daskumap.fit "
             "again with the same arguments: it goes on, or returns the finished run, which then can do all."
         )
+    if values["encoder"] is not None:
+        values["encoder"] = known_encoder(store)
     return without_init(make_params({**values, "init": "pca"})) if given else make_params(values)
+
+
+def known_encoder(store: RunStore) -> EncoderParams:
+    """Return the parameters of a training that a run store recorded.
+
+    Raises
+    ------
+    StoreError
+        If it was started with a module, or what was known of rows is not all there.
+    """
+    encoder = store.about["params"]["encoder"]
+    there = all(store.has(item.name) for name, item in KNOWN.items() if encoder[name])
+    if encoder["encoder"] != BUILT_IN or not there:
+        raise StoreError(
+            f"{store.url} was started with a module or with arrays that it does not hold. Call daskumap.train "
+            "again with the same arguments: it goes on, or returns the finished run."
+        )
+    return make_encoder_params(encoder)
 
 
 def without_init(params: Params) -> Params:

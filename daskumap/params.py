@@ -191,23 +191,41 @@ def explicit(function: Callable[P, R]) -> Callable[P, R]:
     Where it passes `**params` on to a fit, the fields of `Params` stand in their place: completion and `help`
     show names, types and defaults.
     """
-    own = inspect.signature(function)
-    taken = [one for one in own.parameters.values() if one.kind is not one.VAR_KEYWORD]
-    if len(taken) < len(own.parameters):
-        taken += [
-            inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=f.type)
-            for f in dataclasses.fields(Params)
-            if f.name not in INNER
-        ]
-    names = {one.name for one in taken} - {"self"}
+    return explicit_with((Params, lambda name: name not in INNER))(function)
 
-    @wraps(function)
-    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
-        refuse_unknown(kwargs, names)
-        return function(*args, **kwargs)
 
-    checked.__signature__ = own.replace(parameters=taken)  # type: ignore[attr-defined]
-    return checked
+def explicit_with(*kinds: tuple[Any, Callable[[str], bool]]) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Return what lets a function say all that it takes, with fields of dataclasses in the place of `**params`.
+
+    Parameters
+    ----------
+    kinds
+        A dataclass, and which of its fields, by name, each.
+    """
+
+    def explicit_(function: Callable[P, R]) -> Callable[P, R]:
+        own = inspect.signature(function)
+        taken = [one for one in own.parameters.values() if one.kind is not one.VAR_KEYWORD]
+        if len(taken) < len(own.parameters):
+            taken += [
+                inspect.Parameter(
+                    f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=f.type
+                )
+                for kind, has in kinds
+                for f in dataclasses.fields(kind)
+                if has(f.name)
+            ]
+        names = {one.name for one in taken} - {"self"}
+
+        @wraps(function)
+        def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+            refuse_unknown(kwargs, names)
+            return function(*args, **kwargs)
+
+        checked.__signature__ = own.replace(parameters=taken)  # type: ignore[attr-defined]
+        return checked
+
+    return explicit_
 
 
 # name, type, smallest and largest value allowed; None as a value is always the default.

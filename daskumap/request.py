@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,8 @@ class Request:
         Whether the input is points of the model's map, which become rows.
     given
         Neighbours that the user has; None where they are searched.
+    brought
+        Arrays of the user's that lie in the run store beside the input, by name.
     """
 
     source: Source
@@ -83,6 +85,7 @@ class Request:
     anew: tuple[str, ...] | None = None
     inverse: bool = False
     given: Given | None = None
+    brought: Mapping[str, np.ndarray[Any, Any]] = dataclasses.field(default_factory=dict)
 
     @property
     def kind(self) -> Kind:
@@ -137,6 +140,8 @@ class Request:
         same = {name: getattr(known, name) for name in OF_DATA}
         if self.params.reconcile_every > 1 and self.partitions is None:
             same["layout_rows"] = known.layout_rows
+        if self.params.encoder is not None:
+            same["cache_bytes"] = 0  # What it would keep, the training needs.
         return dataclasses.replace(made, **same, row_block=known.row_block)
 
 

@@ -16,6 +16,7 @@ from daskumap.engine.base import Engine
 from daskumap.engine.clusters import make_engine
 from daskumap.engine.machine import parse_memory
 from daskumap.errors import ParameterError, StoreError
+from daskumap.history import history_of
 from daskumap.kernels.layout.output_metrics import EUCLIDEAN
 from daskumap.opening import (
     open_model,
@@ -300,6 +301,17 @@ class Run(Mapped):
                 "n_epochs=[50, 200]."
             )
         return self.store.array(schema.EMBEDDING_LIST.name)
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """Of a training the mean of each term of the loss, by segment; so far, while it is unfinished.
+
+        Raises
+        ------
+        StoreError
+            If a layout made the map.
+        """
+        return history_of(self.store)
 
     def save(self, path: Any, rows: bool = False, *, fitted: Any = None) -> Run:
         """Write what `transform` needs to a place of its own, without the neighbours and their graph.

@@ -205,6 +205,9 @@ def open_fit(store: RunStore, request: Request, ingested: bool, resources: Resou
         if not store.has(schema.INIT.name):
             store.put(schema.INIT.name, params.init.astype(np.float32))
         params = without_init(params)
+    if store.ledger.finished() is None:
+        for name, values in request.brought.items():
+            store.put(name, values)
     if ingested:
         if input_digest(store) is None or schema.SOURCE.name in store.ledger.freed():
             store.documents.save(INPUT_DIGEST, ingest(source, store.arrays, schema.SOURCE.name))

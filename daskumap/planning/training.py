@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from daskumap.planning.stage import Receipt
+
 # Consecutive vertices that come into a window together: cell-major, so mostly of one cell, and read as a slice.
 RUN_ROWS = 512
 # Windows are there to be read ahead: the one that is trained on, and the next one.
@@ -48,3 +54,14 @@ def largest_window(room: int, row: float, rows: int) -> int:
     """
     fits = int(room / (WINDOWS * row)) // RUN_ROWS * RUN_ROWS
     return fits if fits >= LEAST_SHARE * rows else 0
+
+
+def history(segments: Sequence[tuple[int, int]], receipts: Mapping[int, Receipt]) -> list[dict[str, Any]]:
+    """Return the mean of each term of the loss, over the steps of a segment and the replicas, by segment."""
+    found = []
+    for number, receipt in sorted(receipts.items()):
+        (first, last), sums = segments[number], receipt.found["terms"]
+        count = len(sums) * (last - first)
+        terms = {name: math.fsum(one[name] for one in sums) / count for name in sums[0]}
+        found.append({"segment": number, "first": first, "last": last, **terms})
+    return found

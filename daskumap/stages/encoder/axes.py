@@ -12,11 +12,11 @@ from __future__ import annotations
 import numpy as np
 
 from daskumap.kernels.cells import find
-from daskumap.stages.shared.encoding import on_axes
 from daskumap.planning import costs
 from daskumap.planning.stage import Receipt, Stage, Step
 from daskumap.runtime.context import Context
 from daskumap.stages.shared.distinct import READS
+from daskumap.stages.shared.encoding import on_axes
 from daskumap.stages.shared.sample import TAKE_SAMPLE
 from daskumap.stages.shared.start import distinct_sample
 from daskumap.stages.shared.visitors import plan_pass, read_rows

@@ -50,7 +50,9 @@ def project(context: Context, number: int, X: Array) -> dict[str, Any]:
     vertices = context.read(schema.VERTEX, start, stop)
     order = np.argsort(vertices)
     known = {
-        name: context.model.read(schema.EMBEDDING, start, stop) if given is None else context.read(given, start, stop)
+        name: context.model.read(schema.EMBEDDING, start, stop)
+        if given is None
+        else context.read(given, start, stop)
         for name, (_, given) in known_items(context).items()
     }
     offsets = np.searchsorted(vertices[order], np.arange(s.vertex_chunks + 1) * s.vertex_chunk)

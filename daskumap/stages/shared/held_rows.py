@@ -94,7 +94,9 @@ def read_part(context: Context, runs: Array | None) -> Part:
     places = _places(s.rows, runs)
     items = {"rows": schema.ENCODER_ROWS}
     items |= {name: item for name, (item, _) in known_items(context).items()}
-    total = s.rows if runs is None else int((np.minimum((runs + 1) * RUN_ROWS, s.rows) - runs * RUN_ROWS).sum())
+    total = (
+        s.rows if runs is None else int((np.minimum((runs + 1) * RUN_ROWS, s.rows) - runs * RUN_ROWS).sum())
+    )
     outputs = {name: context.output(item) for name, item in items.items()}
     found = {name: np.empty((total, *one.shape[1:]), one.dtype) for name, one in outputs.items()}
     parts: list[tuple[Array, Array, Array]] = []
