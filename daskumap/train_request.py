@@ -11,6 +11,7 @@ from daskumap.params import PRECOMPUTED, Params
 from daskumap.planning.training import LEAST_SHARE, RUN_ROWS
 from daskumap.request import Request, make_again_request
 from daskumap.runtime.context import Context
+from daskumap.runtime.networks import check_network
 from daskumap.sources.known import open_labels, open_landmarks
 from daskumap.store import schema
 
@@ -55,6 +56,7 @@ def make_train_request(model: Context, values: dict[str, Any], labels: Any, land
     classes, places = open_labels(labels, rows), open_landmarks(landmarks, rows, components)
     encoder = make_encoder_params({**own, **_about("labels", classes), **_about("landmarks", places)})
     check_encoder(encoder, request.params, model)
+    check_network(dataclasses.replace(request.params, encoder=encoder), model.sizes.columns)
     known = {schema.LABELS.name: classes, schema.LANDMARKS.name: places}
     return dataclasses.replace(
         request,

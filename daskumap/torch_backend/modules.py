@@ -138,7 +138,7 @@ class TorchBackend:
         return np.concatenate(made)
 
     def _tensor(self, values: Array) -> torch.Tensor:
-        """Return values on the device, copied: the bits may depend on how memory is aligned, as torch's is."""
+        """Return values on the device, copied: bits may depend on how memory is aligned, as torch's is."""
         return torch.tensor(values, device=self.device)
 
     def _loaded(self, vector: Array) -> nn.ModuleDict:
@@ -181,7 +181,7 @@ class TorchBackend:
 
 
 def of_model(
-    model: Any, encoder: nn.Module, decoder: nn.Module | None = None, device: str = "cpu"
+    model: Any, encoder: nn.Module, decoder: bool | nn.Module | None = None, device: str = "cpu"
 ) -> tuple[TorchBackend, Array]:
     """Return a trained model's network and its vector, from the caller's modules: a model holds no code.
 
