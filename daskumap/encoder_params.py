@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 from daskumap.errors import ParameterError
+from daskumap.functions import digest_of_module
 from daskumap.params import refuse_unknown
 
 # The built-in network; anything else is a module of the user's.
@@ -111,7 +112,7 @@ class EncoderParams:
         return [(at, min(at + every, last)) for at in range(first, last, every)]
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return the parameters as JSON values; a module by what it is called."""
+        """Return the parameters as JSON values; a module by a digest of its content."""
         return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
 
 
@@ -212,4 +213,4 @@ def _plain(value: Any) -> Any:
         return list(value)
     if value is None or isinstance(value, str | int | float | bool | dict):
         return value
-    return f"module:{type(value).__module__}.{type(value).__qualname__}"
+    return f"module:{type(value).__module__}.{type(value).__qualname__}:{digest_of_module(value)}"

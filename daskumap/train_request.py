@@ -13,6 +13,7 @@ from daskumap.params import PRECOMPUTED, Params
 from daskumap.planning.training import LEAST_SHARE, RUN_ROWS
 from daskumap.request import Request, make_again_request
 from daskumap.runtime.context import Context
+from daskumap.runtime.networks import check_network
 from daskumap.sources.known import Known, open_labels, open_landmarks
 from daskumap.store import schema
 from daskumap.store.model import Model
@@ -62,6 +63,7 @@ def make_train_request(
     classes, places = open_labels(labels, rows), open_landmarks(landmarks, rows, components)
     encoder = make_encoder_params({**own, **_about("labels", classes), **_about("landmarks", places)})
     check_encoder(encoder, request.params, model)
+    check_network(dataclasses.replace(request.params, encoder=encoder), model.sizes.columns)
     begun = None if start is None else open_start(start, encoder, request.params, model.sizes.columns)
     encoder = dataclasses.replace(encoder, **_about("start", begun))
     known = {schema.LABELS.name: classes, schema.LANDMARKS.name: places, schema.START.name: begun}
@@ -87,13 +89,12 @@ def open_start(start: Model, encoder: EncoderParams, params: Params, columns: in
         vector = of_model(start, encoder.encoder, encoder.decoder)[1]
         return Known(vector, {"digest": start.digest(), "widths": None})
     names = encoder.labels["classes"] if encoder.labels else []
-    wanted = Perceptron.of(
-        columns, encoder.hidden, params.n_components, bool(encoder.decoder), len(names)
-    ).widths
+    d, decodes = params.n_components, bool(encoder.decoder)
+    wanted = Perceptron.of(columns, encoder.hidden, d, decodes, len(names)).widths
     if start.widths.get("encoder") != wanted["encoder"]:
         raise ParameterError(
-            f"The model to go on from has an encoder of {start.widths.get('encoder')} units, and that of this "
-            f"training has {wanted['encoder']}. Give the columns, hidden and n_components of that model."
+            f"The model to go on from has an encoder of {start.widths.get('encoder')} units, and that of "
+            f"this training has {wanted['encoder']}. Give the columns, hidden and n_components of that model."
         )
     same = [part for part, units in wanted.items() if start.widths.get(part) == units]
     if list(start.classes or ()) != names:

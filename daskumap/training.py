@@ -61,8 +61,8 @@ def train(
         (n, n_components) where rows are to lie on the map, NaN for rows that are free; `label_weight` and
         `landmark_weight` weigh the mean over the known rows of a batch.
     start
-        A trained run or a saved model, or where one is, from which the training goes on: weights of an encoder,
-        and of a decoder and classes that both have. None: it starts afresh.
+        A trained run or a saved model, or where one is, from which the training goes on: its encoder, and
+        the decoder and the classes that both have. None: it starts afresh.
     client, memory, threads, progress, restart, take_over, trust_input
         As in `fit`; `restart` is about the training that is in `out`. The rows that take part are in the
         memory of each worker that trains: R (4 p + 16 deg) bytes for R rows of p values with deg edges. What
@@ -74,8 +74,8 @@ def train(
         default follows the number of rows. `encoder_learning_rate`, which falls linearly.
         `input_axes`: on how many main axes the network sees rows while it is trained (64; None: all columns);
         the finished one takes rows as they are. `encoder_rows`: of more rows (2,000,000) that many are
-        trained on, whole runs of 512 consecutive vertices. `window_rows`: rows in memory at a time, replaced every 40
-        steps (None: all); they cost quality, since edges that leave a window are not there. `warm_start`: the
+        trained on, whole runs of 512 consecutive vertices. `window_rows`: rows in memory at a time, replaced
+        every 40 steps (None: all); they cost quality, since edges that leave a window are not there. `warm_start`: the
         share of the steps, the first ones, that regress to the run's own map (None: 0, or .5 where not all
         rows are in memory). `replicas` networks are trained at a time, one a worker, and averaged every
         `average_every` steps.

@@ -1,13 +1,67 @@
-"""Which network a training trains."""
+"""Which network a training trains, what its steps hold, and the model that comes of it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+
 from daskumap.kernels.encoder.backend import Backend, Perceptron
+from daskumap.kernels.encoder.network import Layer, apply
 from daskumap.params import Params
+from daskumap.store.model import Model
+
+Array = np.ndarray[Any, Any]
 
 
 def network_of(params: Params, columns: int) -> Backend:
     """Return the network of a run that is trained on rows of so many columns."""
     e = params.encoder
     classes = len(e.labels["classes"]) if e.labels else 0
-    return Perceptron.of(e.inputs(columns), e.hidden, params.n_components, bool(e.decoder), classes)
+    if e.built_in:
+        return Perceptron.of(e.inputs(columns), e.hidden, params.n_components, bool(e.decoder), classes)
+    from daskumap.torch_backend.modules import TorchBackend
+
+    return TorchBackend(e.encoder, columns, e.hidden, params.n_components, e.decoder, classes, e.device)
+
+
+def check_network(params: Params, columns: int) -> None:
+    """Refuse modules of the user's that cannot be trained.
+
+    Raises
+    ------
+    ParameterError
+        Saying what was seen and what to do.
+    DependencyError
+        If torch is missing.
+    """
+    if params.encoder.built_in:
+        return
+    from daskumap.torch_backend.check import check_modules
+
+    network: Any = network_of(params, columns)
+    check_modules(network)
+
+
+def row_bytes(params: Params, network: Any, columns: int) -> int:
+    """Return what a row of a batch takes in a step, in bytes: all units and their gradients."""
+    e = params.encoder
+    if e.built_in:
+        return 8 * 2 * (e.inputs(columns) + int(sum(e.hidden)))
+    from daskumap.torch_backend.check import held_bytes
+
+    held: int = held_bytes(network)
+    return held + 8 * 2 * columns
+
+
+def encoder_of(model: Model, params: Params) -> Callable[[Array], Array]:
+    """Return what maps rows by a trained model, whose modules are in the parameters."""
+    e = params.encoder
+    if e.built_in:
+        return partial(apply, tuple(Layer(*layer) for layer in model.layers("encoder")))
+    from daskumap.torch_backend.modules import of_model
+
+    backend, vector = of_model(model, e.encoder, e.decoder, e.device)
+    return partial(backend.encode, vector)

@@ -24,7 +24,7 @@ from daskumap.planning.stage import Receipt, Rounds, Stage, Step
 from daskumap.planning.training import history
 from daskumap.runtime.context import Context
 from daskumap.runtime.listen import tell
-from daskumap.runtime.networks import network_of
+from daskumap.runtime.networks import network_of, row_bytes
 from daskumap.stages.shared.encoding import known_bytes
 from daskumap.stages.shared.given_start import with_given
 from daskumap.stages.shared.graph_facts import strength_of
@@ -50,7 +50,8 @@ def plan_train(context: Context) -> Stage:
         task=train_task,
         tasks=len(ranges),
         memory={
-            "batch": training.activation_bytes(e.batch_edges, inputs + sum(e.hidden) * 2 + inputs),
+            "batch": training.batch_rows(e.batch_edges)
+            * row_bytes(context.params, context.network, s.columns),
             "states": 4 * state * e.replicas,
             "vertex chunk": chunk * (2 * (4 * inputs + known) + 2 * context.job.neighbors * 40),
         },
