@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils import Tags, check_array, check_random_state
+from sklearn.utils import ClassifierTags, Tags, check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from daskumap.encoder_params import NAMES, make_encoder_params
@@ -202,6 +202,8 @@ label_weight, landmark_weight, device, checkpoint_steps
         from daskumap.training import train
 
         of_training = {name: getattr(self, name) for name in NAMES}
+        if self.warm_start is False:  # as scikit-learn sets it wherever an estimator has that name
+            of_training["warm_start"] = 0.0
         checked = make_encoder_params(of_training)
         where = {**where, "progress": bool(self.verbose)}
         if is_run(X):
@@ -407,6 +409,7 @@ label_weight, landmark_weight, device, checkpoint_steps
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float32"]
+        tags.classifier_tags = ClassifierTags()  # It can predict, and is no classifier first.
         tags.input_tags.sparse = True
         return tags
 

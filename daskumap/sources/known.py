@@ -47,7 +47,7 @@ def open_labels(labels: Any, rows: int) -> Known | None:
     found = _in_memory("labels", labels)
     found = found[:, 0] if found.ndim == 2 and found.shape[1] == 1 else found
     found = _as_text(found) if found.dtype.kind in "OU" else found
-    found = found.astype(np.int8) if found.dtype.kind == "b" else found
+    found = _as_integers(found) if found.dtype.kind in "bf" else found
     if found.shape != (rows,) or found.dtype.kind not in "iuU":
         raise ParameterError(
             f"labels have shape {found.shape} and type {found.dtype}; they must be {rows:,} integers or "
@@ -103,6 +103,12 @@ def _as_text(labels: Array) -> Array:
     if not named:  # integers, as of a frame that had gaps
         return np.array(plain).reshape(labels.shape)
     return np.array(plain, str).reshape(labels.shape) if whole else labels
+
+
+def _as_integers(labels: Array) -> Array:
+    """Return bools and whole numbers as integers, NaN as -1; numbers that are not whole as they are."""
+    known = np.nan_to_num(labels.astype(np.float64), nan=UNLABELLED, posinf=0.5)
+    return known.astype(np.int64) if (known == np.rint(known)).all() else labels
 
 
 def _in_memory(name: str, values: Any) -> Array:
