@@ -50,7 +50,9 @@ def _gone(steps: Steps, keep: str) -> frozenset[str]:
 
 def reserved_bytes(context: Context) -> int:
     """Return what a worker takes before it holds any data."""
-    return context.resources.reserved + (memory.DESCENT_RESERVED if context.metric.uses_descent else 0)
+    descent = memory.DESCENT_RESERVED if context.metric.uses_descent else 0
+    torch = memory.TORCH_RESERVED if context.params.uses_torch else 0
+    return context.resources.reserved + descent + torch
 
 
 @dataclass(frozen=True)
@@ -190,7 +192,7 @@ def refuse_changed_input(
         engine.end()
         context.leave()
     progress.finish()
-    other = [task for task in sorted(known) if known[task].found["crc32"] != found[task].found["crc32"]]
+    other = [task for task in sorted(known) if known[task].input_sum != found[task].input_sum]
     if other:
         start, stop = sizes.block(other[0])
         raise RunMismatchError(

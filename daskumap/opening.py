@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
@@ -25,15 +25,22 @@ from daskumap.sources.ingest import as_stored, names_of_copy, open_ingested
 from daskumap.sources.nodes import check_stored_spec, is_near
 from daskumap.store import schema
 from daskumap.store.damage import find_damage
+from daskumap.store.model import Model
 from daskumap.store.places import find_place
 from daskumap.store.run import RunStore, check_same, differences
 
 log = logging.getLogger(__name__)
 
+# What a run store holds that was made by a run, and is none to make anything by.
+MADE = {
+    "inverse": "rows of points of a map",
+    "decode": "rows of points of a map",
+    "predict": "classes of rows",
+}
 # Written once the copy of the input is whole.
 INPUT_DIGEST = "input/digest"
-# What a training is told of rows, by parameter.
-KNOWN = {"labels": schema.LABELS, "landmarks": schema.LANDMARKS}
+# What a training is told of rows, and where it starts, by parameter.
+KNOWN = {"labels": schema.LABELS, "landmarks": schema.LANDMARKS, "start": schema.START}
 # Written once the copy of given neighbours is whole.
 GIVEN_DIGESTS = "input/knn_digests"
 
@@ -45,17 +52,27 @@ def steps_in(context: Context) -> Steps:
 
 def kind_of_context(context: Context) -> Kind:
     """Return which kind of run a context is of."""
-    purpose = purpose_of(context.transforms or None, context.anew, context.job.inverse)
+    job = context.job
+    purpose = purpose_of(context.transforms or None, context.anew, job.inverse, job.encodes)
     return kind_of(purpose, context.params, context.anew)
 
 
 @cache
-def versions() -> dict[str, str]:
+def versions(uses_torch: bool = False) -> dict[str, str]:
     """Return the versions of all that decides the bits of a result."""
-    libraries = ("numba", "numpy", "scipy", "scikit-learn", "pynndescent")
+    libraries = ["numba", "numpy", "scipy", "scikit-learn", "pynndescent"]
     from daskumap import __version__
 
-    return {"daskumap": __version__, "kernels": jit.digest(), **{name: version(name) for name in libraries}}
+    found = {"daskumap": __version__, "kernels": jit.digest(), **{name: version(name) for name in libraries}}
+    return found | ({"torch": _version_of_torch()} if uses_torch else {})
+
+
+def _version_of_torch() -> str:
+    """Return the version of torch; a finished run that was trained by it can be opened without."""
+    try:
+        return version("torch")
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def input_digest(store: RunStore) -> str | None:
@@ -73,7 +90,8 @@ def compare_versions(store: RunStore, finished: bool) -> None:
     RunMismatchError
         If the bits of two versions would mix.
     """
-    found = differences({"versions": store.about["versions"]}, {"versions": versions()})
+    known = store.about["versions"]
+    found = differences({"versions": known}, {"versions": versions("torch" in known)})
     if found and not finished:
         raise RunMismatchError(
             f"{store.url} was begun by other versions: {'; '.join(found)}. Bits of both would mix. Go on "
@@ -90,9 +108,11 @@ def context_of(
     resources: Resources,
     model: Context | None,
     given: tuple[dict[str, Any], dict[str, Any]] | None = None,
+    encoder: Model | None = None,
 ) -> Context:
     """Return the context of a run as its run store describes it."""
-    known, anew = store.about, (store.about["model"] or {}).get("anew")
+    known, made = store.about, store.about["model"] or {}
+    anew = made.get("anew")
     job = Job(
         store.url,
         known["id"],
@@ -102,9 +122,10 @@ def context_of(
         resources,
         anew=None if anew is None else tuple(anew),
         inverse=purpose_in(known) == "inverse",
+        encodes=made.get("encodes"),
         given=given,
     )
-    return make_context(job, source, store, model)
+    return make_context(job, source, store, model, encoder)
 
 
 def open_known(store: RunStore, resources: Resources, data: Any = None) -> Context:
@@ -156,7 +177,8 @@ def known_given(store: RunStore, params: Params) -> tuple[dict[str, Any], dict[s
 def open_model_of(store: RunStore) -> Context | None:
     """Return the run that another one is made from, as the run store of that says; None where there is none.
 
-    A fit of its neighbours needs it no more once it has copied them.
+    Rows that go through a trained network have a copy of it. A fit of its neighbours needs it no more once it
+    has copied them.
 
     Raises
     ------
@@ -164,7 +186,7 @@ def open_model_of(store: RunStore) -> Context | None:
         If it is gone, or another run is in its place.
     """
     known = store.about["model"]
-    if known is None:
+    if known is None or "encodes" in known:
         return None
     try:
         return open_named(store, known)
@@ -218,7 +240,7 @@ def open_model(
         If the run is unfinished, or has not kept what that takes.
     """
     if purpose_in(store.about) != "fit":
-        what = "rows of points of a map" if purpose_in(store.about) == "inverse" else "new rows on a map"
+        what = MADE.get(purpose_in(store.about), "new rows on a map")
         raise StoreError(f"{store.url} holds {what}. Give the run that the map is of.")
     if store.ledger.finished() is None:
         raise StoreError(f"The run in {store.url} is unfinished. Finish it: daskumap resume {store.url}")

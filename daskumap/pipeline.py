@@ -22,6 +22,7 @@ from daskumap.stages.distances import new as new_distances
 from daskumap.stages.distances.ranks import RANKS as DISTANCES_RANKS
 from daskumap.stages.distances.scan import REREAD as DISTANCES_REREAD
 from daskumap.stages.distances.scan import SCAN as DISTANCES_SCAN
+from daskumap.stages.encode import rows as network
 from daskumap.stages.encoder.axes import AXES as ENCODER_AXES
 from daskumap.stages.encoder.axes import SAMPLE as ENCODER_SAMPLE
 from daskumap.stages.encoder.embed import EMBED
@@ -241,6 +242,12 @@ INVERSE: Pipeline = (
 )
 
 
+#   new rows         X (m, D), or points P (m, d), through a trained network, model/
+ENCODE: Pipeline = ((network.ENCODE, always),)  #                      embedding (m, d)
+DECODE: Pipeline = ((network.DECODE, always),)  #                      inverted (m, D)
+PREDICT: Pipeline = ((network.PREDICT, always),)  #                    predicted (m,), probabilities
+
+
 def again(anew: Collection[str], trains: bool = False) -> Pipeline:
     """Return the pipeline of a fit of a finished run's neighbours.
 
@@ -298,13 +305,18 @@ KINDS: dict[tuple[str, bool], tuple[Pipeline, tuple[Step, Step], tuple[Step, Ste
         (PLACE_GIVEN, JOIN_GIVEN),
     ),
     ("inverse", False): (INVERSE, (points.SCAN, points.REREAD), (DESCEND, DESCEND)),
+    ("encode", False): (ENCODE, (network.ENCODE, network.REREAD), (network.ENCODE, network.ENCODE)),
+    ("decode", False): (DECODE, (network.DECODE, network.REREAD), (network.DECODE, network.DECODE)),
+    ("predict", False): (PREDICT, (network.PREDICT, network.REREAD), (network.PREDICT, network.PREDICT)),
 }
 # What writes the graph where edges are weighed by simplices, by what does so else.
 WEIGHED = {SYMMETRIZE: SIMPLICES, known.GRAPH: known.WEIGHED}
 
 
-def purpose_of(model: Any, anew: Collection[str] | None = None, inverse: bool = False) -> str:
-    """Return what a run is for: "fit", "transform" or "inverse".
+def purpose_of(
+    model: Any, anew: Collection[str] | None = None, inverse: bool = False, encodes: str | None = None
+) -> str:
+    """Return what a run is for: "fit", "transform", "inverse", or what a trained network does in it.
 
     Parameters
     ----------
@@ -314,7 +326,11 @@ def purpose_of(model: Any, anew: Collection[str] | None = None, inverse: bool = 
         What a fit of neighbours does not have from that run; None for anything else.
     inverse
         Whether points of that run's map become rows.
+    encodes
+        "encode", "decode" or "predict" where the input goes through a trained network.
     """
+    if encodes is not None:
+        return encodes
     if inverse:
         return "inverse"
     return "fit" if model is None or anew is not None else "transform"
@@ -340,7 +356,7 @@ def kind_in(about: Mapping[str, Any]) -> Kind:
 def purpose_in(about: Mapping[str, Any]) -> str:
     """Return what a run is for, from what its run store says of it."""
     made = about["model"] or {}
-    return purpose_of(about["model"], made.get("anew"), made.get("inverse", False))
+    return purpose_of(about["model"], made.get("anew"), made.get("inverse", False), made.get("encodes"))
 
 
 def params_in(about: Mapping[str, Any]) -> Params:

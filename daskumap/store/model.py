@@ -9,6 +9,7 @@ so that a group whose writer was stopped says so.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import re
 import zlib
@@ -23,15 +24,14 @@ from zarr.core.array import AsyncArray
 from zarr.core.metadata import ArrayV3Metadata
 from zarr.storage import StorePath
 
-from daskumap.errors import StoreError
+from daskumap.errors import DaskumapError, StoreError
+from daskumap.kernels.encoder.network import Layer, Layers
 from daskumap.store.arrays import GROUP, PLAIN
 from daskumap.store.documents import Documents, as_text
 from daskumap.store.places import Place
 from daskumap.store.trouble import is_out_of_reach, speaking
 
 Array = np.ndarray[Any, Any]
-# The weights and the bias of each layer of a part, from the input on.
-Layers = tuple[tuple[Array, Array], ...]
 
 # The attribute of the group that says what it is; a run store has another one.
 KEY = "daskumap_model"
@@ -113,9 +113,13 @@ class Model:
         """Return the layers of a part of the built-in backend; none where it lacks that part."""
         depth = max(0, len(self.widths.get(part, ())) - 1)
         return tuple(
-            (self.weights[f"{part}.{number}.weights"], self.weights[f"{part}.{number}.bias"])
+            Layer(self.weights[f"{part}.{number}.weights"], self.weights[f"{part}.{number}.bias"])
             for number in range(depth)
         )
+
+    def has(self, part: str) -> bool:
+        """Return whether there is a part: "encoder", "decoder" or "head"."""
+        return any(name.startswith(f"{part}.") for name in self.weights)
 
     @property
     def nbytes(self) -> int:
@@ -124,7 +128,10 @@ class Model:
 
     def digest(self) -> str:
         """Return a digest of all that it says and of its weights, by which a result knows its model."""
-        return f"{zlib.crc32(as_text(self._description())):08x}"
+        found = hashlib.sha256(as_text(self._description()))
+        for array in self.weights.values():
+            found.update(np.asarray(array, np.float32).tobytes())
+        return found.hexdigest()[:16]
 
     def _description(self) -> dict[str, Any]:
         """Return all of it as JSON types: of weights their shape and checksum."""
@@ -199,6 +206,13 @@ def open_model_group(place: Place) -> Model:
     """Return the model at a place, or of the run store of a training that is there."""
     alone = _below(place)
     return Model.read(alone if _about(alone) is not None else in_run(alone))
+
+
+def is_model_group(place: Place) -> bool:
+    """Return whether a model lies at a place alone, whole or not; what cannot be read is none."""
+    with suppress(DaskumapError):
+        return _about(_below(place)) is not None
+    return False
 
 
 def in_run(documents: Documents) -> Documents:

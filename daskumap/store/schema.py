@@ -26,9 +26,11 @@ quantile    of the training rows' distances to their neighbours          all
 given neig. column of neighbours that the user gives                     all
 nearest     of a point on the map                                        all
 feature     column of the model's input                                  all
+class       that a classifier tells apart                                all
 axis        of a row as an encoder sees it: main axis, or column         all
 replica     of an encoder that several train at a time                   one
 parameter   of an encoder and all that is trained with it                all
+given para. of an encoder that a training goes on from                   all
 =========== ============================================================ ==================
 
 Types beside NumPy's: "metric" is what the metric works on, float32 or uint8; "vertex" is the type of vertex
@@ -121,6 +123,8 @@ INIT = Array("input/init", RESULT, "float32", ("row", "component"))
 # What is known of rows that an encoder is trained on: numbers of classes, -1 for none; places, NaN for none.
 LABELS = Array("input/labels", RESULT, "int32", ("row",))
 LANDMARKS = Array("input/landmarks", RESULT, "float32", ("row", "component"))
+# What a model learnt that a training goes on from: its weights, part after part, for rows as they are.
+START = Array("input/start", RESULT, "float32", ("given para.",))
 # Neighbours that the user gives from memory, in the types that they have there.
 GIVEN_INDICES = Array("input/knn_indices", SCRATCH, "int64", ("row", "given neighbor"))
 GIVEN_DISTANCES = Array("input/knn_distances", SCRATCH, "float32", ("row", "given neighbor"))
@@ -368,10 +372,17 @@ NEEDED = Exchange(
 ROWS = Array("inverted", RESULT, "value", ("row", "feature"))
 INVERTED = Fact("facts/inverted", RESULT)  # points, neighbors, epochs, alone
 
+# Through a trained network, ENCODER: rows become places, EMBEDDING, or what follows; places become ROWS.
+# The label of the most probable class; of classes with names the number of its name.
+PREDICTED = Array("predicted", RESULT, "int64", ("row",))
+PROBABILITIES = Array("probabilities", RESULT, "float32", ("row", "class"))
+
 # What other tools read, by name: what the records of the tasks that write it call its crc32.
 PUBLIC = {
     EMBEDDING.name: "crc32",
     EMBEDDING_LIST.name: "crc32",
     FIT_DISTANCE.name: "fit_distance_crc32",
     ROWS.name: "crc32",
+    PREDICTED.name: "predicted_crc32",
+    PROBABILITIES.name: "crc32",
 }
