@@ -244,7 +244,7 @@ def test_fewer_axes_and_none(run, rows):
 
 
 def test_labels(run, rows):
-    """A head learns the classes of the rows that have one; they are those of the rows, in the user's order."""
+    """A head learns the classes of the rows that have one, by the user's order of the rows."""
     labels = np.where(rows[:, 0] > np.median(rows[:, 0]), 7, 3)
     labels[::3] = -1
     found = trained(run, labels=labels, steps=400)
@@ -272,7 +272,7 @@ def test_landmarks(run, rows, expected):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ({"labels": np.zeros(3)}, r"labels have shape \(3,\) and type float64; they must be 3,000 integers"),
+        ({"labels": np.zeros(3)}, r"labels have shape \(3,\) and type float64; they must be 3,000 integers or"),
         ({"labels": np.arange(-1, 2999) * 4}, None),
         ({"landmarks": np.zeros((3000, 3))}, r"landmarks have shape \(3000, 3\).*must be \(3000, 2\)"),
         ({"landmarks": np.tile([0.0, np.nan], (3000, 1))}, r"3,000 rows with a place that is neither finite"),
@@ -467,3 +467,16 @@ def test_a_plan_that_does_not_fit_says_which_window_does(monkeypatch, run):
         plan = smaller.plan(resources, ingested=False)
         stage = next(stage for stage in plan.stages if stage.name == "encoder.train")
         assert (plan.peak_bytes(stage) <= 10**9) == good
+
+
+def test_a_reconstruction_by_cross_entropy(rows):
+    """The network sees all columns then, and values beyond [0, 1] are no probabilities."""
+    words = {"decoder": True, "reconstruction": "bce", "autoencoder_weight": 1.0, "steps": 300}
+    X = 1 / (1 + np.exp(-rows[:600]))
+    found = trained(daskumap.fit(X, **FIT), **words)
+    logits = apply(model_of(found, "decoder"), found.embedding[:])
+    assert ((1 / (1 + np.exp(-logits)) - X) ** 2).mean() < 0.5 * X.var(axis=0).mean()
+    with pytest.raises(
+        ParameterError, match=r"'bce', which compares values in \[0, 1\], and 3 rows have others"
+    ):
+        trained(daskumap.fit(np.concatenate([X, X[:3] + 1]), **FIT), **words)
