@@ -70,12 +70,16 @@ def test_stopped_and_gone_on_with_by_train_alone(train, convolutional, tmp_path)
     np.testing.assert_array_equal(train(place).embedding[...], once)
 
 
-def test_refused_before_anything_is_written(train, convolutional, tmp_path):
+def test_refused_before_anything_is_written(train, convolutional, client_processes, tmp_path):
     place = tmp_path / "out.zarr"
     with pytest.raises(ParameterError, match=r"makes \(4, 3\) torch\.float32 of 4 rows of 64 columns"):
         train(place, module=convolutional(components=3))
-    with pytest.raises(ParameterError, match="encoder is an int"):
+    with pytest.raises(ParameterError, match=r"encoder is of type int; it must be 'mlp' or a torch\.nn\.Module"):
         train(place, module=3)
+    with pytest.raises(ParameterError, match=r"device is 'gpu', which torch cannot use there: .* are cpu"):
+        train(place, device="gpu")
+    with pytest.raises(ParameterError, match="device is 'gpu'"):
+        train(place, device="gpu", client=client_processes)
     assert not place.exists()
 
 
