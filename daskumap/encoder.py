@@ -149,8 +149,8 @@ class Encoder:
         self.model.save(place)
         return Encoder(self.model, place.url)
 
-    def export_onnx(self, path: str | Path) -> None:
-        """Write the network as ONNX, for other programs: see `daskumap.onnx_export`.
+    def export_onnx(self, path: str | Path) -> list[Path]:
+        """Write the network as ONNX, for other programs, and return the files: see `daskumap.onnx_export`.
 
         Raises
         ------
@@ -161,9 +161,8 @@ class Encoder:
 
         modules = self._params.encoder
         if modules is None:
-            export(self.model, path)
-        else:
-            export(self.model, path, modules.encoder, modules.decoder)
+            return export(self.model, path)
+        return export(self.model, path, modules.encoder, modules.decoder)
 
     def __repr__(self) -> str:
         m = self.model

@@ -376,10 +376,10 @@ label_weight, landmark_weight, device, checkpoint_steps
             loaded.feature_names_in_ = np.array(found.model.features, object)
         return loaded
 
-    def export_onnx(self, path: str | Path) -> None:
-        """Write the network as ONNX: see `daskumap.Encoder.export_onnx`."""
+    def export_onnx(self, path: str | Path) -> list[Path]:
+        """Write the network as ONNX, and return the files: see `daskumap.Encoder.export_onnx`."""
         check_is_fitted(self, "encoder_")
-        self.encoder_.export_onnx(path)
+        return self.encoder_.export_onnx(path)
 
     @property
     def _n_features_out(self) -> int:

@@ -76,10 +76,10 @@ def train(
         `input_axes`: on how many main axes the network sees rows while it is trained (64; None: all columns);
         the finished one takes rows as they are. `encoder_rows`: of more rows (2,000,000) that many are
         trained on, whole runs of 512 consecutive vertices. `window_rows`: rows in memory at a time, replaced
-        every 40 steps (None: all); they cost quality, since edges that leave a window are not there. `warm_start`: the
-        share of the steps, the first ones, that regress to the run's own map (None: 0, or .5 where not all
-        rows are in memory). `replicas` networks are trained at a time, one a worker, and averaged every
-        `average_every` steps.
+        every 40 steps (None: all); they cost quality, since edges that leave a window are not there.
+        `warm_start`: the share of the steps, the first ones, that regress to the run's own map (None: 0, or
+        .5 where not all rows are in memory).
+        `replicas` networks are trained at a time, one a worker, and averaged every `average_every` steps.
         `autoencoder_weight` weighs the error of the decoder for the encoder; at 0 the decoder learns beside
         it. `reconstruction`: "mse", or "bce" for values in [0, 1]. `global_weight` weighs the correlation of
         distances in the data and on the map. `device` of a module. `checkpoint_steps`: steps of a segment.

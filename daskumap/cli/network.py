@@ -64,5 +64,5 @@ def run_export(options: dict[str, Any]) -> None:
     """Export a network and say where it is."""
     found = daskumap.open(options["run"])
     encoder = found if isinstance(found, daskumap.Encoder) else found.encoder
-    encoder.export_onnx(options["file"])
-    say(f"{encoder!r}\n\nexported             {options['file']}")
+    files = encoder.export_onnx(options["file"])
+    say("\n".join([repr(encoder), "", *(f"{'exported':<21}{file}" for file in files)]))
