@@ -314,11 +314,7 @@ def make_transform_request(data: Any, model: Context, ensure_all_finite: bool | 
     SourceError
         If they have another number of columns, or a run store is named, which holds no rows of its own.
     """
-    if isinstance(data, str | Path) and is_run_store(data):
-        raise SourceError(
-            f"{data} is a run store and holds no input. Give the rows; the map of a run is "
-            f"daskumap.open({str(data)!r}).embedding."
-        )
+    refuse_run_store(data)
     source = find_input(data, model.params.metric)
     if source.shape[1] != model.sizes.columns:
         raise SourceError(
@@ -330,6 +326,21 @@ def make_transform_request(data: Any, model: Context, ensure_all_finite: bool | 
         params = dataclasses.replace(params, ensure_all_finite=ensure_all_finite)
         check_finite(params)
     return Request(source, params, model=model)
+
+
+def refuse_run_store(data: Any) -> None:
+    """Refuse a run store where rows are asked for.
+
+    Raises
+    ------
+    SourceError
+        Saying where its map is.
+    """
+    if isinstance(data, str | Path) and is_run_store(data):
+        raise SourceError(
+            f"{data} is a run store and holds no input. Give the rows; the map of a run is "
+            f"daskumap.open({str(data)!r}).embedding."
+        )
 
 
 def make_inverse_request(points: Any, model: Context) -> Request:
@@ -367,6 +378,7 @@ def make_encode_request(data: Any, encoder: Model, params: Params, encodes: str)
         If the network lacks the part that it takes.
     """
     refuse_lacking(encoder, encodes)
+    refuse_run_store(data)
     source = find(data)
     refuse_other_columns(source, encoder, encodes)
     return Request(source, params, encoder=encoder, encodes=encodes)
