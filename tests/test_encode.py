@@ -116,13 +116,14 @@ def test_a_run_that_was_stopped_goes_on_without_its_model(trained, small, write,
     with pytest.raises(StoreError, match="has no embedding yet"):
         stopped.embedding  # noqa: B018
     before = {task: record.stat().st_mtime_ns for task, record in records(out).items()}
+    assert len(before) == 2
     found = daskumap.resume(out, **HERE)
     assert {task: records(out)[task].stat().st_mtime_ns for task in before} == before
     np.testing.assert_array_equal(found.embedding[:], trained.embedding[:])
 
 
 def records(out):
-    return {path.name: path for path in out.glob("ledger/*/encode/*.json")}
+    return {path.name: path for path in out.glob("ledger/*/*/encode/*.json")}
 
 
 def test_a_run_that_goes_on_refuses_other_rows(trained, small, write, tmp_path):
