@@ -343,12 +343,12 @@ label_weight, landmark_weight, device, checkpoint_steps
         path
             Path or URL, where nothing is yet.
         """
-        from daskumap.encoder import Encoder
+        from daskumap.store.places import find_place
 
         check_is_fitted(self, "encoder_")
         names = getattr(self, "feature_names_in_", None)
         model = dataclasses.replace(self.encoder_.model, features=None if names is None else tuple(names))
-        Encoder(model).save(path)
+        model.save(find_place(path))
 
     @classmethod
     def load(cls, path: Any, encoder: Any = None, decoder: Any = None) -> ParametricUMAP:
@@ -371,10 +371,9 @@ label_weight, landmark_weight, device, checkpoint_steps
         from daskumap.encoder import Encoder
 
         found = Encoder.open(path, encoder, decoder)
-        loaded = cls(**_parameters_of(found, inspect.signature(cls).parameters))
-        for name, module in (("encoder", encoder), ("decoder", decoder)):
-            if module is not None:
-                setattr(loaded, name, module)
+        modules = {"encoder": encoder, "decoder": decoder}
+        given = {name: module for name, module in modules.items() if module is not None}
+        loaded = cls(**{**_parameters_of(found, inspect.signature(cls).parameters), **given})
         loaded._run = None
         loaded._take_encoder(found)
         if found.model.features is not None:
