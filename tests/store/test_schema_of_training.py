@@ -63,7 +63,7 @@ def test_a_step_touches_all_that_it_declares(runs, step):
         assert appeared <= names(step.writes), name
         read |= engine.read[step.name]
         written |= engine.written[step.name] | appeared
-    # Edges are weighed by pairs here, the group of a model is no array, and a plan reads how many edges there are.
+    # Edges are weighed by pairs here, the group of a model is no array, and a plan reads the number of edges.
     assert names(step.reads) - read <= names((schema.SIMPLICES, schema.ENCODER, schema.GRAPH_FACTS))
     assert read <= names(step.reads)
     assert written == names(step.writes)
