@@ -487,3 +487,12 @@ def test_a_reconstruction_by_cross_entropy(rows):
         ParameterError, match=r"'bce', which compares values in \[0, 1\], and 3 rows have others"
     ):
         trained(daskumap.fit(np.concatenate([X, X[:3] + 1]), **FIT), **words)
+
+
+def test_a_layout_of_a_trained_run(run, expected):
+    """It has the neighbours and the graph, and its map is a start as any."""
+    found = daskumap.fit(expected, min_dist=0.4, n_epochs=4, **QUICK)
+    known = daskumap.fit(run, min_dist=0.4, n_epochs=4, **QUICK)
+    np.testing.assert_array_equal(found.embedding[:], known.embedding[:])
+    again = trained(expected, warm_start=1.0)
+    assert again.history[0]["map"] > 0
