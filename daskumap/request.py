@@ -215,6 +215,7 @@ def make_again_request(model: Context, values: dict[str, Any], partitions: int |
     if isinstance(known.init, np.ndarray):
         known = dataclasses.replace(known, init=without_gaps(model.store.read(schema.INIT.name)))
     fields = {field.name: getattr(known, field.name) for field in dataclasses.fields(Params)}
+    fields["encoder"] = None  # Of a trained run the neighbours, too, are there for a layout.
     if known.optimizer == "none" and values.keys() - NO_LAYOUT:
         fields["optimizer"] = Params().optimizer  # An adopted map is the start of another layout.
     if values.keys() & {"min_dist", "spread"}:

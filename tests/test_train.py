@@ -63,7 +63,14 @@ def source(rows, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def run(source, tmp_path_factory):
+def run(rows):
+    """In memory."""
+    return daskumap.fit(rows, **FIT)
+
+
+@pytest.fixture(scope="module")
+def stored(source, tmp_path_factory):
+    """Where other processes and drivers find it."""
     return daskumap.fit(source, tmp_path_factory.mktemp("run") / "run.zarr", **FIT)
 
 
@@ -102,11 +109,11 @@ def averaged(run):
     return trained(run, **REPLICAS)
 
 
-def test_a_cluster_of_two_processes(run, expected, averaged, client_processes, tmp_path):
+def test_a_cluster_of_two_processes(stored, expected, averaged, client_processes, tmp_path):
     """The averaged one in rounds, a replica on each worker."""
     engine = make_engine(client_processes, None, None)
-    same(trained(run, tmp_path / "one.zarr", engine), expected)
-    same(trained(run, tmp_path / "averaged.zarr", engine, **REPLICAS), averaged)
+    same(trained(stored, tmp_path / "one.zarr", engine), expected)
+    same(trained(stored, tmp_path / "averaged.zarr", engine, **REPLICAS), averaged)
 
 
 def test_replicas(run, expected, averaged):
@@ -151,10 +158,10 @@ STEPS = (
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_a_training_that_died_goes_on(run, expected, step, held, tmp_path):
+def test_a_training_that_died_goes_on(stored, expected, step, held, tmp_path):
     engine = FailingEngine(SequentialEngine(MEMORY), tmp_path / "witness", stop_at=step)
     with pytest.raises(Fault):
-        trained(run, held, engine, keep="embedding")
+        trained(stored, held, engine, keep="embedding")
     same(daskumap.resume(held, **QUICK), expected)
     assert daskumap.verify(held) == {}
 
@@ -480,3 +487,12 @@ def test_a_reconstruction_by_cross_entropy(rows):
         ParameterError, match=r"'bce', which compares values in \[0, 1\], and 3 rows have others"
     ):
         trained(daskumap.fit(np.concatenate([X, X[:3] + 1]), **FIT), **words)
+
+
+def test_a_layout_of_a_trained_run(run, expected):
+    """It has the neighbours and the graph, and its map is a start as any."""
+    found = daskumap.fit(expected, min_dist=0.4, n_epochs=4, **QUICK)
+    known = daskumap.fit(run, min_dist=0.4, n_epochs=4, **QUICK)
+    np.testing.assert_array_equal(found.embedding[:], known.embedding[:])
+    again = trained(expected, warm_start=1.0)
+    assert again.history[0]["map"] > 0

@@ -66,10 +66,10 @@ def project(context: Context, number: int, X: Array) -> dict[str, Any]:
 
 
 def _beyond_probabilities(context: Context, X: Array, start: int) -> dict[str, Any]:
-    """Return the number and the first of the rows whose values are no probabilities, where they have to be."""
+    """Return the number and the first of the rows with values that are no probabilities but have to be."""
     if context.params.encoder.reconstruction != "bce":
         return {}
-    return named("beyond", ((X < 0) | (X > 1)).any(axis=1), start)
+    return named("beyond", np.asarray(((X < 0) | (X > 1)).any(axis=1)), start)
 
 
 def refuse_beyond_probabilities(context: Context, receipts: dict[int, Receipt]) -> None:
