@@ -466,4 +466,6 @@ def _parameters_of(encoder: Encoder, known: Any) -> dict[str, Any]:
 def _is_lost(name: str, value: Any) -> bool:
     """Return whether a parameter is what stands for a function, a module or arrays in JSON."""
     parts = value if isinstance(value, list) else [value]
-    return (name == "precomputed_knn" and value is not None) or any(str(part).startswith(("callable:", "module:", "array(")) for part in parts)
+    return (name == "precomputed_knn" and value is not None) or any(
+        str(part).startswith(("callable:", "module:", "array(")) for part in parts
+    )

@@ -11,9 +11,9 @@ from daskumap.functions import digest_of_module
 from daskumap.kernels.encoder import network
 from daskumap.kernels.encoder.backend import Perceptron
 from daskumap.kernels.encoder.batch import Batch, Settings
+from daskumap.store.model import Model
 from daskumap.torch_backend.check import check_modules, find_fault, held_bytes
 from daskumap.torch_backend.modules import TorchBackend, of_model, perceptron
-from daskumap.store.model import Model
 
 pytestmark = pytest.mark.torch
 

@@ -1,11 +1,11 @@
-"""A module through the pipeline of a training: same bits, resumed by `train` alone, refused before any work."""
+"""A module through the pipeline of a training: same bits, resumed by `train` alone, refused early."""
 
 import numpy as np
 import pytest
 
 import daskumap
-from daskumap.errors import ParameterError, RunMismatchError, StoreError
 from daskumap.engine.sequential import SequentialEngine
+from daskumap.errors import ParameterError, RunMismatchError, StoreError
 from daskumap.onnx_export import export
 from daskumap.store.model import Model, in_run
 from daskumap.testing.faults import FailingEngine
