@@ -11,8 +11,8 @@ from daskumap.kernels.random import uniform
 
 Array = NDArray[Any]
 # Rows and units of each product of `apply`. The library that multiplies chooses its code by the shape, and
-# with it the order of sums. In OpenBLAS for AVX2 rows 6 to 11 of 12 get other bits than rows 0 to 5 where products
-# have 16 units or more, so there are 12; 384 rows are whole runs of 12 and of 16.
+# with it the order of sums. In OpenBLAS for AVX2 rows 6 to 11 of 12 get other bits than rows 0 to 5 where
+# products have 16 units or more, so there are 12; 384 rows are whole runs of 12 and of 16.
 BLOCK_ROWS, BLOCK_UNITS = 384, 12
 # Products with vectors are other code again: inputs and units are zeros up to a multiple of this.
 EVEN = 4
