@@ -10,11 +10,12 @@ from daskumap.kernels.jit import fast_kernel
 from daskumap.kernels.random import uniform
 
 Array = NDArray[Any]
-# Rows that `apply` works on at a time, and rows of each of its products. The height of a product decides in
-# which order its sums are taken, and with the code for Haswell a row's place among twelve does too. Of eight
-# rows all have the same bits wherever they are: at no cost with AVX-512, in 1.7 times the time with Haswell's
-# (784 columns, measured).
-BLOCK_ROWS, PRODUCT_ROWS = 256, 8
+# Rows and units of each product of `apply`. The library that multiplies chooses its code by the shape, and
+# with it the order of sums. In OpenBLAS for AVX2 rows 6 to 11 of 12 get other bits than rows 0 to 5 where
+# products have 16 units or more, so there are 12; 384 rows are whole runs of 12 and of 16.
+BLOCK_ROWS, BLOCK_UNITS = 384, 12
+# Products with vectors are other code again: inputs and units are zeros up to a multiple of this.
+EVEN = 4
 
 
 class Layer(NamedTuple):
@@ -168,23 +169,35 @@ def apply(layers: Layers, X: Array) -> Array:
         (m, out) float32.
     """
     Z = np.empty((len(X), layers[-1].bias.size), np.float32)
-    passes = Passes(_widths(layers), BLOCK_ROWS, np.float32)
+    layers = tuple(map(_padded, layers))
     rows = np.zeros((BLOCK_ROWS, layers[0].weights.shape[0]), np.float32)
+    room = [np.empty((BLOCK_ROWS, layer.bias.size), np.float32) for layer in layers]
     for start in range(0, len(X), BLOCK_ROWS):
         part = X[start : start + BLOCK_ROWS]
-        rows[: len(part)] = part
+        rows[: len(part), : X.shape[1]] = part
         values = rows
         for k, layer in enumerate(layers):
-            out = passes.activations[k]
-            np.matmul(_groups(values), layer.weights, out=_groups(out))
-            add_bias(out, layer.bias, k < len(layers) - 1)
-            values = out
-        Z[start : start + BLOCK_ROWS] = values[: len(part)]
+            values = _multiply(values, layer.weights, room[k])
+            add_bias(values, layer.bias, k < len(layers) - 1)
+        Z[start : start + BLOCK_ROWS] = values[: len(part), : Z.shape[1]]
     return Z
 
 
-def _groups(rows: Array) -> Array:
-    return rows.reshape(-1, PRODUCT_ROWS, rows.shape[1])
+def _multiply(rows: Array, weights: Array, out: Array) -> Array:
+    """Write the product, which gives equal rows equal bits wherever they stand."""
+    for first in range(0, weights.shape[1], BLOCK_UNITS):
+        units = slice(first, first + BLOCK_UNITS)
+        np.matmul(rows, weights[:, units], out=out[:, units])
+    return out
+
+
+def _padded(layer: Layer) -> Layer:
+    """Return the layer with zeros up to even shapes, which change no result."""
+    rows, columns = (-(-size // EVEN) * EVEN for size in layer.weights.shape)
+    padded = Layer(np.zeros((rows, columns), np.float32), np.zeros(columns, np.float32))
+    padded.weights[: layer.weights.shape[0], : layer.bias.size] = layer.weights
+    padded.bias[: layer.bias.size] = layer.bias
+    return padded
 
 
 def _widths(layers: Layers) -> tuple[int, ...]:
