@@ -52,9 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--columns", type=int, default=64)
     parser.add_argument("--memory", type=float, default=2e9, help="bytes of each process")
-    parser.add_argument(
-        "--steps", type=int, default=None, help="of the training; the default follows the rows"
-    )
+    parser.add_argument("--steps", type=int, default=EncoderParams.steps, help="of the training")
     parser.add_argument("--window-rows", type=int, default=None)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--folder", type=Path, default=Path("benchmark-parametric"))
@@ -129,8 +127,7 @@ def trained_share(out: Path) -> float:
     if not (out / "zarr.json").exists():
         return 0.0
     run = daskumap.open(out)
-    encoder, rows = EncoderParams(**run.params["encoder"]), run.store.about["sizes"]["rows"]
-    return len(run.history) / len(encoder.segments(rows))
+    return len(run.history) / len(EncoderParams(**run.params["encoder"]).segments())
 
 
 def same_bits(one: Path, other: Path) -> bool:

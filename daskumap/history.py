@@ -26,4 +26,4 @@ def history_of(store: RunStore) -> list[dict[str, Any]]:
             f"The run in {store.url} has a layout and no training. daskumap.train makes one of its graph."
         )
     receipts = unbroken(store.ledger.records(TRAINING.name))
-    return history(EncoderParams(**encoder).segments(store.about["sizes"]["rows"]), receipts)
+    return history(EncoderParams(**encoder).segments(), receipts)

@@ -115,7 +115,7 @@ label_weight, landmark_weight, device, checkpoint_steps
         decoder: Any = False,
         loss: str = "logistic",
         batch_edges: int = 250,
-        steps: int | None = None,
+        steps: int = 16_000,
         encoder_learning_rate: float = 1e-2,
         input_axes: int | None = 64,
         window_rows: int | None = None,

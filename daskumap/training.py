@@ -71,8 +71,8 @@ def train(
     **params
         `hidden`, the units of each hidden layer. `encoder`: "mlp", or a torch module; `decoder`: True, or a
         module, for the way back. `loss`: "logistic", as umap-learn computes it, or "exact", as it is written.
-        `batch_edges` edges a step, each pushed from `negative_sample_rate` others; `steps`, of which the
-        default follows the number of rows. `encoder_learning_rate`, which falls linearly.
+        `batch_edges` edges a step, each pushed from `negative_sample_rate` others; `steps`, 16,000
+        whatever the number of rows. `encoder_learning_rate`, which falls linearly.
         `input_axes`: on how many main axes the network sees rows while it is trained (64; None: all columns);
         the finished one takes rows as they are. `encoder_rows`: of more rows (2,000,000) that many are
         trained on, whole runs of 512 consecutive vertices. `window_rows`: rows in memory at a time, replaced

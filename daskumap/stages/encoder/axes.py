@@ -4,7 +4,7 @@
 `encoder.axes`    one task: the main axes of the sample, its mean, and its unit
 
 Rows on 64 of 784 axes take a twelfth of the memory and a third of the steps' time. In the unit of the sample
-the mean variance of the axes is 1, since the learning rate suits weights that see values of about that size.
+rows have a mean squared norm of 4, about their mean: to that the rate and the initial weights are suited.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ from daskumap.stages.shared.sample import TAKE_SAMPLE
 from daskumap.stages.shared.start import distinct_sample
 from daskumap.stages.shared.visitors import plan_pass, read_rows
 from daskumap.store import schema
+
+# The mean squared norm of rows about their mean that trains best: of .6 to 540 on Fashion-MNIST (record 32).
+SQUARED_NORM = 4.0
 
 
 def plan_sample(context: Context) -> Stage:
@@ -46,13 +49,13 @@ def plan_axes(context: Context) -> Stage:
 
 
 def axes_task(context: Context, number: int) -> Receipt:
-    """Find the main axes of the sample, and the unit in which their mean variance is 1."""
+    """Find the main axes of the sample, and the unit in which its rows have their squared norm there."""
     sample = distinct_sample(context)[0].astype(np.float32, copy=False)
     mean, axes, _ = find.principal_axes(sample, context.extent("axis"))
     about = sample - mean
     variances = on_axes(about, axes).var(axis=0, dtype=np.float64)
     total = float(about.var(axis=0, dtype=np.float64).sum())
-    scale = float(np.float32(np.sqrt(variances.mean()))) or 1.0
+    scale = float(np.float32(np.sqrt(variances.sum() / SQUARED_NORM))) or 1.0
     context.put(schema.ENCODER_MEAN, mean)
     context.put(schema.ENCODER_AXES, axes)
     share = float(variances.sum()) / total if total else 1.0

@@ -39,7 +39,7 @@ Array = np.ndarray[Any, Any]
 def plan_train(context: Context) -> Stage:
     """Plan one task a segment of `checkpoint_steps` steps."""
     e, s = context.params.encoder, context.sizes
-    ranges, output = e.segments(s.rows), context.output(schema.TRAINING)
+    ranges, output = e.segments(), context.output(schema.TRAINING)
     inputs, known = context.extent("axis"), known_bytes(context)
     row = training.row_bytes(inputs, known, mean_degree(context))
     held, taken = e.held_rows(s.rows), e.trained_rows(s.rows)
@@ -59,7 +59,7 @@ def plan_train(context: Context) -> Stage:
         made=(schema.TRAINING.name,),
         made_bytes=(1 + KEPT) * len(schema.TRAINING.parts) * output.nbytes,
         read_bytes=_reads(context, ranges) * int(s.rows * (4 * inputs + known + 8 * mean_degree(context))),
-        work=e.replicas * e.all_steps(s.rows) * costs.encoder_step(e.batch_edges, context.network.size),
+        work=e.replicas * e.steps * costs.encoder_step(e.batch_edges, context.network.size),
         products=True,
         ordered=True,
         rounds=_rounds(context, ranges) if e.replicas > 1 else None,
@@ -95,7 +95,7 @@ def _rounds(context: Context, ranges: list[tuple[int, int]]) -> Rounds:
 def train_task(context: Context, segment: int) -> Receipt:
     """Run the steps of one segment, of all replicas one after the other."""
     e = context.params.encoder
-    first, last = e.segments(context.sizes.rows)[segment]
+    first, last = e.segments()[segment]
     states = [load_replica(context, replica, segment) for replica in range(e.replicas)]
     for round_ in e.rounds(first, last):
         mean = mean_of([state[0] for state in states])
@@ -192,7 +192,7 @@ def settings_of(context: Context) -> Settings:
     return Settings(
         a,
         b,
-        e.all_steps(rows),
+        e.steps,
         loss=e.loss,
         batch_edges=e.batch_edges,
         negatives=p.negative_sample_rate,
@@ -211,7 +211,7 @@ def _refuse_infinite(context: Context, state: Array, terms: Terms, first: int, l
     wrong = [name for name, value in terms.items() if not math.isfinite(value)]
     if not wrong and np.isfinite(state[0]).all():
         return
-    segments = context.params.encoder.segments(context.sizes.rows)
+    segments = context.params.encoder.segments()
     segment = next(number for number, (_, end) in enumerate(segments) if first < end)
     kept = f"the checkpoint of segment {segment - 1} is kept" if segment else "there is no checkpoint before"
     raise TaskError(
@@ -231,7 +231,7 @@ def save_replica(context: Context, replica: int, segment: int, state: ReplicaSta
 
 def keep_history(context: Context, receipts: dict[int, Receipt]) -> None:
     """Keep how the training went."""
-    segments = context.params.encoder.segments(context.sizes.rows)
+    segments = context.params.encoder.segments()
     context.save_fact(schema.HISTORY, history(segments, receipts))
 
 

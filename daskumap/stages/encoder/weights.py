@@ -54,7 +54,7 @@ def weights_task(context: Context, number: int) -> Receipt:
 def model_of(context: Context, **about: Any) -> Model:
     """Return the model of the trained network."""
     e = context.params.encoder
-    last = context.checkpoint(schema.TRAINING, len(e.segments(context.sizes.rows)) - 1)
+    last = context.checkpoint(schema.TRAINING, len(e.segments()) - 1)
     vector = mean_of([last.read("weights", replica, replica + 1)[0] for replica in range(e.replicas)])
     network: Any = context.network
     if e.built_in:

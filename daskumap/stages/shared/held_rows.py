@@ -50,8 +50,7 @@ class Windows:
     """Windows one after the other; a thread reads the next one while the steps use the last one."""
 
     def __init__(self, context: Context) -> None:
-        e, rows = context.params.encoder, context.sizes.rows
-        self.context, self._last = context, (e.all_steps(rows) - 1) // WINDOW_STEPS
+        self.context, self._last = context, (context.params.encoder.steps - 1) // WINDOW_STEPS
         self._lock, self._pool = threading.Lock(), ThreadPoolExecutor(1, "daskumap-windows")
         self._read: dict[int, Future[Part]] = {}
 
