@@ -11,9 +11,9 @@ from daskumap.functions import digest_of_module
 from daskumap.kernels.encoder import network
 from daskumap.kernels.encoder.backend import Perceptron
 from daskumap.kernels.encoder.batch import Batch, Settings
+from daskumap.store.model import Model
 from daskumap.torch_backend.check import check_modules, find_fault, held_bytes
 from daskumap.torch_backend.modules import TorchBackend, of_model, perceptron
-from daskumap.store.model import Model
 
 pytestmark = pytest.mark.torch
 
@@ -144,9 +144,13 @@ def test_weights_come_back_by_name_and_shape(convolutional):
     kept = backend.weights(vector)
     other = TorchBackend(convolutional(seed=1), 64, HIDDEN, D, True, CLASSES)
     np.testing.assert_array_equal(other.restore(kept), vector)
-    np.testing.assert_array_equal(other.scores(vector, batch(64).rows), backend.scores(vector, batch(64).rows))
+    np.testing.assert_array_equal(
+        other.scores(vector, batch(64).rows), backend.scores(vector, batch(64).rows)
+    )
     wider = TorchBackend(convolutional(components=3), 64, HIDDEN, 3, True, CLASSES)
-    with pytest.raises(ParameterError, match=r"decoder\.0\.weight is \(12, 2\) in the model and \(12, 3\) in"):
+    with pytest.raises(
+        ParameterError, match=r"decoder\.0\.weight is \(12, 2\) in the model and \(12, 3\) in"
+    ):
         wider.restore(kept)
     with pytest.raises(ParameterError, match=r"head\.0\.bias is \(4,\) in the model and missing in the one"):
         TorchBackend(convolutional(), 64, HIDDEN, D, True).restore(kept)
@@ -198,11 +202,16 @@ def test_modules_are_told_apart():
     changed.layer.weight.data[0, 0] += 1
     assert len(digests) == 3
     assert digest_of_module(changed) not in digests
-    assert digest_of_module(nn.Sequential(nn.Dropout(0.1))) != digest_of_module(nn.Sequential(nn.Dropout(0.2)))
+    assert digest_of_module(nn.Sequential(nn.Dropout(0.1))) != digest_of_module(
+        nn.Sequential(nn.Dropout(0.2))
+    )
 
 
 REFUSED = {
-    "is no batch of places": (lambda: nn.Linear(64, 3), r"makes \(4, 3\) torch\.float32 of 4 rows of 64 columns"),
+    "is no batch of places": (
+        lambda: nn.Linear(64, 3),
+        r"makes \(4, 3\) torch\.float32 of 4 rows of 64 columns",
+    ),
     "gives a tuple": (lambda: nn.LSTM(64, 2), r"makes tuple of 4 rows of 64 columns; it must make \(4, 2\)"),
     "wants images": (lambda: nn.Conv2d(1, 2, 8), r"The encoder fails on 4 rows of 64 columns.*nn\.Unflatten"),
     "has running statistics": (
@@ -213,7 +222,10 @@ REFUSED = {
         lambda: nn.Sequential(nn.BatchNorm1d(64, track_running_stats=False), nn.Linear(64, 2)),
         r"depends on the rows beside it, as with BatchNorm.*GroupNorm or LayerNorm",
     ),
-    "is of float64": (lambda: nn.Linear(64, 2).double(), r"weight of the encoder is torch\.float64.*\.float\(\)"),
+    "is of float64": (
+        lambda: nn.Linear(64, 2).double(),
+        r"weight of the encoder is torch\.float64.*\.float\(\)",
+    ),
     "is lazy": (lambda: nn.LazyLinear(2), r"has lazy layers, whose weight has no shape yet"),
     "has nothing to train": (lambda: nn.Linear(64, 2).requires_grad_(False), r"no parameters that require"),
     "keeps integers": (

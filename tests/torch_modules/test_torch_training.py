@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import daskumap
-from daskumap.errors import ParameterError, RunMismatchError, StoreError
 from daskumap.engine.sequential import SequentialEngine
+from daskumap.errors import ParameterError, RunMismatchError, StoreError
 from daskumap.onnx_export import export
 from daskumap.store.model import Model, in_run
 from daskumap.testing.faults import FailingEngine
@@ -74,7 +74,9 @@ def test_refused_before_anything_is_written(train, convolutional, client_process
     place = tmp_path / "out.zarr"
     with pytest.raises(ParameterError, match=r"makes \(4, 3\) torch\.float32 of 4 rows of 64 columns"):
         train(place, module=convolutional(components=3))
-    with pytest.raises(ParameterError, match=r"encoder is of type int; it must be 'mlp' or a torch\.nn\.Module"):
+    with pytest.raises(
+        ParameterError, match=r"encoder is of type int; it must be 'mlp' or a torch\.nn\.Module"
+    ):
         train(place, module=3)
     with pytest.raises(ParameterError, match=r"device is 'gpu', which torch cannot use there: .* are cpu"):
         train(place, device="gpu")
