@@ -108,7 +108,7 @@ def _open_modules(start: Model, encoder: EncoderParams, names: list[Any]) -> Kno
     backend, vector = of_model(start, encoder.encoder, encoder.decoder)
     if ("decoder" in backend.parts, list(start.classes or ())) != (bool(encoder.decoder), names):
         raise ParameterError(
-            f"The model to go on from has {'a' if 'decoder' in backend.parts else 'no'} decoder and the "
+            f"The model to go on from has decoder={'decoder' in backend.parts} and the "
             f"classes {list(start.classes or ())}, and this training has decoder={bool(encoder.decoder)} and "
             f"the classes {names}. Of modules all goes on: give the same decoder, and labels of the same classes."
         )
