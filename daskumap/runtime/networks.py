@@ -68,7 +68,7 @@ def row_bytes(params: Params, network: Any, columns: int) -> int:
     """Return what a row of a batch takes in a step, in bytes: all units and their gradients."""
     e = params.encoder
     if e.built_in:
-        return 8 * 2 * (e.inputs(columns) + int(sum(e.hidden)))
+        return int(8 * 2 * (e.inputs(columns) + sum(e.hidden)))
     from daskumap.torch_backend.check import held_bytes
 
     held: int = held_bytes(network)
