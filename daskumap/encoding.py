@@ -82,8 +82,10 @@ def at_once(model: Model, params: Params, encodes: str, source: Source, threads:
     def fill(start: int) -> Receipt:
         stop = min(start + step, rows)
         X = _read(source, network.move_of(encodes), start, stop)
-        out[start:stop] = network.through(encodes, X)
-        return Receipt(stop - start, find_broken(X, start))
+        found = find_broken(X, start)
+        if not found["broken"]:
+            out[start:stop] = network.through(encodes, X)
+        return Receipt(stop - start, found)
 
     with one_thread(), ThreadPoolExecutor(threads) as pool:
         refuse_not_finite(rows, dict(enumerate(pool.map(fill, starts))))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils import Tags, check_array, check_random_state
+from sklearn.utils import ClassifierTags, Tags, check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from daskumap.encoder_params import NAMES, make_encoder_params
@@ -202,6 +202,8 @@ label_weight, landmark_weight, device, checkpoint_steps
         from daskumap.training import train
 
         of_training = {name: getattr(self, name) for name in NAMES}
+        if self.warm_start is False:  # as scikit-learn sets it wherever an estimator has that name
+            of_training["warm_start"] = 0.0
         checked = make_encoder_params(of_training)
         where = {**where, "progress": bool(self.verbose)}
         if is_run(X):
@@ -409,6 +411,7 @@ label_weight, landmark_weight, device, checkpoint_steps
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float32"]
+        tags.classifier_tags = ClassifierTags()  # It can predict, and is no classifier first.
         tags.input_tags.sparse = True
         return tags
 
@@ -449,8 +452,20 @@ def _parameters_of(encoder: Encoder, known: Any) -> dict[str, Any]:
     """Return the parameters of the training, but for functions and arrays, which a model does not keep."""
     given = {**encoder.params, **encoder.params["encoder"]}
     given |= {"hidden": tuple(given["hidden"]), "vr_delta": float(given["vr_delta"])}
-    return {
-        name: value
-        for name, value in given.items()
-        if name in known and not str(value).startswith(("callable:", "module:", "array("))
-    }
+    lost = [name for name, value in given.items() if name in known and _is_lost(name, value)]
+    if set(lost) - {"encoder", "decoder"}:
+        warnings.warn(
+            f"A model has no functions and arrays: {', '.join(lost)} have their defaults. What the network "
+            "does is the same; set them before refit.",
+            UserWarning,
+            stacklevel=3,
+        )
+    return {name: given[name] for name in known if name in given and name not in lost}
+
+
+def _is_lost(name: str, value: Any) -> bool:
+    """Return whether a parameter is what stands for a function, a module or arrays in JSON."""
+    parts = value if isinstance(value, list) else [value]
+    return (name == "precomputed_knn" and value is not None) or any(
+        str(part).startswith(("callable:", "module:", "array(")) for part in parts
+    )

@@ -107,10 +107,11 @@ def _open_modules(start: Model, encoder: EncoderParams, names: list[Any]) -> Kno
 
     backend, vector = of_model(start, encoder.encoder, encoder.decoder)
     if ("decoder" in backend.parts, list(start.classes or ())) != (bool(encoder.decoder), names):
+        has = "a" if "decoder" in backend.parts else "no"
         raise ParameterError(
-            f"The model to go on from has decoder={'decoder' in backend.parts} and the "
-            f"classes {list(start.classes or ())}, and this training has decoder={bool(encoder.decoder)} and "
-            f"the classes {names}. Of modules all goes on: give the same decoder, and labels of the same classes."
+            f"The model to go on from has {has} decoder and the classes {list(start.classes or ())}; this "
+            f"training has decoder={bool(encoder.decoder)} and the classes {names}. Of modules all goes on: "
+            "give the same decoder, and labels of the same classes."
         )
     return Known(vector, {"digest": start.digest(), "widths": None})
 

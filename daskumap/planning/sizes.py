@@ -322,7 +322,7 @@ def make_encode_sizes(
         Of what a row becomes.
 
     >>> make_encode_sizes(10**6, 784, Resources(4 * 10**9, 1, 2), made_bytes=16).row_block
-    7640
+    7633
     """
     made = make_sizes(rows, columns, 2, 1, resources)
     budget = max(32_000_000, (resources.memory - resources.reserved) // resources.threads)

@@ -1,20 +1,13 @@
-"""Which network a training trains, what its steps hold, and the model that comes of it."""
+"""Which network a training trains, and what its steps hold."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import numpy as np
-
 from daskumap.errors import ParameterError
 from daskumap.kernels.encoder.backend import Backend, Perceptron
-from daskumap.kernels.encoder.network import Layer, apply
 from daskumap.params import Params
-from daskumap.store.model import Model
-
-Array = np.ndarray[Any, Any]
 
 
 def network_of(params: Params, columns: int) -> Backend:
@@ -68,19 +61,8 @@ def row_bytes(params: Params, network: Any, columns: int) -> int:
     """Return what a row of a batch takes in a step, in bytes: all units and their gradients."""
     e = params.encoder
     if e.built_in:
-        return int(8 * 2 * (e.inputs(columns) + sum(e.hidden)))
+        return 8 * 2 * int(e.inputs(columns) + sum(e.hidden))
     from daskumap.torch_backend.check import held_bytes
 
     held: int = held_bytes(network)
     return held + 8 * 2 * columns
-
-
-def encoder_of(model: Model, params: Params) -> Callable[[Array], Array]:
-    """Return what maps rows by a trained model, whose modules are in the parameters."""
-    e = params.encoder
-    if e.built_in:
-        return partial(apply, tuple(Layer(*layer) for layer in model.layers("encoder")))
-    from daskumap.torch_backend.modules import of_model
-
-    backend, vector = of_model(model, e.encoder, e.decoder, e.device)
-    return partial(backend.encode, vector)

@@ -1,4 +1,4 @@
-"""A module through the pipeline of a training: same bits, resumed by `train`, refused before any work."""
+"""A module through the pipeline of a training: same bits, resumed by `train` alone, refused early."""
 
 import numpy as np
 import pytest

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,10 +11,10 @@ from daskumap.kernels.encoder.network import BLOCK_ROWS
 from daskumap.planning import costs
 from daskumap.planning.stage import Stage, Step
 from daskumap.runtime.context import Context
-from daskumap.runtime.networks import encoder_of, row_bytes
+from daskumap.runtime.networks import row_bytes
+from daskumap.runtime.trained import Trained
 from daskumap.stages.shared.visitors import Share, Visitor, plan_pass, read_rows
 from daskumap.store import schema
-from daskumap.store.model import Model, in_run
 
 Array = np.ndarray[Any, Any]
 
@@ -39,16 +38,12 @@ def _share_of_places(context: Context) -> Share:
 def embed(context: Context, number: int, X: Array) -> dict[str, Any]:
     """Write the places of the rows of a block; rows on which the metric is not defined are not on the map."""
     start, stop = context.sizes.block(number)
-    encode = context.held("encoder", lambda: _read_encoder(context))
-    places = encode(X)
+    network = context.held("network", lambda: Trained.of(context.encoder, context.params))
+    places = network.encode(X)
     if context.params.undefined == "isolate":
         places[context.read(schema.LEFT_OUT, start, stop) == 1] = np.nan
     context.write(schema.EMBEDDING, start, places)
     return {"crc32": zlib.crc32(places.tobytes())}
-
-
-def _read_encoder(context: Context) -> Callable[[Array], Array]:
-    return encoder_of(Model.read(in_run(context.store.documents)), context.params)
 
 
 EMBED = Step(
