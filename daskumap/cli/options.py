@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import ast
+import contextlib
 import json
 from typing import Any
 
@@ -66,7 +68,7 @@ def add_input(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="any other parameter of daskumap.fit, value as JSON",
+        help="any other parameter of daskumap.fit, value as JSON or Python writes it",
     )
 
 
@@ -130,13 +132,13 @@ def as_params(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _parse_setting(text: str) -> tuple[str, Any]:
-    """Return name and value of NAME=VALUE; what is no JSON is a text."""
+    """Return name and value of NAME=VALUE: as JSON or Python writes it, such as .01 and True; else a text."""
     name, equals, value = text.partition("=")
     if not equals:
         raise ParameterError(
             f"--set {text} has no '='; write --set NAME=VALUE, such as --set target_recall=0.99."
         )
-    try:
-        return name, json.loads(value)
-    except json.JSONDecodeError:
-        return name, value
+    for read in (json.loads, ast.literal_eval):
+        with contextlib.suppress(ValueError, SyntaxError, TypeError):
+            return name, read(value)
+    return name, value

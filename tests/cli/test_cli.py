@@ -168,6 +168,13 @@ def planned(monkeypatch):
         ("d=[1, 2]", [1, 2]),
         ("e=word", "word"),
         ("f=x=y", "x=y"),
+        ("g=.01", 0.01),
+        ("h=-2.", -2.0),
+        ("i=True", True),
+        ("j=None", None),
+        ("k=(1, 2)", (1, 2)),
+        ("l=run.zarr", "run.zarr"),
+        ("m={[1]: 2}", "{[1]: 2}"),
     ],
 )
 def test_set(text, value, source, planned):
