@@ -117,7 +117,9 @@ def test_other_versions_are_said_of_a_model(fit, small, place, upgraded, caplog,
         lambda: daskumap.resume(out, client="sequential", **quiet),
         lambda: made.transform(small, out, client="sequential", **quiet),
     ):
-        with pytest.raises(RunMismatchError, match=r"out\.zarr was begun by other versions: numba was '99\.0'"):
+        with pytest.raises(
+            RunMismatchError, match=r"out\.zarr was begun by other versions: numba was '99\.0'"
+        ):
             go_on()
 
 
@@ -186,9 +188,7 @@ def test_a_run_that_has_not_begun_has_no_damage(fit, small, write, place, sequen
     assert daskumap.verify(place) == {}
 
 
-def test_a_script_that_is_stopped_says_what_is_kept(
-    fit, small, write, place, caplog, monkeypatch, tmp_path
-):
+def test_a_script_that_is_stopped_says_what_is_kept(fit, small, write, place, caplog, monkeypatch, tmp_path):
     """And ends as Python does."""
     with pytest.raises(KeyboardInterrupt):
         fit(small, place, progress=Stopped(), **OPTIONS)

@@ -201,6 +201,30 @@ def test_what_a_run_leaves_behind(arguments, params, source, place, planned, mon
     assert fitted == {**params, **switches, "client": None}
 
 
+def test_each_command_without_standard_error(source, place, tmp_path, monkeypatch, capfd):
+    """As of a service without a console; an error still has its code."""
+    monkeypatch.setattr(sys, "stderr", None)
+    quick = QUICK[:2]
+    for arguments, code in (
+        (["plan", source], 0),
+        (["fit", source, place, *QUICK], 0),
+        (["fit", source, place, *QUICK], 0),
+        (["transform", place, source, f"{place}-new", *quick], 0),
+        (["inverse", place, f"{place}/embedding", f"{place}-rows", *quick], 0),
+        (["save", place, f"{place}-copy"], 0),
+        (["resume", place, *quick], 0),
+        (["status", place], 0),
+        (["report", place], 0),
+        (["diagnose", place], 0),
+        (["verify", place], 0),
+        (["verify", source], 5),
+    ):
+        assert main(arguments) == code
+        sys.stderr.close()
+        monkeypatch.setattr(sys, "stderr", None)
+    assert "Traceback" not in capfd.readouterr().err
+
+
 @pytest.mark.parametrize(
     "arguments", ["", "fit", "nonsense", "fit a b --init magic", "fit a b --nope", "plan a --keep some"]
 )
