@@ -328,8 +328,8 @@ def diagnose(
     dict
         "attraction" and "edge_repulsion", the sums over edges of -w log v and -(1 - w) log(1 - v), which add
         up to "cross_entropy"; "graph_entropy", what of it no map can take away, and "kl_divergence", the
-        rest, which the least 1 - v may take 1e-4 an edge below 0; "non_edge_repulsion", the sum over all other
-        pairs of -log(1 - v), with its standard error "non_edge_repulsion_se"; "effective_loss", the
+        rest, which the least 1 - v may take 1e-4 an edge below 0; "non_edge_repulsion", the sum over all
+        other pairs of -log(1 - v), with its standard error "non_edge_repulsion_se"; "effective_loss", the
         attraction and the repulsion of all pairs as often as the layout of the run draws them;
         "bits_per_edge", the entropy of an edge; and, where calibration looked, "bits_per_vertex", the mean
         sum of a row's memberships, and "on_target", the share of the rows where it is log2(n_neighbors)
