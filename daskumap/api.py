@@ -142,11 +142,11 @@ def fit(
         `simplices=2` weighs each edge by the triangles of the graph that it is in, 3 by tetrahedra too; 1
         (default) leaves the fuzzy union. A simplex weighs 1 - prod(1 - w) over its edges, and an edge the
         geometric mean over its simplices, so that what many neighbours share pulls harder and what bridges
-        two parts keeps its weight. `vr_delta` bounds the local distance -log(w) of edges that form
-        simplices; inf (default): all do. Of a row with more than 512 neighbours the heaviest edges do, and
-        the report counts such rows. It is there to study weights from the Vietoris-Rips complex: on digits
-        and Fashion-MNIST it makes maps no better, and it takes time. New rows of a transform are joined by
-        memberships as ever.
+        two parts keeps its weight. `vr_delta` bounds the local distance -log(w) of edges that form simplices;
+        inf (default): all do; without simplices it has no effect and is refused. Of a row with more than 512
+        neighbours the heaviest edges do, and the report counts such rows. It is there to study weights from
+        the Vietoris-Rips complex: on digits and Fashion-MNIST it makes maps no better, and it takes time. New
+        rows of a transform are joined by memberships as ever.
 
     Returns
     -------
@@ -384,11 +384,12 @@ def diagnose(
     dict
         "attraction" and "edge_repulsion", the sums over edges of -w log v and -(1 - w) log(1 - v), which add
         up to "cross_entropy"; "graph_entropy", what of it no map can take away, and "kl_divergence", the
-        rest; "non_edge_repulsion", the sum of -log(1 - v) over all other pairs, with its standard error
-        "non_edge_repulsion_se"; "effective_loss", the attraction and the repulsion of all pairs as often as
-        the layout of the run draws them; "bits_per_edge", the entropy of an edge; and, where calibration
-        looked, "bits_per_vertex", the mean sum of a row's memberships, and "on_target", the share of the rows
-        where it is log2(n_neighbors) within 1e-4.
+        rest, which the least 1 - v may take 1e-4 an edge below 0; "non_edge_repulsion", the sum over all
+        other pairs of -log(1 - v), with its standard error "non_edge_repulsion_se"; "effective_loss", the
+        attraction and the repulsion of all pairs as often as the layout of the run draws them;
+        "bits_per_edge", the entropy of an edge; and, where calibration looked, "bits_per_vertex", the mean
+        sum of a row's memberships, and "on_target", the share of the rows where it is log2(n_neighbors)
+        within 1e-4.
 
     Raises
     ------

@@ -224,10 +224,7 @@ DISTANCES_FIT: Pipeline = (
     *GRAPH,
     *MAP,
     (MAP_NEIGHBORS, report),
-    (
-        DISTANCES_RANKS,
-        report,
-    ),  # the probes' rows again: their nearest, and who is closer than these on the map
+    (DISTANCES_RANKS, report),  # the probes' rows again: their nearest, and who is closer on the map
     (LOSS, report),
     (PIECES, report),
     (GIVEN_SUMMARY, report),

@@ -220,6 +220,8 @@ def make_again_request(model: Context, values: dict[str, Any], partitions: int |
         fields["optimizer"] = Params().optimizer  # An adopted map is the start of another layout.
     if values.keys() & {"min_dist", "spread"}:
         fields |= {"a": None, "b": None}  # or the curve would not be what is asked for
+    if values.get("simplices") == 1:
+        fields["vr_delta"] = Params.vr_delta  # or that of the run would be left without effect
     for one, other in (("alpha", "repulsion_strength"), ("repulsion_strength", "alpha")):
         if values.get(one) is not None:
             fields[other] = getattr(Params(), other)
@@ -479,14 +481,19 @@ def params_by(model: Context) -> Params:
     return dataclasses.replace(model.params, init="pca", report=False, unique=False, keep=keep)
 
 
-def refuse_unbounded(params: Params) -> None:
-    """Refuse to weigh by simplices what is no probability.
+def refuse_simplices(params: Params) -> None:
+    """Refuse to weigh by simplices what is no probability, and a limit of simplices where there are none.
 
     Raises
     ------
     ParameterError
         Saying what to do.
     """
+    if params.simplices == 1 and params.vr_delta != Params.vr_delta:
+        raise ParameterError(
+            f"vr_delta is {params.vr_delta:g} and simplices is 1, with which no edge is weighed by simplices "
+            "that it could leave out. Leave vr_delta out, or give simplices=2 or 3."
+        )
     if params.simplices > 1 and not chosen.resolve(params.membership, params.calibration).weights.bounded:
         raise ParameterError(
             f"simplices is {params.simplices}, and memberships by {chosen.name_of(params.membership)} may be "
@@ -525,7 +532,7 @@ def check_params(params: Params, source: Source) -> None:
         chosen.resolve(params.membership, params.calibration)
     except ValueError as error:
         raise ParameterError(str(error)) from error
-    refuse_unbounded(params)
+    refuse_simplices(params)
     refuse_alpha(params, rows)
     if params.optimizer == "none" and not isinstance(params.init, np.ndarray):
         raise ParameterError(

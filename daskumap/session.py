@@ -45,7 +45,7 @@ from daskumap.store import schema
 from daskumap.store.damage import find_damage
 from daskumap.store.lock import Turn, alone
 from daskumap.store.model import Model, find_damaged_model, in_run
-from daskumap.store.places import Place, Temporary, find_enclosing, find_place
+from daskumap.store.places import Memory, Place, Temporary, find_enclosing, find_place
 from daskumap.store.run import RunStore, check_same
 from daskumap.store.trouble import counting_space
 
@@ -283,8 +283,20 @@ def drive(
             if not trust_input and reads_input(steps):
                 refuse_changed_input(context, *kind_of_context(context).digests, engine, progress)
             go_on(context, steps, turn)
-        run_pipeline(context, steps, engine, progress, turn)
+        try:
+            run_pipeline(context, steps, engine, progress, turn)
+        except KeyboardInterrupt:
+            say_stopped(store)
+            raise
         store.place.sweep()  # Workers may have died in this attempt.
+
+
+def say_stopped(store: RunStore) -> None:
+    """Say what is kept of a run that its user stopped."""
+    if isinstance(store.place, Memory | Temporary):
+        log.warning("The run was stopped, and nothing of it is kept: it had no place of its own, as of run=.")
+    else:
+        log.warning("The run in %s was stopped. %s", store.url, KEPT)
 
 
 def compare_input(

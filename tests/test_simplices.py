@@ -332,6 +332,16 @@ def test_what_is_out_of_range_is_refused(name, value):
         make_params({name: value})
 
 
+def test_a_limit_of_simplices_where_there_are_none_is_refused(fit, small):
+    with pytest.raises(ParameterError, match=r"vr_delta is 0\.5 and simplices is 1, with which no edge is"):
+        fit(small, vr_delta=0.5)
+    # Neighbours are fitted again without the simplices of their run, and without their limit.
+    run = fit(small, simplices=2, vr_delta=0.5, n_epochs=1)
+    assert fit(run, simplices=1, n_epochs=1).params["vr_delta"] == "inf"
+    with pytest.raises(ParameterError, match=r"vr_delta is 0\.4 and simplices is 1"):
+        fit(run, simplices=1, vr_delta=0.4)
+
+
 @pytest.mark.parametrize("membership", ["morse", "harmonic"])
 def test_weights_that_are_no_probabilities_are_refused(small, membership):
     with pytest.raises(

@@ -27,7 +27,7 @@ from daskumap.session import (
     fit_request,
 )
 from daskumap.stages.cells import order
-from daskumap.stages.cells.choose import Choice
+from daskumap.stages.shared.choose import Choice
 from daskumap.testing.datasets import uneven_clusters
 from daskumap.testing.faults import FailingEngine, Fault, Kill, ShufflingEngine
 

@@ -64,7 +64,7 @@ def _exit_code(command: Callable[[dict[str, Any]], None], options: dict[str, Any
         complain(f"daskumap: {error}")
         return next((code for kind, code in EXIT_CODES if isinstance(error, kind)), 1)
     except KeyboardInterrupt as stop:
-        complain("daskumap: stopped. Finished tasks are kept; `daskumap resume` goes on from here.")
+        complain("daskumap: stopped.")
         return 128 + int(stop.args[0] if stop.args else signal.SIGINT)
     return 0
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import ast
+import contextlib
 import json
 from typing import Any
 
@@ -71,7 +73,7 @@ def add_settings(parser: argparse.ArgumentParser, function: str) -> None:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help=f"any other parameter of {function}, value as JSON",
+        help=f"any other parameter of {function}, value as JSON or Python writes it",
     )
 
 
@@ -149,13 +151,13 @@ def as_params(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _parse_setting(text: str) -> tuple[str, Any]:
-    """Return name and value of NAME=VALUE; what is no JSON is a text."""
+    """Return name and value of NAME=VALUE: as JSON or Python writes it, such as .01 and True; else a text."""
     name, equals, value = text.partition("=")
     if not equals:
         raise ParameterError(
             f"--set {text} has no '='; write --set NAME=VALUE, such as --set target_recall=0.99."
         )
-    try:
-        return name, json.loads(value)
-    except json.JSONDecodeError:
-        return name, value
+    for read in (json.loads, ast.literal_eval):
+        with contextlib.suppress(ValueError, SyntaxError, TypeError):
+            return name, read(value)
+    return name, value

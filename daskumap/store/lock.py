@@ -48,7 +48,7 @@ class Turn(Protocol):
     generation: int
 
     def check(self) -> None:
-        """Raise if another driver took over."""
+        """Raise if another driver took over, or the run store is gone."""
         ...
 
 
@@ -114,9 +114,14 @@ class RunLock:
             log.warning("The lock could not be given back: %s", failure)
 
     def check(self) -> None:
-        """Raise if another driver took over, believing this one dead."""
+        """Raise if another driver took over, believing this one dead, or if the run store is gone."""
         if self._is_own() and not self._is_followed():
             return
+        if self.store.documents.load_bytes("zarr.json") is None:
+            raise StoreError(
+                f"{self.store.url} is gone: it was deleted or moved while this process worked on it. Delete "
+                "what is left there and fit again; or move it back there, and resume."
+            )
         newest = max(self.store.documents.numbers("generations"), default=self.generation)
         now = self.store.documents.load(_name(newest)) or self._unknown()
         raise StoreError(

@@ -303,6 +303,11 @@ def _read_about(place: Place) -> Any:
         found = None
     if found is not None:
         raise StoreError(f"{place.url} is a Zarr array, not a run store. Name another place for the run.")
+    if place.is_occupied():
+        raise StoreError(
+            f"{place.url} holds something, and it is no run store. Name another place for the run, or delete "
+            "what is there yourself."
+        )
     raise StoreError(
         f"There is no run store at {place.url}. Make one with `daskumap fit SOURCE {place.url}`."
     )

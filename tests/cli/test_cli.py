@@ -168,6 +168,13 @@ def planned(monkeypatch):
         ("d=[1, 2]", [1, 2]),
         ("e=word", "word"),
         ("f=x=y", "x=y"),
+        ("g=.01", 0.01),
+        ("h=-2.", -2.0),
+        ("i=True", True),
+        ("j=None", None),
+        ("k=(1, 2)", (1, 2)),
+        ("l=run.zarr", "run.zarr"),
+        ("m={[1]: 2}", "{[1]: 2}"),
     ],
 )
 def test_set(text, value, source, planned):
@@ -192,6 +199,30 @@ def test_what_a_run_leaves_behind(arguments, params, source, place, planned, mon
     assert main(["fit", source, place, "--quiet", *arguments.split()]) == 0
     switches = dict.fromkeys(("progress", "restart", "take_over", "trust_input"), False)
     assert fitted == {**params, **switches, "client": None}
+
+
+def test_each_command_without_standard_error(source, place, tmp_path, monkeypatch, capfd):
+    """As of a service without a console; an error still has its code."""
+    monkeypatch.setattr(sys, "stderr", None)
+    quick = QUICK[:2]
+    for arguments, code in (
+        (["plan", source], 0),
+        (["fit", source, place, *QUICK], 0),
+        (["fit", source, place, *QUICK], 0),
+        (["transform", place, source, f"{place}-new", *quick], 0),
+        (["inverse", place, f"{place}/embedding", f"{place}-rows", *quick], 0),
+        (["save", place, f"{place}-copy"], 0),
+        (["resume", place, *quick], 0),
+        (["status", place], 0),
+        (["report", place], 0),
+        (["diagnose", place], 0),
+        (["verify", place], 0),
+        (["verify", source], 5),
+    ):
+        assert main(arguments) == code
+        sys.stderr.close()
+        monkeypatch.setattr(sys, "stderr", None)
+    assert "Traceback" not in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

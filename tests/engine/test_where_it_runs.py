@@ -1,6 +1,7 @@
 """Whole fits where a fit once waited for ever, died, or ran somewhere else than its user meant."""
 
 import json
+import logging
 import threading
 import time
 
@@ -10,7 +11,9 @@ from conftest import sha
 from dask.distributed import Client, LocalCluster
 
 import daskumap
+from daskumap.engine.sequential import SequentialEngine
 from daskumap.errors import ParameterError
+from daskumap.testing.faults import Fault
 
 OPTIONS = {"n_epochs": 5, "progress": False, "random_state": 1, "report": False}
 
@@ -47,6 +50,40 @@ def test_the_active_client(small, expected, cluster):
     seen = tasks_run(cluster)
     assert sha(daskumap.fit(small, **OPTIONS).embedding) == expected
     assert tasks_run(cluster) == seen
+
+
+def test_all_that_runs_takes_the_active_client_and_names_it(small, write, cluster, tmp_path, caplog):
+    path, place, quiet = write(small), tmp_path / "run.zarr", {"progress": False}
+    run = daskumap.fit(path, place, client="sequential", **OPTIONS)
+    out = tmp_path / "stopped.zarr"
+    with pytest.raises(Fault):
+        run.transform(path, out, client=Stops(4 * 10**9), **quiet)
+    with Client(cluster), caplog.at_level(logging.INFO, "daskumap"):
+        for make in (
+            lambda: daskumap.fit(run, tmp_path / "again.zarr", min_dist=0.3, progress=False, report=False),
+            lambda: daskumap.transform(run, path, tmp_path / "placed.zarr", **quiet),
+            lambda: daskumap.inverse_transform(run, run.embedding, tmp_path / "rows.zarr", **quiet),
+            lambda: daskumap.resume(out, **quiet),
+            lambda: daskumap.UMAP(n_epochs=5, random_state=1).fit(path),
+        ):
+            before = tasks_run(cluster)
+            caplog.clear()
+            make()
+            assert tasks_run(cluster) > before
+            assert caplog.text.count("The active Dask client is used, of tcp://") == 1
+        with pytest.raises(ParameterError, match="threads is 2, and the workers of a cluster have their own"):
+            daskumap.transform(run, path, threads=2, **quiet)
+        with pytest.raises(ParameterError, match="threads is 2, and the workers of a cluster have their own"):
+            daskumap.resume(place, threads=2, **quiet)
+
+
+class Stops(SequentialEngine):
+    """The driver dies when it comes to the rows' places."""
+
+    def run(self, stage, todo, listener):
+        if stage.name == "transform.place":
+            raise Fault
+        return super().run(stage, todo, listener)
 
 
 def test_a_cluster(small, expected, cluster):

@@ -113,19 +113,24 @@ def test_vertices_that_are_not_on_the_map_are_in_no_pair():
     assert pair_sums(positions, 0, *csr(dense), A, B, KEY).placed == 200
 
 
-def test_the_divergence_is_never_negative_and_nought_where_weights_are_those_of_the_map():
+def test_the_divergence_is_nought_where_weights_are_those_of_the_map_and_below_it_by_the_floor_alone():
     for seed in range(20):
         dense, edges = graph(60, 0.2, seed)
         scale = 10.0 ** (seed % 5 - 3)
-        assert found(start(60, 2, scale), edges)["kl_divergence"] >= 0
+        assert found(start(60, 2, scale), edges)["kl_divergence"] > 0
     positions = start(60, 2, 3)
     d2 = ((positions[:, None].astype(np.float64) - positions) ** 2).sum(2)
     same = np.where(dense > 0, 1 / (1 + A * d2**B), 0).astype(np.float32)
     got = found(positions, csr(same))
     assert got["kl_divergence"] < 1e-5 * got["graph_entropy"]
-    # Where all of it is the floor's doing: both ends in one place, and a weight that is nearly 1.
-    close = np.where(dense > 0, np.float32(0.9999), 0)
-    assert found(positions * 0, csr(close))["kl_divergence"] == 0
+    # The floor takes most where both ends are in one place and the odds of the weight are 10,000 to 1.
+    count, least = (dense > 0).sum() / 2, np.float32(1 / (1 + 1e-4))
+    for weight in (0.9, 0.9999, least, 0.99999, 1.0):
+        taken = -found(positions * 0, csr(np.where(dense > 0, np.float32(weight), 0)))["kl_divergence"]
+        assert taken <= count * np.log1p(1e-4) * (1 + 1e-3)
+    assert -found(positions * 0, csr(np.where(dense > 0, least, 0)))["kl_divergence"] == pytest.approx(
+        count * np.log1p(1e-4), rel=1e-3
+    )
 
 
 def test_weights_are_clipped_and_constant_ones_have_no_entropy():

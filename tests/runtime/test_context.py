@@ -21,7 +21,7 @@ from daskumap.pipeline import FIT, steps_of
 from daskumap.planning.job import Job
 from daskumap.planning.sizes import Resources, Sizes
 from daskumap.planning.stage import Receipt, Stage
-from daskumap.run import Run
+from daskumap.run import View
 from daskumap.runtime.context import Context, UndeclaredError
 from daskumap.runtime.rows import Rows
 from daskumap.sources.memory import MemorySource
@@ -227,7 +227,7 @@ def leaves_nothing(small):
         blocks, array = source.blocks_read, weakref.ref(data)
         returned = function(source)
         del source, data
-        if isinstance(returned, Run) and isinstance(returned.store.place.store(), MemoryStore):
+        if isinstance(returned, View) and isinstance(returned.store.place.store(), MemoryStore):
             before[MemoryStore.__name__] += 1
         until = time.monotonic() + seconds
         while living() - before and time.monotonic() < until:
@@ -302,6 +302,54 @@ def test_a_fit_that_failed_on_a_cluster_keeps_nothing(fit, leaves_nothing, clien
     """Workers of this process, which hear a moment later that the run is over."""
     engine = DaskEngine(client_1x2)
     leaves_nothing(failing(fit, engine, tmp_path, stage, after=True), "float64", seconds=10.0)
+
+
+@pytest.fixture(scope="module")
+def model(small):
+    """A run, which keeps its rows while it lives."""
+    return daskumap.fit(small[:, :], client="sequential", progress=False, report=False, **PARAMS)
+
+
+@pytest.mark.parametrize("stage", ["transform.scan", "transform.gather", "transform.place", "none"])
+def test_a_transform_keeps_nothing(leaves_nothing, model, tmp_path, stage):
+    """Whether it failed or not: neither the new rows nor what it read of the model."""
+    faults = {(stage, 0): [Fault("planned")] * 3}
+
+    def place(source):
+        engine = FailingEngine(ThreadsEngine(MEMORY, 2), tmp_path, faults, after=True)
+        try:
+            return model.transform(source, client=engine, progress=False)
+        except TaskError:
+            return None
+
+    returned, _ = leaves_nothing(place, "float64")
+    assert (returned is None) == (stage != "none")
+
+
+@pytest.mark.parametrize("stage", ["inverse.scan", "inverse.descend"])
+def test_an_inverse_that_failed_keeps_nothing(leaves_nothing, model, tmp_path, stage):
+    points = model.embedding[:].astype(np.float64)
+
+    def find(source):
+        source = WatchedSource(points.copy())
+        engine = FailingEngine(SequentialEngine(MEMORY), tmp_path, {(stage, 0): [Fault("planned")]})
+        with pytest.raises(TaskError, match="planned"):
+            model.inverse_transform(source, client=engine, progress=False)
+
+    leaves_nothing(find)
+
+
+def test_diagnostics_keep_nothing(leaves_nothing, model):
+    places = np.array(model.embedding[:])
+    known, array = model.diagnose(), weakref.ref(places)
+    assert model.diagnose(places) == known
+    leaves_nothing(lambda source: model.diagnose())
+    places[3] = np.nan
+    with pytest.raises(SourceError, match="has no finite place"):
+        model.diagnose(places)
+    del places
+    gc.collect()
+    assert array() is None
 
 
 def test_a_fit_of_bad_rows_keeps_nothing(fit, leaves_nothing, small):

@@ -16,7 +16,8 @@ from daskumap.planning.job import Job
 from daskumap.planning.sizes import Resources, make_sizes
 from daskumap.runtime.context import Context
 from daskumap.sources.find import find as find_source
-from daskumap.stages.cells import choose, order
+from daskumap.stages.cells import order
+from daskumap.stages.shared import choose
 from daskumap.testing import reference_knn as reference
 from daskumap.testing.datasets import uneven_clusters
 

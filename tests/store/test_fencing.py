@@ -180,6 +180,17 @@ def test_a_place_that_was_made_anew_has_other_generations(begun):
             held.check()
 
 
+@pytest.mark.parametrize("step", ["neighbors", "layout", "publish"])
+def test_a_run_store_that_is_deleted_under_its_driver(source, place, step):
+    """Tasks that find nothing, and tasks that write into what is gone, end with one error."""
+    engine = Followed(step, lambda: shutil.rmtree(place))
+    with pytest.raises(StoreError, match=r"run\.zarr is gone: it was deleted or moved while this process"):
+        daskumap.fit(source, place, client=engine, progress=False, report=False, **OPTIONS)
+    if place.exists():  # What late tasks left, which is no run store.
+        with pytest.raises(StoreError, match="holds something, and it is no run store"):
+            daskumap.fit(source, place, **GO_ON)
+
+
 # Drivers that go on after they were followed.
 
 

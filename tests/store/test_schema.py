@@ -31,9 +31,9 @@ from daskumap.pipeline import (
 from daskumap.report.progress import choose_progress
 from daskumap.request import make_request
 from daskumap.session import fit_request
-from daskumap.stages.cells import choose, order
+from daskumap.stages.cells import order
 from daskumap.stages.map import initialize
-from daskumap.stages.shared import micro
+from daskumap.stages.shared import choose, micro
 from daskumap.store import schema
 from daskumap.store.exchange import batch_name
 
@@ -417,7 +417,4 @@ def test_no_stage_imports_another():
         imported |= {name.name for node in nodes if isinstance(node, ast.Import) for name in node.names}
         assert not any(isinstance(node, ast.ImportFrom) and node.level for node in nodes), module
         others = {name for name in imported if name.startswith("daskumap.stages")}
-        allowed = {"daskumap.stages.cells.choose"} if module == "daskumap.stages.cells.order" else set()
-        assert not {name for name in others - allowed if not name.startswith("daskumap.stages.shared.")}, (
-            module
-        )
+        assert not {name for name in others if not name.startswith("daskumap.stages.shared.")}, module

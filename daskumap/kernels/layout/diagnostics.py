@@ -127,7 +127,8 @@ def diagnostics(sums: Sums, vertices: int, edges: int, draws: float) -> dict[str
     -------
     :
         "attraction" and "edge_repulsion", which add up to "cross_entropy"; "graph_entropy", what of it no map
-        can take away, and "kl_divergence", the rest; "non_edge_repulsion" and its standard error,
+        can take away, and "kl_divergence", the rest, which the floor under 1 - v may take below 0, by
+        log(1 + 1e-4) an edge at most; "non_edge_repulsion" and its standard error,
         "non_edge_repulsion_se"; "effective_loss", the attraction with each pair's repulsion weighted by how
         often the layout draws it; "bits_per_edge", the entropy of an edge.
     """
@@ -141,8 +142,7 @@ def diagnostics(sums: Sums, vertices: int, edges: int, draws: float) -> dict[str
         "edge_repulsion": edge_repulsion,
         "cross_entropy": attraction + edge_repulsion,
         "graph_entropy": entropy,
-        # The floor under 1 - v takes at most 1e-4 an edge too much.
-        "kl_divergence": max(0.0, attraction + edge_repulsion - entropy),
+        "kl_divergence": attraction + edge_repulsion - entropy,
         "non_edge_repulsion": (vertices - 1) * sums.non_edge_repulsion / UNITS / 2,
         "non_edge_repulsion_se": (vertices - 1) * spread**0.5 / 2,
         "effective_loss": attraction + drawn,

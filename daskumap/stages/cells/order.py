@@ -12,7 +12,7 @@ from daskumap.kernels.metrics import exact
 from daskumap.planning import costs
 from daskumap.planning.stage import Receipt, Stage, Step
 from daskumap.runtime.context import Context
-from daskumap.stages.cells.choose import Probes, choose_cells, fit_wide_cells
+from daskumap.stages.shared.choose import Probes, choose_cells, fit_wide_cells
 from daskumap.stages.shared.probes import merge_probes
 from daskumap.stages.shared.sample import probe_rows
 from daskumap.store import schema
