@@ -165,6 +165,7 @@ def edit(package, file, old, new):
     path.write_text(text.replace(old, new))
 
 
+@pytest.mark.processes
 def test_a_changed_source_is_what_runs(run, epoch):
     package, first = epoch
     assert (first["hits"], first["misses"]) == (0, 4)
@@ -176,6 +177,7 @@ def test_a_changed_source_is_what_runs(run, epoch):
     assert run(package, EPOCH)[0] == {**first, "hits": 4, "misses": 0}
 
 
+@pytest.mark.processes
 def test_the_cache_lies_where_it_is_told(run, package, tmp_path):
     told = tmp_path / "told"
     run(package, settings={"NUMBA_CACHE_DIR": str(told)})
@@ -212,6 +214,7 @@ def readonly_package():
     shutil.rmtree(folder)
 
 
+@pytest.mark.processes
 def test_no_place_to_write(run, readonly_package):
     # A home that cannot be made, by whoever runs this.
     settings = {"HOME": "/proc/none"}
@@ -268,6 +271,7 @@ print(json.dumps([before, between, after]))
 """
 
 
+@pytest.mark.processes
 def test_it_knows_whether_kernels_are_compiled(run, epoch):
     package, _ = epoch
     assert run(package, IS_COMPILED)[0] == [False, False, [False, True]]
@@ -325,6 +329,7 @@ print(json.dumps(brute_force(X, 2, resolve(distance))[1].tolist()))
 """
 
 
+@pytest.mark.processes
 def test_a_users_function_is_never_that_of_another_process(run, package):
     for body, expected in (("abs(x[0] - y[0])", 4.0), ("abs(x[0] - y[0]) + 1.0", 5.0)):
         assert np.asarray(run(package, CALLABLE.format(body=body))[0])[0, 0] == expected
@@ -344,6 +349,7 @@ print(json.dumps([found, [len(one.cache_hits) for one in stats]]))
 """
 
 
+@pytest.mark.processes
 def test_kernels_of_named_metrics_are_kept(run, package):
     """Each by its name: what two processes compiled is told apart by a third one."""
     first, second, third = (
