@@ -45,6 +45,17 @@ made = pool, edge_rates(pool[0], 1.0, 10), ids, distances, *hash_rows(pool)
 say(b"".join(part.tobytes() for part in made), (draw_pool, _edge_rates, _hash, cut_off))
 """
 )
+# Marks which edges fire, by a kernel that inlines a hash from another file.
+MASK = (
+    BEGIN
+    + """
+from daskumap.kernels.layout import firing
+rates = firing.edge_rates(np.random.default_rng(0).random(1000, np.float32), 1.0, 10)
+edges = firing.Edges(np.arange(201) * 5, np.zeros(1000, np.int32), rates)
+edges = firing.mask_edges(edges, 0, 1, 0)
+say(b"".join(np.asarray(part).tobytes() for part in edges), [firing.mask_rows])
+"""
+)
 # Moves a few vertices by one epoch.
 EPOCH = (
     BEGIN
@@ -163,6 +174,14 @@ def edit(package, file, old, new):
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new))
+
+
+def test_a_changed_source_of_one_kernel_is_what_runs(run, package):
+    first, _ = run(package, MASK)
+    edit(package, "layout/sampling.py", "0x7FEB352D", "0x7FEB352F")
+    changed, _ = run(package, MASK)
+    assert changed["digest"] != first["digest"]
+    assert changed["misses"] == first["misses"] == 1
 
 
 @pytest.mark.processes
