@@ -11,9 +11,10 @@ import sys
 import numpy as np
 import pytest
 import zarr
-from conftest import forget, sha
+from conftest import forget, in_memory, sha
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from zarr.core.buffer import cpu
 
 import daskumap
 from daskumap.errors import (
@@ -205,6 +206,24 @@ def copy(finished, tmp_path):
     return tmp_path
 
 
+@pytest.fixture(scope="module")
+def in_ram(finished):
+    """What the run store holds, in memory."""
+    return in_memory(finished[0] / "run.zarr")
+
+
+@pytest.fixture
+def finished_store(in_ram, held):
+    """The finished run in a store in memory that is treated as one that other processes reach."""
+    held._store_dict.update(in_ram._store_dict)
+    return held
+
+
+def replace(store, key, content):
+    """Put bytes under a key of a store in memory."""
+    store._store_dict[key] = cpu.Buffer.from_bytes(content)
+
+
 GARBAGE = {
     "empty": lambda text: b"",
     "truncated": lambda text: text[: len(text) // 2],
@@ -258,18 +277,18 @@ def test_metadata_of_a_run_store(copy, kind):
         ({"crc32": 5}, "wrong are its checksum"),
     ],
 )
-def test_a_description_that_is_damaged(copy, finished, changes, message):
-    file = copy / "run.zarr" / "zarr.json"
-    document = json.loads(file.read_text())
+def test_a_description_that_is_damaged(finished_store, finished, changes, message):
+    source = finished[0] / "data.zarr"
+    document = json.loads(finished_store._store_dict["zarr.json"].to_bytes())
     document["attributes"][KEY] |= changes
-    file.write_text(json.dumps(document))
+    replace(finished_store, "zarr.json", json.dumps(document).encode())
     for command in (daskumap.open, daskumap.verify, daskumap.resume):
         with pytest.raises(StoreError, match=message):
-            command(copy / "run.zarr")
+            command(finished_store)
     with pytest.raises(StoreError, match=message):
-        daskumap.fit(copy / "data.zarr", copy / "run.zarr", **QUICK)
+        daskumap.fit(source, finished_store, **QUICK)
     # It says that it is a run store, so it may be replaced.
-    run = daskumap.fit(copy / "data.zarr", copy / "run.zarr", restart=True, **QUICK)
+    run = daskumap.fit(source, finished_store, restart=True, **QUICK)
     assert sha(run.embedding) == finished[1]
 
 
@@ -283,16 +302,15 @@ def test_a_description_that_is_damaged(copy, finished, changes, message):
         ("symmetrize", "graph/00000000/tails"),
     ],
 )
-def test_metadata_of_what_a_run_store_holds(copy, finished, kind, stage, node):
+def test_metadata_of_what_a_run_store_holds(finished_store, finished, kind, stage, node):
     """Found, named, and made again to the same bits."""
-    file = copy / "run.zarr" / node / "zarr.json"
-    file.write_bytes(GARBAGE[kind](file.read_bytes()))
-    assert stage in daskumap.verify(copy / "run.zarr", repair=True)
-    forget(copy / "run.zarr", *STEPS[STEPS.index(stage) + 1 :])
-    assert (
-        sha(daskumap.resume(copy / "run.zarr", client="sequential", progress=False).embedding) == finished[1]
-    )
-    assert daskumap.verify(copy / "run.zarr") == {}
+    key = f"{node}/zarr.json"
+    replace(finished_store, key, GARBAGE[kind](finished_store._store_dict[key].to_bytes()))
+    assert stage in daskumap.verify(finished_store, repair=True)
+    forget(finished_store, *STEPS[STEPS.index(stage) + 1 :])
+    run = daskumap.resume(finished_store, client="sequential", progress=False)
+    assert sha(run.embedding) == finished[1]
+    assert daskumap.verify(finished_store) == {}
 
 
 def test_a_lock_that_is_damaged(copy):
@@ -405,20 +423,20 @@ def test_restart_draws_another_seed(copy):
 
 @pytest.mark.parametrize("lazy", [False, True], ids=["numpy", "dask"])
 @pytest.mark.parametrize("stage", ["publish", "scan", None])
-def test_one_value_of_an_array_in_memory(small, tmp_path, lazy, stage):
+def test_one_value_of_an_array_in_memory(small, held, lazy, stage):
     dask_array = pytest.importorskip("dask.array")
 
     def given(values):
         return dask_array.from_array(values, chunks=(90, 3)) if lazy else values
 
-    daskumap.fit(given(small), tmp_path / "run.zarr", **QUICK)
+    daskumap.fit(given(small), held, **QUICK)
     if stage is not None:
-        forget(tmp_path / "run.zarr", stage)
+        forget(held, stage)
     other = small.copy()
     other[7, 3] += 1  # not one of the 16 rows of the fingerprint
     with pytest.raises(RunMismatchError, match=r"another input: its values differ.*restart \(--restart\)"):
-        daskumap.fit(given(other), tmp_path / "run.zarr", **QUICK)
-    assert daskumap.fit(given(small), tmp_path / "run.zarr", **QUICK).finished
+        daskumap.fit(given(other), held, **QUICK)
+    assert daskumap.fit(given(small), held, **QUICK).finished
 
 
 UNPRIVILEGED = """if True:

@@ -75,7 +75,17 @@ def cases():
     chosen += [
         ({name: rng.choice(levels) for name, levels in others.items()}, how) for how in ("adam", "sgd") * 4
     ]
-    return [pytest.param(*case, id="-".join([*map(str, case[0].values()), case[1]])) for case in chosen]
+    return [pytest.param(*case, id=_words(case), marks=_marks(case[0])) for case in chosen]
+
+
+def _words(case):
+    return "-".join([*map(str, case[0].values()), case[1]])
+
+
+def _marks(case):
+    """Leave worker processes to the run of processes, but for the case that differs in nothing else."""
+    alone = case == {**REFERENCE, "client": "processes"}
+    return [pytest.mark.processes] if case["client"] == "processes" and not alone else []
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +159,7 @@ def test_other_seeds_and_parameters_give_other_bits(bits):
     assert len(digests) == 4
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(("optimizer", "partitions"), [("adam", 1), ("adam", 3), ("sgd", 16)])
 def test_same_bits_on_other_machines(bits, known, optimizer, partitions):
     """Segments of three epochs, each of which may begin on another worker."""
@@ -216,6 +227,7 @@ FIRST = """if True:
 """
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(os.cpu_count() == 1, reason="needs two cores, for two threads to differ")
 def test_the_first_fit_of_a_process_is_like_the_next(tmp_path):
     """Libraries whose threads decide bits are loaded before threads are limited, not by the task."""

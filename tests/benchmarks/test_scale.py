@@ -74,6 +74,7 @@ def limited(tmp_path_factory):
     return scale_limit.run(arguments), arguments
 
 
+@pytest.mark.processes
 def test_a_fit_on_limited_workers(limited):
     outcome, arguments = limited
     kept = {promise.name: promise.kept for promise in outcome.promises}
@@ -98,6 +99,7 @@ def broken(promises):
     return {promise.name for promise in promises if promise.kept is False}
 
 
+@pytest.mark.processes
 def test_each_promise_of_the_limit_can_be_broken(limited):
     figures = copy.deepcopy(limited[0].figures)
     figures["report"]["measures"]["recall"] = 0.9
@@ -121,6 +123,7 @@ def grown(limited, power, row_bytes):
     return found
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("power", "row_bytes", "wrong"),
     [
@@ -139,6 +142,7 @@ def test_growth_is_judged(limited, power, row_bytes, wrong):
     assert slope == pytest.approx(row_bytes)
 
 
+@pytest.mark.processes
 def test_memory_of_sizes_with_smaller_blocks_is_not_judged(limited):
     figures = grown(limited, 1.0, 500)[:2]
     figures[0]["report"]["sizes"]["row_block"] //= 2
@@ -169,6 +173,7 @@ def test_efficiency():
     assert scale_workers.efficiency(one, two, ("neighbors", "layout")) == pytest.approx(0.8)
 
 
+@pytest.mark.processes
 def test_each_promise_beside_the_peer_can_be_broken(limited):
     good = {"recall": 0.97, "trustworthiness": 0.97, "preservation": 0.05}
     record = limited[0].figures
@@ -195,6 +200,7 @@ def recorded(limited, tmp_path):
     return tmp_path / "recorded.json"
 
 
+@pytest.mark.processes
 def test_a_simulation_is_the_same_twice(recorded, capsys):
     arguments = [
         str(recorded),
@@ -217,6 +223,7 @@ def test_a_simulation_is_the_same_twice(recorded, capsys):
     assert "the scheduler takes 1.00 ms a task" in texts[0]
 
 
+@pytest.mark.processes
 def test_a_simulation_adds_up(limited):
     costs = simulate.Costs(limited[0].figures)
     world = simulate.World(64, 8, "64GB", 1.25e9, 20e9, 0.0, 0.0, 0.0)
@@ -231,6 +238,7 @@ def test_a_simulation_adds_up(limited):
     assert found["scan"][0] == more["scan"][0]
 
 
+@pytest.mark.processes
 def test_a_plan_that_is_refused_is_simulated_and_said_so(limited):
     world = simulate.World(64, 8, "1GB", 1.25e9, 20e9, 0.005, 0.001, 1e-5)
     _, refused = simulate.simulate(simulate.Costs(limited[0].figures), 10**9, 128, world)
@@ -244,6 +252,7 @@ def test_doctests(module):
     assert not result.failed
 
 
+@pytest.mark.processes
 def test_the_scheduler_is_measured(monkeypatch):
     monkeypatch.setattr(simulate, "NOOPS", 100)
     task, edge = simulate.measure_scheduler()

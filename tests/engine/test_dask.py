@@ -12,15 +12,17 @@ import time
 
 import dask
 import pytest
-from conftest import say_into
+from conftest import say_into, sha
 from distributed import Client, Future, LocalCluster
 from stand_ins import OPENED, FakeContext, deaf, open_fake, run, stage_in_rounds, stage_of, whole
 
+import daskumap
 from daskumap.engine.clusters import make_engine
 from daskumap.engine.dask import ContextPlugin, DaskEngine, _lean, _quiet
 from daskumap.errors import ClusterError, DaskumapError, TaskError
 from daskumap.planning.stage import Receipt
 from daskumap.runtime.listen import tell
+from daskumap.testing.faults import FailingEngine, Kill
 
 
 @pytest.fixture
@@ -380,6 +382,18 @@ def test_a_worker_that_dies(processes, tmp_path, deaths):
         with pytest.raises(TaskError, match=message):
             run(DaskEngine(processes), stage)
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_fit_whose_worker_dies(processes, small, fit, write, tmp_path):
+    """The same bits; of all stages and moments test_faults.py has a matrix, in the run of processes."""
+    processes.wait_for_workers(2, timeout=60)
+    options = {"checkpoint_every": 5}
+    death = {("layout", 1): [Kill("between", 2)]}
+    engine = FailingEngine(DaskEngine(processes), tmp_path / "witnesses", death)
+    run = fit(write(small), tmp_path / "run.zarr", client=engine, **options)
+    assert engine.runs("layout", 1) == 2
+    assert sha(run.embedding) == sha(fit(small, **options).embedding)
+    assert daskumap.verify(tmp_path / "run.zarr") == {}
 
 
 def test_a_part_whose_worker_dies(processes, tmp_path):

@@ -37,6 +37,10 @@ from daskumap.session import (
 from daskumap.testing.datasets import uneven_clusters
 from daskumap.testing.faults import FailingEngine, Kill
 
+# One worker that dies, one scheduler that is lost and one driver that is killed are in the default run too:
+# in test_dask.py and in tests/store/test_reliability.py.
+pytestmark = pytest.mark.processes
+
 PARAMS = {"n_epochs": 12, "checkpoint_every": 4, "max_cell_rows": 512, "random_state": 1}
 MEMORY = 4 * 10**9
 # The step of each group of stages in which the fault comes, one of its tasks, and how many files that task

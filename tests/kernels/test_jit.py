@@ -45,6 +45,17 @@ made = pool, edge_rates(pool[0], 1.0, 10), ids, distances, *hash_rows(pool)
 say(b"".join(part.tobytes() for part in made), (draw_pool, _edge_rates, _hash, cut_off))
 """
 )
+# Marks which edges fire, by a kernel that inlines a hash from another file.
+MASK = (
+    BEGIN
+    + """
+from daskumap.kernels.layout import firing
+rates = firing.edge_rates(np.random.default_rng(0).random(1000, np.float32), 1.0, 10)
+edges = firing.Edges(np.arange(201) * 5, np.zeros(1000, np.int32), rates)
+edges = firing.mask_edges(edges, 0, 1, 0)
+say(b"".join(np.asarray(part).tobytes() for part in edges), [firing.mask_rows])
+"""
+)
 # Moves a few vertices by one epoch.
 EPOCH = (
     BEGIN
@@ -165,6 +176,15 @@ def edit(package, file, old, new):
     path.write_text(text.replace(old, new))
 
 
+def test_a_changed_source_of_one_kernel_is_what_runs(run, package):
+    first, _ = run(package, MASK)
+    edit(package, "layout/sampling.py", "0x7FEB352D", "0x7FEB352F")
+    changed, _ = run(package, MASK)
+    assert changed["digest"] != first["digest"]
+    assert changed["misses"] == first["misses"] == 1
+
+
+@pytest.mark.processes
 def test_a_changed_source_is_what_runs(run, epoch):
     package, first = epoch
     assert (first["hits"], first["misses"]) == (0, 4)
@@ -176,6 +196,7 @@ def test_a_changed_source_is_what_runs(run, epoch):
     assert run(package, EPOCH)[0] == {**first, "hits": 4, "misses": 0}
 
 
+@pytest.mark.processes
 def test_the_cache_lies_where_it_is_told(run, package, tmp_path):
     told = tmp_path / "told"
     run(package, settings={"NUMBA_CACHE_DIR": str(told)})
@@ -212,6 +233,7 @@ def readonly_package():
     shutil.rmtree(folder)
 
 
+@pytest.mark.processes
 def test_no_place_to_write(run, readonly_package):
     # A home that cannot be made, by whoever runs this.
     settings = {"HOME": "/proc/none"}
@@ -268,6 +290,7 @@ print(json.dumps([before, between, after]))
 """
 
 
+@pytest.mark.processes
 def test_it_knows_whether_kernels_are_compiled(run, epoch):
     package, _ = epoch
     assert run(package, IS_COMPILED)[0] == [False, False, [False, True]]
@@ -325,6 +348,7 @@ print(json.dumps(brute_force(X, 2, resolve(distance))[1].tolist()))
 """
 
 
+@pytest.mark.processes
 def test_a_users_function_is_never_that_of_another_process(run, package):
     for body, expected in (("abs(x[0] - y[0])", 4.0), ("abs(x[0] - y[0]) + 1.0", 5.0)):
         assert np.asarray(run(package, CALLABLE.format(body=body))[0])[0, 0] == expected
@@ -344,6 +368,7 @@ print(json.dumps([found, [len(one.cache_hits) for one in stats]]))
 """
 
 
+@pytest.mark.processes
 def test_kernels_of_named_metrics_are_kept(run, package):
     """Each by its name: what two processes compiled is told apart by a third one."""
     first, second, third = (

@@ -245,6 +245,7 @@ def test_euclidean_metrics_do_not_import_pynndescent(forks):
     assert process.exitcode == 0
 
 
+@pytest.mark.processes
 def test_kernels_stay_within_bounds():
     code = (
         "import numpy as np; from daskumap.kernels.neighbors import knn\n"
@@ -325,9 +326,9 @@ def check_against_pynndescent(name):
         "euclidean",
         "cosine",
         "correlation",
-        "spearmanr",
+        pytest.param("spearmanr", marks=pytest.mark.processes),  # compiles for 5 s
         "seuclidean",
-        "mahalanobis",
+        pytest.param("mahalanobis", marks=pytest.mark.processes),  # and for 1.5 s
         "hellinger",
         "dot",
         "manhattan",
@@ -471,6 +472,27 @@ def test_metric_travels():
         np.testing.assert_array_equal(metrics.to_space(X, there), metrics.to_space(X, metric))
 
 
+class Proposals:
+    """Proposes the nearest neighbours out of order, as NN-descent may."""
+
+    def __init__(self, data, metric, n_neighbors, n_jobs, random_state):
+        assert (metric, n_neighbors, n_jobs) == ("manhattan", 30, 1)
+        self.order = np.random.default_rng(random_state).permutation(n_neighbors)
+        table = np.abs(data[:, None] - data[None]).sum(axis=2)
+        self.neighbor_graph = (np.argsort(table, axis=1)[:, :n_neighbors][:, self.order], None)
+
+
+def test_large_cells_are_searched_by_nn_descent(monkeypatch):
+    """What it proposes is evaluated and ordered here; the search itself is in the run of processes."""
+    monkeypatch.setattr("pynndescent.NNDescent", Proposals)
+    monkeypatch.setattr(knn, "MAX_PAIRWISE_ROWS", 299)
+    X, metric = rows(300, 6), metrics.resolve("manhattan")
+    found = knn.cell_neighbors(X, 14, metric, 2**63 + 5)
+    for one, other in zip(found, knn.brute_force(X, 14, metric), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.processes
 def test_nn_descent():
     """One test for everything about NN-descent: it compiles for 20 s."""
     rng = np.random.default_rng(8)

@@ -264,7 +264,11 @@ def small_run():
 
 
 @pytest.mark.parametrize(
-    "variables", [{"NUMBA_DISABLE_JIT": "1"}, CHECKED], ids=["NUMBA_DISABLE_JIT", "NUMBA_BOUNDSCHECK"]
+    "variables",
+    [
+        pytest.param({"NUMBA_DISABLE_JIT": "1"}, id="NUMBA_DISABLE_JIT"),
+        pytest.param(CHECKED, id="NUMBA_BOUNDSCHECK", marks=pytest.mark.processes),
+    ],
 )
 def test_same_without_jit_and_with_bounds_checks(variables, tmp_path):
     env = {**os.environ, **variables, "PYTHONPATH": os.pathsep.join(sys.path)}

@@ -132,7 +132,10 @@ def deaths(content, act, every):
 
 
 # All moments take minutes.
-EVERY = [pytest.param(19, id="some"), pytest.param(1, id="all", marks=pytest.mark.slow)]
+ALL = pytest.param(1, id="all", marks=pytest.mark.slow)
+EVERY = [pytest.param(19, id="some"), ALL]
+# What the default run leaves out is as in EVERY.
+EVERY_APART = [pytest.param(19, id="some", marks=pytest.mark.processes), ALL]
 
 
 def check_whole(store, bits):
@@ -170,7 +173,7 @@ def test_resume(finished, every):
     assert seen > 60 // every
 
 
-@pytest.mark.parametrize("every", EVERY)
+@pytest.mark.parametrize("every", EVERY_APART)
 def test_resume_where_scratch_was_freed(finished, every):
     """It runs nearly all steps again, and frees as it goes."""
     store, bits = finished("model")
@@ -196,7 +199,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-@pytest.mark.parametrize("keep", ["all", "graph"])
+@pytest.mark.parametrize("keep", ["all", pytest.param("graph", marks=pytest.mark.processes)])
 def test_repair(finished, damage, keep):
     store, bits = finished(keep, twice=True)
     DAMAGE[damage](store)
@@ -211,7 +214,7 @@ def test_repair(finished, damage, keep):
     assert seen > 3
 
 
-@pytest.mark.parametrize("every", EVERY)
+@pytest.mark.parametrize("every", EVERY_APART)
 def test_restart(run, finished, every):
     """Before one write the old run is whole, and after it the new one begins: there is nothing between."""
     store, old = finished("embedding")
@@ -238,7 +241,7 @@ def is_uncopied(store):
     return not daskumap.open(store).store.documents.load("input/digest")
 
 
-@pytest.mark.parametrize("every", EVERY)
+@pytest.mark.parametrize("every", EVERY_APART)
 def test_restart_with_an_array_in_memory(source, every):
     """The copy of the old run's input is not taken for the new one's."""
     rows = zarr.open_array(str(source), mode="r")[:]
@@ -274,7 +277,9 @@ def test_a_first_fit(run, finished, every):
     assert seen > 90 // every
 
 
-@pytest.mark.parametrize("task", range(6))
+@pytest.mark.parametrize(
+    "task", [0, *(pytest.param(task, marks=pytest.mark.processes) for task in range(1, 5)), 5]
+)
 @pytest.mark.parametrize("where", ["finished", "stopped in the layout"])
 def test_a_bit_of_a_record_of_the_layout(finished, stopped, task, where):
     """Whichever of the six: the same bits afterwards, after a repair and without."""

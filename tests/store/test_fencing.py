@@ -270,6 +270,7 @@ def _until(place, count, process):
     raise AssertionError("the layout came nowhere")
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("wakes", ["while the other works", "when the other is done"])
 def test_a_driver_that_was_stopped_and_continued(source, small, place, command, wakes):
     """Of two that live on one store, one ends with the undisturbed bits, and the other is refused."""

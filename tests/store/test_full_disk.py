@@ -16,6 +16,7 @@ from daskumap.errors import StoreError
 from daskumap.testing.faults import FailingEngine, Fault
 
 OPTIONS = {"n_epochs": 20, "checkpoint_every": 5}
+STAGES = ("scan", "partition.shuffle", "neighbors", "symmetrize", "layout", "report.summary")
 
 
 @pytest.fixture
@@ -73,9 +74,13 @@ def whole(small):
 
 
 @pytest.mark.parametrize(
-    "stage", ["scan", "partition.shuffle", "neighbors", "symmetrize", "layout", "report.summary"]
+    ("stage", "client"),
+    [
+        *((stage, "sequential") for stage in STAGES),
+        *(pytest.param(stage, "1x2", marks=pytest.mark.processes) for stage in STAGES if stage != "layout"),
+        ("layout", "1x2"),
+    ],
 )
-@pytest.mark.parametrize("client", ["sequential", "1x2"])
 def test_a_disk_that_fills_up(fit, source, whole, disk, sequential, tmp_path, request, stage, client):
     options = {**OPTIONS, "report": stage.startswith("report"), "keep": "graph"}
     engine = sequential if client == "sequential" else DaskEngine(request.getfixturevalue(f"client_{client}"))

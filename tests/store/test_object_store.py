@@ -125,6 +125,7 @@ def stopped(fit, source, place, sequential, tmp_path, monkeypatch):
     return stopped_
 
 
+@pytest.mark.processes
 def test_the_same_bits_as_on_disk(fit, small, source, place, sequential, tmp_path, client_1x2):
     """Also of what is kept: scratch goes here as it does there."""
     local = fit(small, tmp_path / "run.zarr", keep="graph", **OPTIONS)
@@ -177,6 +178,7 @@ def test_an_object_is_read_by_one_request(begun, place, server):
     assert server.count == 2
 
 
+@pytest.mark.processes
 def test_one_driver_at_a_time(fit, small, begun, place, sequential, tmp_path):
     with RunLock(RunStore.open(Url(place))):
         for restart in (False, True):
@@ -192,6 +194,7 @@ def test_one_driver_at_a_time(fit, small, begun, place, sequential, tmp_path):
     assert store.ledger.count("scan") == engine.counts()["scan"]
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("conditional", [True, False], ids=["if-none-match", "last-wins"])
 def test_of_many_who_lock_at_a_time_one_succeeds(begun, place, monkeypatch, conditional):
     """Also on a store that knows no exclusive creation: there the last one wins, and all look again."""
@@ -219,6 +222,7 @@ async def _overwrite(store, key, value):
     await store.set(key, default_buffer_prototype().buffer.from_bytes(value))
 
 
+@pytest.mark.processes
 def test_of_many_who_start_at_a_time_one_says_what_runs(small, place):
     """The others find its run, and are refused if theirs is another."""
     barrier = threading.Barrier(4)
@@ -240,7 +244,7 @@ def test_of_many_who_start_at_a_time_one_says_what_runs(small, place):
 @pytest.mark.parametrize(
     ("every", "status"),
     [
-        (100, "503 Slow Down"),
+        pytest.param(100, "503 Slow Down", marks=pytest.mark.processes),
         pytest.param(20, "500 Internal Server Error", marks=pytest.mark.slow),
         pytest.param(20, "reset", marks=pytest.mark.slow),
     ],
@@ -261,6 +265,7 @@ def test_a_store_that_fails_now_and_then(fit, small, source, place, stopped, ser
     assert not is_held(place)
 
 
+@pytest.mark.processes
 def test_a_store_that_is_gone_for_good(fit, source, place, stopped, server, sequential, tmp_path):
     """A clear error, and a run that goes on when the store is back."""
     options = {"keep": "graph", **OPTIONS}
@@ -286,6 +291,7 @@ def test_a_store_that_is_gone_for_good(fit, source, place, stopped, server, sequ
     assert daskumap.resume(place, client="sequential", progress=False, take_over=True).finished
 
 
+@pytest.mark.processes
 def test_a_model_in_a_bucket(fit, small, bucket, client_1x2):
     """Saved there with its rows, it places rows that are there too, and writes them there."""
     run = fit(small[:350], **OPTIONS)
@@ -299,6 +305,7 @@ def test_a_model_in_a_bucket(fit, small, bucket, client_1x2):
     assert not is_held(f"{bucket}/model.zarr")
 
 
+@pytest.mark.processes
 def test_places_in_a_bucket_that_are_no_run_stores(fit, source, bucket, place):
     with pytest.raises(StoreError, match="There is no run store at"):
         daskumap.open(place)
