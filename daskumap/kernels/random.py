@@ -18,6 +18,7 @@ STREAMS = {
     "report": 8,
     "transform": 9,
     "regions": 10,
+    "encoder": 11,
 }
 
 
