@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from daskumap.api import diagnose, fit, inverse_transform, open, plan, resume, transform, verify
+    from daskumap.api import diagnose, fit, inverse_transform, open, plan, predict, resume, transform, verify
+    from daskumap.encoder import Encoder
     from daskumap.errors import (
         ClusterError,
         DaskumapError,
@@ -23,19 +24,27 @@ if TYPE_CHECKING:
         TaskError,
     )
     from daskumap.estimator.umap import UMAP
+    from daskumap.parametric import ParametricUMAP
     from daskumap.planning.plan import Plan
-    from daskumap.run import Inverted, Run, Transformed
+    from daskumap.run import Run
+    from daskumap.training import train
+    from daskumap.views import Decoded, Encoded, Inverted, Predicted, Transformed
 
 __version__ = "0.1.0"
 __all__ = [
     "UMAP",
     "ClusterError",
     "DaskumapError",
+    "Decoded",
     "DependencyError",
+    "Encoded",
+    "Encoder",
     "Inverted",
     "ParameterError",
+    "ParametricUMAP",
     "Plan",
     "PlanError",
+    "Predicted",
     "ProcessError",
     "Run",
     "RunMismatchError",
@@ -50,7 +59,9 @@ __all__ = [
     "inverse_transform",
     "open",
     "plan",
+    "predict",
     "resume",
+    "train",
     "transform",
     "verify",
 ]
@@ -68,16 +79,23 @@ _MODULES = {
     "StoreError": "daskumap.errors",
     "TaskError": "daskumap.errors",
     "Plan": "daskumap.planning.plan",
-    "Inverted": "daskumap.run",
+    "Decoded": "daskumap.views",
+    "Encoded": "daskumap.views",
+    "Encoder": "daskumap.encoder",
+    "Inverted": "daskumap.views",
+    "ParametricUMAP": "daskumap.parametric",
+    "Predicted": "daskumap.views",
     "Run": "daskumap.run",
-    "Transformed": "daskumap.run",
+    "Transformed": "daskumap.views",
     "UMAP": "daskumap.estimator.umap",
     "diagnose": "daskumap.api",
     "fit": "daskumap.api",
     "inverse_transform": "daskumap.api",
     "open": "daskumap.api",
     "plan": "daskumap.api",
+    "predict": "daskumap.api",
     "resume": "daskumap.api",
+    "train": "daskumap.training",
     "transform": "daskumap.api",
     "verify": "daskumap.api",
 }

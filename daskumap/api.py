@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from daskumap.driver import survey
+from daskumap.encoder import Encoder
 from daskumap.engine.clusters import make_engine
 from daskumap.engine.machine import parse_memory, plan_resources
 from daskumap.errors import ParameterError, StoreError
@@ -24,15 +25,18 @@ from daskumap.params import PRECOMPUTED, explicit
 from daskumap.planning.plan import Plan
 from daskumap.report.progress import Progress, choose_progress
 from daskumap.request import Request, make_again_request, make_request
-from daskumap.run import Inverted, Run, Transformed, start_of, view
+from daskumap.run import Run, start_of, view
 from daskumap.session import (
     fit_request,
     resume_run,
 )
 from daskumap.store import schema
 from daskumap.store.lock import alone
+from daskumap.store.model import is_model_group
 from daskumap.store.places import find_place
 from daskumap.store.run import RunStore, is_run_store
+from daskumap.train_request import make_train_request
+from daskumap.views import Decoded, Encoded, Inverted, Predicted, Transformed, View
 
 
 @explicit
@@ -174,7 +178,7 @@ def fit(
 
 
 def transform(
-    run: Run | str | Path,
+    run: Run | Encoder | str | Path,
     data: Any,
     out: Any = None,
     *,
@@ -187,17 +191,21 @@ def transform(
     restart: bool = False,
     take_over: bool = False,
     trust_input: bool = False,
-) -> Transformed:
+) -> Transformed | Encoded:
     """Place new rows into the map of a finished run, as umap-learn's transform does, out of core.
 
     What becomes of a row depends on the row, the run and its seed alone: not on the rows beside it, their
     number or order, chunks, memory, workers or threads. A row that equals a fitted one gets that one's place.
 
+    Where the run was trained (`daskumap.train`), its network maps the rows and the result is an `Encoded`: no
+    neighbours are searched, and the rows that were fitted may be gone.
+
     Parameters
     ----------
     run
-        A run, or its path or URL, fitted with any `keep` but "embedding", or saved. Its input has to be where
-        it was, unless it came from memory: then the run has it.
+        A trained run or a saved `Encoder`, or its path or URL. Or a run fitted with any `keep` but
+        "embedding", or saved: its input has to be where it was, unless it came from memory, when the run has
+        it.
     data
         (m, D): new rows, as of `fit`, with the columns of those that were fitted. They are cast and moved as
         those were; rows that a fit would refuse are refused.
@@ -213,18 +221,19 @@ def transform(
 
     Returns
     -------
-    Transformed
+    Transformed, Encoded
         Its `embedding` is a `zarr.Array` (m, n_components) float32 in the order of the new rows, NaN for rows
         that have no neighbour within `disconnection_distance`; with transform_mode="graph" it has `graph`
         instead, (m, n) memberships. Its `fit_distance`, (m,) float32 from 0 to 1,
-        says how unlike the fitted rows each is.
+        says how unlike the fitted rows each is; an `Encoded` has none.
 
     Raises
     ------
     SourceError, ParameterError, PlanError, RunMismatchError, StoreError, TaskError, ClusterError
         Each says what was seen, what is allowed and what to do.
     """
-    return _as_run(run).transform(
+    model = _as_model(run)
+    return model.transform(
         data,
         out,
         fitted=fitted,
@@ -240,7 +249,7 @@ def transform(
 
 
 def inverse_transform(
-    run: Run | str | Path,
+    run: Run | Encoder | str | Path,
     points: Any,
     out: Any = None,
     *,
@@ -252,7 +261,7 @@ def inverse_transform(
     restart: bool = False,
     take_over: bool = False,
     trust_input: bool = False,
-) -> Inverted:
+) -> Inverted | Decoded:
     """Find a row of the data for each point of the map of a finished run, out of core.
 
     As umap-learn's: a row starts as the mean of the rows of the point's neighbours on the map, weighted by
@@ -276,7 +285,7 @@ def inverse_transform(
 
     Returns
     -------
-    Inverted
+    Inverted, Decoded
         Its `rows` is a `zarr.Array` (m, D) in the order of the points and the unit of the data: float32, or
         float64 where float32 does not tell the fitted rows apart.
 
@@ -285,10 +294,57 @@ def inverse_transform(
     SourceError, ParameterError, PlanError, RunMismatchError, StoreError, TaskError, ClusterError
         Each says what was seen, what is allowed and what to do.
     """
-    return _as_run(run).inverse_transform(
+    return _as_model(run).inverse_transform(
         points,
         out,
         fitted=fitted,
+        client=client,
+        memory=memory,
+        threads=threads,
+        progress=progress,
+        restart=restart,
+        take_over=take_over,
+        trust_input=trust_input,
+    )
+
+
+def predict(
+    run: Run | Encoder | str | Path,
+    data: Any,
+    out: Any = None,
+    *,
+    client: Any = None,
+    memory: str | int | None = None,
+    threads: int | None = None,
+    progress: bool | Progress = True,
+    restart: bool = False,
+    take_over: bool = False,
+    trust_input: bool = False,
+) -> Predicted:
+    """Classify rows by the network of a run that was trained with labels, out of core.
+
+    Parameters
+    ----------
+    run
+        A trained run or an `Encoder` that was saved, or the path or URL of one.
+    data, out, client, memory, threads, progress, restart, take_over, trust_input
+        As of `transform`.
+
+    Returns
+    -------
+    Predicted
+        Its `labels`, (m,) int64, and `probabilities`, (m, classes) float32, are in the order of the rows.
+
+    Raises
+    ------
+    SourceError, ParameterError, PlanError, RunMismatchError, StoreError, TaskError, ClusterError
+        Each says what was seen, what is allowed and what to do.
+    """
+    model = _as_model(run)
+    encoder = model if isinstance(model, Encoder) else model.encoder
+    return encoder.predict(
+        data,
+        out,
         client=client,
         memory=memory,
         threads=threads,
@@ -357,7 +413,7 @@ def resume(
     progress: bool | Progress = True,
     take_over: bool = False,
     trust_input: bool = False,
-) -> Run | Transformed | Inverted:
+) -> View:
     """Go on with an unfinished run, from what its run store says of it. Other arguments as in `fit`.
 
     Parameters
@@ -429,9 +485,12 @@ def plan(
     partitions: int | None = None,
     calibrate: bool = True,
     inverse: bool = False,
+    encoder: dict[str, Any] | None = None,
     **params: Any,
 ) -> Plan:
-    """Plan a fit from metadata, a transform or an inverse; starts nothing. Arguments as in `fit`; `print` it.
+    """Plan a fit from metadata, a transform, an inverse or a training; starts nothing; `print` it.
+
+    Arguments as in `fit`.
 
     Parameters
     ----------
@@ -440,6 +499,8 @@ def plan(
         rows. The data may be a run too, as of `fit`.
     workers, threads
         Worker processes, and threads of each.
+    encoder
+        Arguments of `train`, {} for none, to plan the training of a network on the run that is the data.
     calibrate
         Time this machine's cores for a second or two, so that the estimates of time hold for workers like it;
         else they are those of the reference machine.
@@ -450,28 +511,45 @@ def plan(
         If the run cannot fit, with the setting to change.
     """
     _check_switch("inverse", inverse)
-    if run is None and not inverse:
+    if encoder is not None:
+        rest = {"run": run, "partitions": partitions, **params}
+        if inverse or any(value is not None for value in rest.values()):
+            raise ParameterError("A training has the parameters that encoder names. Leave out all but data.")
+        words = {"labels": None, "landmarks": None, **encoder}
+        known = words.pop("labels"), words.pop("landmarks")
+        request = make_train_request(_as_run(data).model(), words, *known)
+    elif run is None and not inverse:
         request = _request(data, None, params, partitions)
     elif run is None:
         raise ParameterError("inverse is True and run is None; name the run whose map the points are from.")
     elif params or partitions is not None:
         raise ParameterError("A transform has the parameters of its run. Leave out all but data and run.")
     else:
-        request = _as_run(run).request(data, inverse=inverse)
+        request = _as_model(run).request(data, inverse=inverse)
     result = request.plan(plan_resources(memory, workers, threads), ingested=request.source.spec() is None)
     result.check()
     return dataclasses.replace(result, speed=measure_speed()) if calibrate else result
 
 
 def open(path: str | Path) -> Any:
-    """Open a run store: a `Run` that `fit` made, a `Transformed` of `transform`, or an `Inverted`.
+    """Open a run store: a `Run` of `fit` or `train`, or a result, such as a `Transformed` of `transform`.
+
+    Of a saved network it is an `Encoder`.
 
     Raises
     ------
     StoreError
         If there is none.
     """
-    return view(RunStore.open(find_place(path), mode="r"))
+    place = find_place(path)
+    return Encoder.open(path) if is_model_group(place) else view(RunStore.open(place, mode="r"))
+
+
+def _as_model(run: Run | Encoder | str | Path) -> Run | Encoder:
+    """Return what new rows are placed by: a run, or a network alone."""
+    if isinstance(run, Encoder) or (isinstance(run, str | Path) and is_model_group(find_place(run))):
+        return run if isinstance(run, Encoder) else Encoder.open(run)
+    return _as_run(run)
 
 
 def _as_run(run: Run | str | Path) -> Run:

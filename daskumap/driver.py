@@ -127,12 +127,13 @@ def _survey_checkpoints(
 
     With it those before it have to be whole that later steps need.
     """
-    if schema.STATE not in step.writes or schema.STATE.name in freed:
+    item = next((one for one in step.writes if isinstance(one, schema.Checkpoints)), None)
+    if item is None or item.name in freed:
         return [], list(receipts)
     wrong: list[str] = []
     for task in reversed(receipts):
         needed = (*(one for one in sorted(lasting) if one < task), task)
-        damage = [text for one in needed for text in context.checkpoint(schema.STATE, one).damage()]
+        damage = [text for one in needed for text in context.checkpoint(item, one).damage()]
         if not damage:
             return wrong, list(range(task + 1))
         wrong = wrong or damage
@@ -189,7 +190,7 @@ def refuse_changed_input(
         engine.end()
         context.leave()
     progress.finish()
-    other = [task for task in sorted(known) if known[task].found["crc32"] != found[task].found["crc32"]]
+    other = [task for task in sorted(known) if known[task].input_sum != found[task].input_sum]
     if other:
         start, stop = sizes.block(other[0])
         raise RunMismatchError(
@@ -274,8 +275,9 @@ def run_stage(stage: Stage, context: Context, engine: Engine, progress: Progress
 
 def _delete_superfluous(stage: Stage, context: Context, task: int) -> None:
     """Delete the checkpoints that a task's own makes superfluous."""
-    if schema.STATE.name in stage.writes:
-        delete_before(context.store, schema.STATE, task, stage.lasting)
+    for item in (schema.STATE, schema.TRAINING):
+        if item.name in stage.writes:
+            delete_before(context.store, item, task, stage.lasting)
 
 
 def _run_all(

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from daskumap.driver import Steps
+from daskumap.encoder_params import BUILT_IN, EncoderParams, make_encoder_params
 from daskumap.errors import DaskumapError, ParameterError, RunMismatchError, StoreError
 from daskumap.kernels import jit
 from daskumap.params import PRECOMPUTED, Params, make_params
@@ -24,13 +25,22 @@ from daskumap.sources.ingest import as_stored, names_of_copy, open_ingested
 from daskumap.sources.nodes import check_stored_spec, is_near
 from daskumap.store import schema
 from daskumap.store.damage import find_damage
+from daskumap.store.model import Model
 from daskumap.store.places import find_place
 from daskumap.store.run import RunStore, check_same, differences
 
 log = logging.getLogger(__name__)
 
+# What a run store holds that was made by a run, and is none to make anything by.
+MADE = {
+    "inverse": "rows of points of a map",
+    "decode": "rows of points of a map",
+    "predict": "classes of rows",
+}
 # Written once the copy of the input is whole.
 INPUT_DIGEST = "input/digest"
+# What a training is told of rows, by parameter.
+KNOWN = {"labels": schema.LABELS, "landmarks": schema.LANDMARKS}
 # Written once the copy of given neighbours is whole.
 GIVEN_DIGESTS = "input/knn_digests"
 
@@ -42,7 +52,8 @@ def steps_in(context: Context) -> Steps:
 
 def kind_of_context(context: Context) -> Kind:
     """Return which kind of run a context is of."""
-    purpose = purpose_of(context.transforms or None, context.anew, context.job.inverse)
+    job = context.job
+    purpose = purpose_of(context.transforms or None, context.anew, job.inverse, job.encodes)
     return kind_of(purpose, context.params, context.anew)
 
 
@@ -87,9 +98,11 @@ def context_of(
     resources: Resources,
     model: Context | None,
     given: tuple[dict[str, Any], dict[str, Any]] | None = None,
+    encoder: Model | None = None,
 ) -> Context:
     """Return the context of a run as its run store describes it."""
-    known, anew = store.about, (store.about["model"] or {}).get("anew")
+    known, made = store.about, store.about["model"] or {}
+    anew = made.get("anew")
     job = Job(
         store.url,
         known["id"],
@@ -99,9 +112,10 @@ def context_of(
         resources,
         anew=None if anew is None else tuple(anew),
         inverse=purpose_in(known) == "inverse",
+        encodes=made.get("encodes"),
         given=given,
     )
-    return make_context(job, source, store, model)
+    return make_context(job, source, store, model, encoder)
 
 
 def open_known(store: RunStore, resources: Resources, data: Any = None) -> Context:
@@ -153,7 +167,8 @@ def known_given(store: RunStore, params: Params) -> tuple[dict[str, Any], dict[s
 def open_model_of(store: RunStore) -> Context | None:
     """Return the run that another one is made from, as the run store of that says; None where there is none.
 
-    A fit of its neighbours needs it no more once it has copied them.
+    Rows that go through a trained network have a copy of it. A fit of its neighbours needs it no more once it
+    has copied them.
 
     Raises
     ------
@@ -161,7 +176,7 @@ def open_model_of(store: RunStore) -> Context | None:
         If it is gone, or another run is in its place.
     """
     known = store.about["model"]
-    if known is None:
+    if known is None or "encodes" in known:
         return None
     try:
         return open_named(store, known)
@@ -215,7 +230,7 @@ def open_model(
         If the run is unfinished, or has not kept what that takes.
     """
     if purpose_in(store.about) != "fit":
-        what = "rows of points of a map" if purpose_in(store.about) == "inverse" else "new rows on a map"
+        what = MADE.get(purpose_in(store.about), "new rows on a map")
         raise StoreError(f"{store.url} holds {what}. Give the run that the map is of.")
     if store.ledger.finished() is None:
         raise StoreError(f"The run in {store.url} is unfinished. Finish it: daskumap resume {store.url}")
@@ -341,7 +356,27 @@ def known_params(store: RunStore) -> Params:
             f"{store.url} was started with a function or an array that it does not hold. Call daskumap.fit "
             "again with the same arguments: it goes on, or returns the finished run, which then can do all."
         )
+    if values["encoder"] is not None:
+        values["encoder"] = known_encoder(store)
     return without_init(make_params({**values, "init": "pca"})) if given else make_params(values)
+
+
+def known_encoder(store: RunStore) -> EncoderParams:
+    """Return the parameters of a training that a run store recorded.
+
+    Raises
+    ------
+    StoreError
+        If it was started with a module, or what was known of rows is not all there.
+    """
+    encoder = store.about["params"]["encoder"]
+    there = all(store.has(item.name) for name, item in KNOWN.items() if encoder[name])
+    if encoder["encoder"] != BUILT_IN or not there:
+        raise StoreError(
+            f"{store.url} was started with a module or with arrays that it does not hold. Call "
+            "daskumap.train again with the same arguments: it goes on, or returns the finished run."
+        )
+    return make_encoder_params(encoder)
 
 
 def without_init(params: Params) -> Params:

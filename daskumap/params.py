@@ -39,6 +39,8 @@ MOST_REPULSION = 100.0
 # Which equation sets the bandwidths: that of the exponential, or that of the membership itself.
 CALIBRATIONS = ("exponential", "kernel")
 KEEP = ("all", "graph", "model", "embedding")
+# What no caller of a fit sets: a training does.
+INNER = {"encoder"}
 # What stands for infinity where a run's parameters are written, since JSON has none.
 INFINITE = "inf"
 # As in umap-learn: at these distances two rows share nothing, and no edge joins them.
@@ -54,7 +56,13 @@ DISCONNECTION_DISTANCES = {
 
 @dataclasses.dataclass(frozen=True)
 class Params:
-    """All parameters of one fit; `None` means the default that the docstring of `daskumap.fit` gives."""
+    """All parameters of one fit; `None` means the default that the docstring of `daskumap.fit` gives.
+
+    Attributes
+    ----------
+    encoder
+        Of a training its own parameters, `encoder_params.EncoderParams`; None where a layout makes the map.
+    """
 
     n_neighbors: int = 15
     n_components: int = 2
@@ -94,6 +102,7 @@ class Params:
     alpha: float | None = None
     simplices: int = 1
     vr_delta: float = math.inf
+    encoder: Any = None
 
     @property
     def listed_epochs(self) -> tuple[int, ...]:
@@ -182,22 +191,41 @@ def explicit(function: Callable[P, R]) -> Callable[P, R]:
     Where it passes `**params` on to a fit, the fields of `Params` stand in their place: completion and `help`
     show names, types and defaults.
     """
-    own = inspect.signature(function)
-    taken = [one for one in own.parameters.values() if one.kind is not one.VAR_KEYWORD]
-    if len(taken) < len(own.parameters):
-        taken += [
-            inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=f.type)
-            for f in dataclasses.fields(Params)
-        ]
-    names = {one.name for one in taken} - {"self"}
+    return explicit_with((Params, lambda name: name not in INNER))(function)
 
-    @wraps(function)
-    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
-        refuse_unknown(kwargs, names)
-        return function(*args, **kwargs)
 
-    checked.__signature__ = own.replace(parameters=taken)  # type: ignore[attr-defined]
-    return checked
+def explicit_with(*kinds: tuple[Any, Callable[[str], bool]]) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Return what lets a function say all that it takes: fields of dataclasses in place of `**params`.
+
+    Parameters
+    ----------
+    kinds
+        A dataclass, and which of its fields, by name, each.
+    """
+
+    def explicit_(function: Callable[P, R]) -> Callable[P, R]:
+        own = inspect.signature(function)
+        taken = [one for one in own.parameters.values() if one.kind is not one.VAR_KEYWORD]
+        if len(taken) < len(own.parameters):
+            taken += [
+                inspect.Parameter(
+                    f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=f.type
+                )
+                for kind, has in kinds
+                for f in dataclasses.fields(kind)
+                if has(f.name)
+            ]
+        names = {one.name for one in taken} - {"self"}
+
+        @wraps(function)
+        def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+            refuse_unknown(kwargs, names)
+            return function(*args, **kwargs)
+
+        checked.__signature__ = own.replace(parameters=taken)  # type: ignore[attr-defined]
+        return checked
+
+    return explicit_
 
 
 # name, type, smallest and largest value allowed; None as a value is always the default.
@@ -411,6 +439,8 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(item) for key, item in sorted(value.items())}
     if isinstance(value, np.generic):
         return value.item()
+    if hasattr(value, "fingerprint"):
+        return value.fingerprint()
     if callable(value):
         function = getattr(value, "py_func", value)
         digest = digest_of(function) if isinstance(function, FunctionType) else "builtin"

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from types import SimpleNamespace
 from typing import Any, NamedTuple, cast
 
+from daskumap.encoder_params import EncoderParams
 from daskumap.params import PRECOMPUTED, Params
 from daskumap.planning.stage import Step
 from daskumap.stages.again import cells, rows
@@ -21,6 +22,14 @@ from daskumap.stages.distances import new as new_distances
 from daskumap.stages.distances.ranks import RANKS as DISTANCES_RANKS
 from daskumap.stages.distances.scan import REREAD as DISTANCES_REREAD
 from daskumap.stages.distances.scan import SCAN as DISTANCES_SCAN
+from daskumap.stages.encode import rows as network
+from daskumap.stages.encoder.axes import AXES as ENCODER_AXES
+from daskumap.stages.encoder.axes import SAMPLE as ENCODER_SAMPLE
+from daskumap.stages.encoder.embed import EMBED
+from daskumap.stages.encoder.project import PROJECT
+from daskumap.stages.encoder.project import ROWS as ENCODER_ROWS
+from daskumap.stages.encoder.train import TRAIN
+from daskumap.stages.encoder.weights import WEIGHTS
 from daskumap.stages.graph.calibrate import CALIBRATE
 from daskumap.stages.graph.given import TAKE
 from daskumap.stages.graph.merge import MERGE
@@ -71,6 +80,22 @@ def maps(params: Params) -> bool:
 def graphs(params: Params) -> bool:
     """Tell whether a run ends with the graph."""
     return not maps(params)
+
+
+def encodes(params: Params) -> bool:
+    """Tell whether a network makes the map, and not a layout."""
+    return params.encoder is not None
+
+
+def by_axes(params: Params) -> bool:
+    """Tell whether the network sees rows on their main axes: how many columns there are plays no part."""
+    return encoder_of(params).axes(1) is not None
+
+
+def encoder_of(params: Params) -> EncoderParams:
+    """Return the parameters of a training, also as a run store has them, where a module is but a name."""
+    known = params.encoder
+    return EncoderParams(**known) if isinstance(known, dict) else cast(EncoderParams, known)
 
 
 def listed(params: Params) -> bool:
@@ -125,6 +150,16 @@ MAP: Pipeline = (
     (LAYOUT, maps),  # synchronous iterations                          layout/ checkpoints
     (PUBLISH_LIST, listed),  # the map after each listed epoch         embedding_list (m, n, d)
     (PUBLISH, maps),  # back to the user's row order                 embedding (n, d)
+)
+# in place of a layout: a network
+ENCODER: Pipeline = (
+    (ENCODER_SAMPLE, by_axes),  # some rows of the input
+    (ENCODER_AXES, by_axes),  # the sample's main axes                 encoder/axes
+    (PROJECT, always),  # rows on these axes, and what is known of them, to their vertices
+    (ENCODER_ROWS, always),  # in the order of the vertices            encoder/rows
+    (TRAIN, always),  # steps of a batch each                          encoder.train/ checkpoints
+    (WEIGHTS, always),  # the network, for rows as they are            model/
+    (EMBED, always),  # the map that it makes                          embedding (n, d)
 )
 REPORT: Pipeline = (
     (MAP_NEIGHBORS, report),  # what the map is worth                  report/
@@ -207,13 +242,21 @@ INVERSE: Pipeline = (
 )
 
 
-def again(anew: Collection[str]) -> Pipeline:
+#   new rows         X (m, D), or points P (m, d), through a trained network, model/
+ENCODE: Pipeline = ((network.ENCODE, always),)  #                      embedding (m, d)
+DECODE: Pipeline = ((network.DECODE, always),)  #                      inverted (m, D)
+PREDICT: Pipeline = ((network.PREDICT, always),)  #                    predicted (m,), probabilities
+
+
+def again(anew: Collection[str], trains: bool = False) -> Pipeline:
     """Return the pipeline of a fit of a finished run's neighbours.
 
     Parameters
     ----------
     anew
         What it does not have from that run: "graph", "start".
+    trains
+        Whether a network makes the map.
     """
     graph: Pipeline = ((CALIBRATE, always), *GRAPH)
     taken: Pipeline = ((known.GRAPH, by_pairs), (known.WEIGHED, by_simplices))  # calibration/, graph/
@@ -224,10 +267,10 @@ def again(anew: Collection[str]) -> Pipeline:
         (known.NEIGHBORS, always),  # the nearest k per vertex           knn/indices, knn/distances
         (TYPICAL, model_alone),
         *(() if "graph" in anew else taken),
-        *(() if "start" in anew else ((rows.START, by_sample),)),  #     assign/axes, assign/micro
+        *(() if trains or "start" in anew else ((rows.START, by_sample),)),  # assign/axes, assign/micro
         *(graph if "graph" in anew else ()),
         *(start if "start" in anew else ()),
-        *MAP,
+        *(ENCODER if trains else MAP),
         *REPORT,
     )
 
@@ -262,13 +305,18 @@ KINDS: dict[tuple[str, bool], tuple[Pipeline, tuple[Step, Step], tuple[Step, Ste
         (PLACE_GIVEN, JOIN_GIVEN),
     ),
     ("inverse", False): (INVERSE, (points.SCAN, points.REREAD), (DESCEND, DESCEND)),
+    ("encode", False): (ENCODE, (network.ENCODE, network.REREAD), (network.ENCODE, network.ENCODE)),
+    ("decode", False): (DECODE, (network.DECODE, network.REREAD), (network.DECODE, network.DECODE)),
+    ("predict", False): (PREDICT, (network.PREDICT, network.REREAD), (network.PREDICT, network.PREDICT)),
 }
 # What writes the graph where edges are weighed by simplices, by what does so else.
 WEIGHED = {SYMMETRIZE: SIMPLICES, known.GRAPH: known.WEIGHED}
 
 
-def purpose_of(model: Any, anew: Collection[str] | None = None, inverse: bool = False) -> str:
-    """Return what a run is for: "fit", "transform" or "inverse".
+def purpose_of(
+    model: Any, anew: Collection[str] | None = None, inverse: bool = False, encodes: str | None = None
+) -> str:
+    """Return what a run is for: "fit", "transform", "inverse", or what a trained network does in it.
 
     Parameters
     ----------
@@ -278,7 +326,11 @@ def purpose_of(model: Any, anew: Collection[str] | None = None, inverse: bool = 
         What a fit of neighbours does not have from that run; None for anything else.
     inverse
         Whether points of that run's map become rows.
+    encodes
+        "encode", "decode" or "predict" where the input goes through a trained network.
     """
+    if encodes is not None:
+        return encodes
     if inverse:
         return "inverse"
     return "fit" if model is None or anew is not None else "transform"
@@ -287,8 +339,9 @@ def purpose_of(model: Any, anew: Collection[str] | None = None, inverse: bool = 
 def kind_of(purpose: str, params: Params, anew: Collection[str] | None = None) -> Kind:
     """Return which kind a run is, by what it is for; of a fit of neighbours by what it has not from them."""
     if anew is not None:
-        ends = (PUBLISH, SYMMETRIZE if "graph" in anew else known.GRAPH)
-        pipeline, digests = again(anew), (rows.ROWS, REREAD)
+        trains = encodes(params)
+        ends = (EMBED if trains else PUBLISH, SYMMETRIZE if "graph" in anew else known.GRAPH)
+        pipeline, digests = again(anew, trains), (rows.ROWS, REREAD)
     else:
         pipeline, digests, ends = KINDS[purpose, params.metric == PRECOMPUTED]
     publishes = ends[graphs(params)]
@@ -303,7 +356,7 @@ def kind_in(about: Mapping[str, Any]) -> Kind:
 def purpose_in(about: Mapping[str, Any]) -> str:
     """Return what a run is for, from what its run store says of it."""
     made = about["model"] or {}
-    return purpose_of(about["model"], made.get("anew"), made.get("inverse", False))
+    return purpose_of(about["model"], made.get("anew"), made.get("inverse", False), made.get("encodes"))
 
 
 def params_in(about: Mapping[str, Any]) -> Params:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from daskumap.planning.sizes import (
     Resources,
     Sizes,
     make_distance_sizes,
+    make_encode_sizes,
     make_inverse_sizes,
     make_sizes,
     make_transform_sizes,
@@ -38,6 +39,7 @@ from daskumap.sources.ingest import as_stored
 from daskumap.sources.nodes import public_spec
 from daskumap.stages.shared import micro
 from daskumap.store import schema
+from daskumap.store.model import Model
 from daskumap.store.run import is_run_store
 
 # On these depends which neighbours are found, and from which rows.
@@ -73,6 +75,11 @@ class Request:
         Whether the input is points of the model's map, which become rows.
     given
         Neighbours that the user has; None where they are searched.
+    encoder, encodes
+        The trained network that the input goes through, and what it does: "encode", "decode" or "predict";
+        None for anything else.
+    brought
+        Arrays of the user's that lie in the run store beside the input, by name.
     """
 
     source: Source
@@ -83,11 +90,15 @@ class Request:
     anew: tuple[str, ...] | None = None
     inverse: bool = False
     given: Given | None = None
+    encoder: Model | None = None
+    encodes: str | None = None
+    brought: Mapping[str, np.ndarray[Any, Any]] = dataclasses.field(default_factory=dict)
 
     @property
     def kind(self) -> Kind:
         """Which kind of run it asks for."""
-        return kind_of(purpose_of(self.model, self.anew, self.inverse), self.params, self.anew)
+        purpose = purpose_of(self.model, self.anew, self.inverse, self.encodes)
+        return kind_of(purpose, self.params, self.anew)
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -103,11 +114,29 @@ class Request:
         stored = ingested and not isinstance(self.source, SparseDistances)  # which are copied as they are
         source = as_stored(self.source.shape, self.source.dtype) if stored else self.source
         sizes = self.adjust(self._sizes(source, resources))
-        job = Job("", "", source.spec(), self.params, sizes, resources, anew=self.anew, inverse=self.inverse)
-        context = make_context(job, source, model=self.model)
+        job = Job(
+            "",
+            "",
+            source.spec(),
+            self.params,
+            sizes,
+            resources,
+            anew=self.anew,
+            inverse=self.inverse,
+            encodes=self.encodes,
+        )
+        context = make_context(job, source, model=self.model, encoder=self.encoder)
         return make_plan(context, steps_of(self.kind.pipeline, self.params))
 
     def _sizes(self, source: Source, resources: Resources) -> Sizes:
+        if self.encoder is not None:
+            return make_encode_sizes(
+                *source.shape,
+                resources,
+                made_bytes=made_bytes(self.encoder, str(self.encodes)),
+                source_block_rows=source.block_rows,
+                source_item_bytes=source.dtype.itemsize,
+            )
         if self.params.metric == PRECOMPUTED:
             return plan_distance_sizes(source, self.params, resources, self.partitions, self.model)
         if self.model is None or self.anew is not None:
@@ -137,6 +166,8 @@ class Request:
         same = {name: getattr(known, name) for name in OF_DATA}
         if self.params.reconcile_every > 1 and self.partitions is None:
             same["layout_rows"] = known.layout_rows
+        if self.params.encoder is not None:
+            same["cache_bytes"] = 0  # What it would keep, the training needs.
         return dataclasses.replace(made, **same, row_block=known.row_block)
 
 
@@ -322,6 +353,73 @@ def make_inverse_request(points: Any, model: Context) -> Request:
     except ValueError as error:
         raise ParameterError(f"{error} Rows are found by it; fit with another metric for them.") from error
     return Request(source, params_by(model), model=model, inverse=True)
+
+
+def make_encode_request(data: Any, encoder: Model, encodes: str) -> Request:
+    """Find the source of rows, or of points for "decode", and check it against a trained network.
+
+    Raises
+    ------
+    SourceError
+        If they have another number of columns.
+    ParameterError
+        If the network lacks the part that it takes.
+    """
+    refuse_lacking(encoder, encodes)
+    source = find(data)
+    refuse_other_columns(source, encoder, encodes)
+    return Request(source, encode_params(encoder), encoder=encoder, encodes=encodes)
+
+
+def encode_params(encoder: Model) -> Params:
+    """Return the parameters of a run whose input goes through a trained network."""
+    a, b = encoder.curve
+    fixed = {"random_state": 0, "report": False, "keep": "embedding"}
+    return make_params({**fixed, "n_components": encoder.components, "a": a, "b": b})
+
+
+def refuse_lacking(encoder: Model, encodes: str) -> None:
+    """Refuse what a network was not trained to do.
+
+    Raises
+    ------
+    ParameterError
+        Saying how to train one that does it.
+    """
+    if encodes == "decode" and not encoder.has("decoder"):
+        raise ParameterError(
+            "The encoder was trained without a decoder, and none gives rows for places. Train with "
+            "decoder=True."
+        )
+    if encodes == "predict" and encoder.classes is None:
+        raise ParameterError(
+            "The encoder was trained without labels, and tells no classes apart. Train with labels of some "
+            "rows, -1 for the others."
+        )
+
+
+def refuse_other_columns(source: Source, encoder: Model, encodes: str) -> None:
+    """Refuse rows of another number of columns than those that a network was trained on.
+
+    Raises
+    ------
+    SourceError
+        With both numbers.
+    """
+    points = encodes == "decode"
+    wanted = encoder.components if points else encoder.columns
+    if source.shape[1] != wanted:
+        what = "points" if points else "new rows"
+        of = f"the encoder's map has {wanted}" if points else f"the encoder was trained on rows of {wanted}"
+        raise SourceError(
+            f"The {what} have {source.shape[1]} columns, and {of}. Give the same columns in the same order."
+        )
+
+
+def made_bytes(encoder: Model, encodes: str) -> int:
+    """Return what a row becomes in a trained network, in bytes, with all that is made on the way."""
+    values = {"encode": encoder.components, "decode": encoder.columns}
+    return 24 * values.get(encodes, len(encoder.classes or ()) + 1)
 
 
 def refuse_no_way_back(model: Context) -> None:

@@ -11,22 +11,21 @@ from typing import Any
 import numpy as np
 
 from daskumap.diagnosis import diagnose_map
-from daskumap.driver import STAGES
+from daskumap.encoder import Encoder
 from daskumap.engine.base import Engine
 from daskumap.engine.clusters import make_engine
 from daskumap.engine.machine import parse_memory
 from daskumap.errors import ParameterError, StoreError
-from daskumap.kernels.layout.output_metrics import EUCLIDEAN
+from daskumap.history import history_of
 from daskumap.opening import (
     open_model,
     refuse_other_rows,
 )
 from daskumap.params import Params, make_params
 from daskumap.peer import Fitted, make_umap, refuse_foreign
-from daskumap.pipeline import Kind, kind_in, params_in, purpose_in, steps_of
+from daskumap.pipeline import purpose_in
 from daskumap.planning.sizes import Sizes
 from daskumap.report.progress import Progress, choose_progress
-from daskumap.report.text import assemble, render
 from daskumap.request import Request, make_inverse_request, make_transform_request, without_gaps
 from daskumap.runtime.context import Context
 from daskumap.saving import save_model
@@ -36,134 +35,13 @@ from daskumap.session import (
 from daskumap.sources.base import Source
 from daskumap.sources.find import find
 from daskumap.store import schema
-from daskumap.store.graph import read_blocks, read_edges
+from daskumap.store.graph import read_edges
+from daskumap.store.model import Model, in_run
 from daskumap.store.places import Place, find_place
 from daskumap.store.run import RunStore, is_run_store
+from daskumap.views import Decoded, Encoded, Inverted, Mapped, Predicted, Transformed, View
 
 Array = np.ndarray[Any, Any]
-
-PLACED = (
-    "{rows:,} rows placed in {epochs} epochs: {known:,} equal a fitted row, {alone:,} have no neighbour,\n"
-    "{unlike:,} are farther from their neighbours than any fitted row"
-)
-INVERTED = "{points:,} points became rows by {neighbors} neighbours and {epochs} epochs; {alone:,} have none"
-JOINED = (
-    "{rows:,} rows joined to {fitted:,} fitted ones: {known:,} equal one, {alone:,} have no neighbour,\n"
-    "{unlike:,} are farther from their neighbours than any fitted row"
-)
-
-
-class View:
-    """A run store as its user sees it, of a fit, a transform or an inverse."""
-
-    def __init__(self, store: RunStore) -> None:
-        self.store = store
-
-    @property
-    def path(self) -> str:
-        """Where the run store is."""
-        return self.store.url
-
-    @property
-    def finished(self) -> bool:
-        """Whether every stage is done."""
-        return self.store.ledger.finished() is not None
-
-    def _result(self, item: schema.Array) -> Any:
-        """Return an array of the result.
-
-        Raises
-        ------
-        StoreError
-            While the run is unfinished.
-        """
-        self._refuse_unfinished(item.name)
-        return self.store.array(item.name)
-
-    def _refuse_unfinished(self, what: str) -> None:
-        blocks = Sizes(**self.store.about["sizes"]).row_blocks
-        if self.store.ledger.count(self._kind.publishes.name) < blocks:
-            raise StoreError(
-                f"The run in {self.path} has no {what} yet. Make the same call with the same run store to go "
-                "on."
-            )
-
-    @property
-    def _kind(self) -> Kind:
-        return kind_in(self.store.about)
-
-    @property
-    def report(self) -> dict[str, Any]:
-        """The verdict on the map and what was measured: quality, graph, seconds and peak memory by stage."""
-        measures = self.store.documents.load(schema.MEASURES.name) if self.store.ledger.has_begun() else None
-        return assemble(measures or {}, self._stages(), self.store.about)
-
-    @property
-    def params(self) -> dict[str, Any]:
-        """The parameters of the run."""
-        return dict(self.store.about["params"])
-
-    def status(self) -> dict[str, int]:
-        """Return the number of finished tasks by step."""
-        steps = steps_of(self._kind.pipeline, params_in(self.store.about))
-        tasks = self.store.ledger.all_tasks()
-        return {step.name: len(tasks.get(step.name, {})) for step in steps}
-
-    @property
-    def undefined_rows(self) -> int:
-        """How many rows the metric is not defined on, such as rows of zeros under "cosine"."""
-        return int(self.store.documents.load(schema.UNDEFINED.name) or 0)
-
-    def _stages(self) -> dict[str, Any]:
-        return dict(self.store.documents.load(STAGES) or {}) if self.store.ledger.has_begun() else {}
-
-    def __repr__(self) -> str:
-        sizes = self.store.about["sizes"]
-        state = "finished" if self.finished else "unfinished"
-        return (
-            f"<daskumap.{type(self).__name__} {self.path}: {sizes['rows']:,} x {sizes['columns']:,}, {state}>"
-        )
-
-    def __str__(self) -> str:
-        return render(self.report) if self.finished else repr(self)
-
-
-class Mapped(View):
-    """Rows on a map, of a fit or of a transform."""
-
-    @property
-    def embedding(self) -> Any:
-        """The map: a `zarr.Array` (n, n_components) float32 in the user's row order.
-
-        Rows without any neighbour are NaN.
-
-        Raises
-        ------
-        StoreError
-            While the run is unfinished, or if it ends with the graph.
-        """
-        if self.params["transform_mode"] == "graph":
-            raise StoreError(
-                f"The run in {self.path} has no map: its transform_mode is 'graph'. It has graph(); fit with "
-                "transform_mode='embedding' for a map."
-            )
-        return self._result(schema.EMBEDDING)
-
-    def curve(self) -> tuple[float, float]:
-        """Return a and b of the map, with which the distance r of two rows is 1 / (1 + a r^2b) of an edge.
-
-        Raises
-        ------
-        ParameterError
-            If the map is no plane.
-        """
-        p = params_in(self.store.about)
-        if p.output_metric not in EUCLIDEAN:
-            raise ParameterError(
-                f"The map of the run in {self.path} has output_metric {p.output_metric!r}, and the "
-                "diagnostics are those of a plane. Name a map that is one as embedding."
-            )
-        return make_params({"a": p.a, "b": p.b, "min_dist": p.min_dist, "spread": p.spread}).curve()
 
 
 class Run(Mapped):
@@ -209,6 +87,28 @@ class Run(Mapped):
                 "that they reach, or work in this process with client='threads'."
             )
 
+    @property
+    def trained(self) -> bool:
+        """Whether a network that was trained makes its map, and places new rows."""
+        return self.params.get("encoder") is not None
+
+    @property
+    def encoder(self) -> Encoder:
+        """The network of a trained run.
+
+        Raises
+        ------
+        StoreError
+            If the run is unfinished, or a layout made its map.
+        """
+        if not self.trained:
+            raise StoreError(
+                f"The map of the run in {self.path} is that of a layout, without a network. Train one on its "
+                f"graph: daskumap.train({self.path!r}, 'trained.zarr')."
+            )
+        self._refuse_unfinished("network")
+        return Encoder(Model.read(in_run(self.store.documents)), self.path)
+
     def transform(
         self,
         data: Any,
@@ -223,8 +123,22 @@ class Run(Mapped):
         restart: bool = False,
         take_over: bool = False,
         trust_input: bool = False,
-    ) -> Transformed:
+    ) -> Transformed | Encoded:
         """Place new rows into the map, out of core: see `daskumap.transform`."""
+        if self.trained:
+            return self.encoder.transform(
+                data,
+                out,
+                fitted=fitted,
+                ensure_all_finite=ensure_all_finite,
+                client=client,
+                memory=memory,
+                threads=threads,
+                progress=progress,
+                restart=restart,
+                take_over=take_over,
+                trust_input=trust_input,
+            )
         request, shown = self.request(data, fitted, ensure_all_finite), choose_progress(progress)
         made = self._made(request, out, client, memory, threads, shown, restart, take_over, trust_input)
         return Transformed(made)
@@ -242,8 +156,21 @@ class Run(Mapped):
         restart: bool = False,
         take_over: bool = False,
         trust_input: bool = False,
-    ) -> Inverted:
+    ) -> Inverted | Decoded:
         """Find rows of the data for points of the map, out of core: see `daskumap.inverse_transform`."""
+        if self.trained and self.encoder.model.has("decoder"):
+            return self.encoder.inverse_transform(
+                points,
+                out,
+                fitted=fitted,
+                client=client,
+                memory=memory,
+                threads=threads,
+                progress=progress,
+                restart=restart,
+                take_over=take_over,
+                trust_input=trust_input,
+            )
         request, shown = self.request(points, fitted, inverse=True), choose_progress(progress)
         made = self._made(request, out, client, memory, threads, shown, restart, take_over, trust_input)
         return Inverted(made)
@@ -256,6 +183,8 @@ class Run(Mapped):
         inverse: bool = False,
     ) -> Request:
         """Return what a transform of new rows asks for, or an inverse of points, checked against this run."""
+        if self.trained and (not inverse or self.encoder.model.has("decoder")):
+            return self.encoder.request(data, inverse)
         model = self.model(fitted)
         if inverse:
             return make_inverse_request(data, model)
@@ -301,8 +230,21 @@ class Run(Mapped):
             )
         return self.store.array(schema.EMBEDDING_LIST.name)
 
-    def save(self, path: Any, rows: bool = False, *, fitted: Any = None) -> Run:
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """Of a training the mean of each term of the loss, by segment; so far, while it is unfinished.
+
+        Raises
+        ------
+        StoreError
+            If a layout made the map.
+        """
+        return history_of(self.store)
+
+    def save(self, path: Any, rows: bool = False, *, fitted: Any = None) -> Run | Encoder:
         """Write what `transform` needs to a place of its own, without the neighbours and their graph.
+
+        Of a trained run that is its network alone.
 
         Parameters
         ----------
@@ -316,7 +258,7 @@ class Run(Mapped):
 
         Returns
         -------
-        Run
+        Run, Encoder
             The copy, which any process opens with `daskumap.open(path)`. It was read again before it was
             declared whole.
 
@@ -327,6 +269,13 @@ class Run(Mapped):
         """
         if not isinstance(rows, bool):
             raise ParameterError(f"rows is {rows!r}; it must be True or False.")
+        if self.trained:
+            if rows or fitted is not None:
+                raise ParameterError(
+                    f"rows is {rows} and fitted is {fitted!r}, and of a trained run the network is saved, "
+                    "which works without the rows that were fitted. Leave them out."
+                )
+            return self.encoder.save(path)
         params = self._params and dataclasses.replace(self._params, keep="model")
         return Run(save_model(self.store, find_place(path), self._params, self._source, rows, fitted), params)
 
@@ -506,95 +455,15 @@ class Run(Mapped):
         embedding_png(unrolled(self.embedding, *metric), path)
 
 
-class Transformed(Mapped):
-    """New rows on the map of a run; `embedding` has them in the order of the input."""
-
-    @property
-    def fit_distance(self) -> Any:
-        """How unlike the rows that were fitted each row is: a `zarr.Array` (n,) float32.
-
-        The share of those that are nearer to their own neighbours, on average, than it is to its: 0 for a row
-        in the midst of others, 1 for one that is farther from them than any is from its own.
-        """
-        return self._result(schema.FIT_DISTANCE)
-
-    @property
-    def report(self) -> dict[str, Any]:
-        """What was done: `placed`, how many rows lie where, by how many epochs; `reach`; and each stage."""
-        facts = {name: self.store.documents.load(f"facts/{name}") for name in ("placed", "reach")}
-        return {**super().report, **(facts if self.finished else {})}
-
-    def graph(self) -> Any:
-        """Return the memberships of edges from new rows to those that were fitted, in memory.
-
-        Only where the run was fitted with transform_mode="graph".
-
-        Returns
-        -------
-        scipy.sparse.csr_matrix
-            (m, n) float32, both in the user's order, with ascending columns. Each row has at most n_neighbors
-            entries, and none where all are beyond `disconnection_distance`.
-
-        Raises
-        ------
-        StoreError
-            While it is unfinished, or if new rows were placed on the map.
-        """
-        from scipy.sparse import csr_matrix
-
-        if self.params.get("transform_mode") != "graph":
-            raise StoreError(
-                f"{self.path} holds places on a map and no graph. Transform by a run that was fitted with "
-                "transform_mode='graph'."
-            )
-        self._refuse_unfinished("graph")
-        sizes = Sizes(**self.store.about["sizes"])
-        indptr, tails, weights = read_blocks(self.store, sizes.row_blocks)
-        fitted = self.store.documents.load(schema.PLACED.name)["fitted"]
-        return csr_matrix((weights, tails, indptr), shape=(sizes.rows, fitted))
-
-    def __str__(self) -> str:
-        if not self.finished:
-            return repr(self)
-        if self.params.get("transform_mode") == "graph":
-            return JOINED.format(**self.report["placed"]) + "\n\n" + super().__str__()
-        return PLACED.format(**self.report["placed"]) + "\n\n" + super().__str__()
-
-
-class Inverted(View):
-    """Rows of the data for points of a map; `rows` has them in the order of the points."""
-
-    @property
-    def rows(self) -> Any:
-        """The rows: a `zarr.Array` (m, D) in the unit of the data.
-
-        float32, or float64 where float32 does not tell the fitted rows apart.
-
-        Raises
-        ------
-        StoreError
-            While the run is unfinished.
-        """
-        return self._result(schema.ROWS)
-
-    @property
-    def report(self) -> dict[str, Any]:
-        """What was done: `inverted`, how many points by how many neighbours and epochs; and each stage."""
-        inverted = self.store.documents.load(schema.INVERTED.name) if self.finished else None
-        return {**super().report, **({"inverted": inverted} if self.finished else {})}
-
-    def __str__(self) -> str:
-        if not self.finished:
-            return repr(self)
-        return INVERTED.format(**self.report["inverted"]) + "\n\n" + super().__str__()
-
-
-def view(store: RunStore) -> Run | Transformed | Inverted:
+def view(store: RunStore) -> View:
     """Return what a user sees of a run store."""
-    kinds: dict[str, type[Run | Transformed | Inverted]] = {
+    kinds: dict[str, type[View]] = {
         "fit": Run,
         "transform": Transformed,
         "inverse": Inverted,
+        "encode": Encoded,
+        "decode": Decoded,
+        "predict": Predicted,
     }
     return kinds[purpose_in(store.about)](store)
 

@@ -44,6 +44,7 @@ from daskumap.sources.nodes import public_spec
 from daskumap.store import schema
 from daskumap.store.damage import find_damage
 from daskumap.store.lock import Turn, alone
+from daskumap.store.model import Model, find_damaged_model, in_run
 from daskumap.store.places import Place, Temporary, find_enclosing, find_place
 from daskumap.store.run import RunStore, check_same
 from daskumap.store.trouble import counting_space
@@ -164,8 +165,11 @@ def describe(planned: Plan, request: Request) -> dict[str, Any]:
 def identity_of(request: Request) -> dict[str, Any] | None:
     """Return where the run is that another one is made from, and which; None where there is none.
 
-    A fit of its neighbours says what it does not have from it, and an inverse that it is one.
+    A trained network is known by its digest. A fit of a run's neighbours says what it does not have from it,
+    and an inverse that it is one.
     """
+    if request.encoder is not None:  # Where that lies may change.
+        return {"id": request.encoder.digest(), "encodes": request.encodes}
     if request.model is None:
         return None
     known = {"url": request.model.url, "id": request.model.job.id}
@@ -205,6 +209,9 @@ def open_fit(store: RunStore, request: Request, ingested: bool, resources: Resou
         if not store.has(schema.INIT.name):
             store.put(schema.INIT.name, params.init.astype(np.float32))
         params = without_init(params)
+    if store.ledger.finished() is None:
+        for name, values in request.brought.items():
+            store.put(name, values)
     if ingested:
         if input_digest(store) is None or schema.SOURCE.name in store.ledger.freed():
             store.documents.save(INPUT_DIGEST, ingest(source, store.arrays, schema.SOURCE.name))
@@ -214,8 +221,17 @@ def open_fit(store: RunStore, request: Request, ingested: bool, resources: Resou
         write_given(store, given)
     if not store.place.shared:  # A run store that dies with this process needs no checkpoints.
         params = dataclasses.replace(params, checkpoint_every=max(1, params.epochs(source.shape[0])))
+    if request.encoder is not None:
+        bring_model(store, request.encoder)
     specs = None if given is None else given.specs()
-    return context_of(store, source, params, resources, request.model, specs)
+    return context_of(store, source, params, resources, request.model, specs, request.encoder)
+
+
+def bring_model(store: RunStore, encoder: Model) -> None:
+    """Bring a trained network into the run store, for the workers, unless it is there."""
+    documents = in_run(store.documents)
+    if find_damaged_model(documents):
+        encoder.write(documents)
 
 
 def write_given(store: RunStore, given: Given) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import daskumap
 from daskumap.cli import options as shared
 from daskumap.cli.output import say
+from daskumap.cli.results import make, show
 from daskumap.errors import StoreError
 
 
@@ -23,9 +23,9 @@ def add_commands(commands: Any) -> None:
     fit.set_defaults(command=run_fit)
 
     transform = commands.add_parser("transform", help="place new rows into the map of a finished run")
-    transform.add_argument("run", help="path or URL of the run store that the map is in")
+    transform.add_argument("run", help="path or URL of a run store, or of a saved network")
     transform.add_argument("source", help="path or URL of a Zarr array (m, D) with the columns of the fit's")
-    _add_result(transform)
+    shared.add_result(transform)
     transform.set_defaults(command=run_transform)
 
     save = commands.add_parser("save", help="write what transform needs of a run to a place of its own")
@@ -35,9 +35,9 @@ def add_commands(commands: Any) -> None:
     save.add_argument("--fitted", help="path or URL of the rows that were fitted; default: what RUN names")
     save.set_defaults(command=run_save)
     inverse = commands.add_parser("inverse", help="find rows of the data for points of a finished run's map")
-    inverse.add_argument("run", help="path or URL of the run store that the map is in")
+    inverse.add_argument("run", help="path or URL of a run store, or of a network with a decoder")
     inverse.add_argument("points", help="path or URL of a Zarr array (m, n_components)")
-    _add_result(inverse)
+    shared.add_result(inverse)
     inverse.set_defaults(command=run_inverse)
 
     resume = commands.add_parser("resume", help="go on with an unfinished run, from what its run store says")
@@ -62,29 +62,18 @@ def add_commands(commands: Any) -> None:
     plan.set_defaults(command=run_plan)
 
 
-def _add_result(parser: Any) -> None:
-    """Add where the result goes of what is made by a finished run, and how it is made."""
-    parser.add_argument("out", help="path or URL of the result; an unfinished one of the same input goes on")
-    parser.add_argument("--fitted", help="path or URL of the rows that were fitted; default: what RUN names")
-    shared.add_machine(parser)
-    shared.add_driver(parser)
-    parser.add_argument("--restart", action="store_true", help="delete what is in OUT, and start over")
-    shared.add_take_over(parser)
-    shared.add_trust_input(parser)
-
-
 def run_fit(options: dict[str, Any]) -> None:
     """Fit and show the report."""
     source, run, quiet, scheduler = (options.pop(name) for name in ("source", "run", "quiet", "scheduler"))
     params = shared.as_params(options)
     result = daskumap.fit(source, run, client=scheduler, progress=not quiet, **params)
     if not quiet:
-        _show(result, run)
+        show(result, run)
 
 
 def run_transform(options: dict[str, Any]) -> None:
     """Place new rows and say where they are."""
-    _make(daskumap.transform, options, "source")
+    make(daskumap.transform, options, "source")
 
 
 def run_save(options: dict[str, Any]) -> None:
@@ -97,16 +86,7 @@ def run_save(options: dict[str, Any]) -> None:
 
 def run_inverse(options: dict[str, Any]) -> None:
     """Find rows for points and say where they are."""
-    _make(daskumap.inverse_transform, options, "points")
-
-
-def _make(make: Callable[..., Any], options: dict[str, Any], given: str) -> None:
-    """Make what a finished run and an input give, and say where it is."""
-    run, data, out = (options.pop(name) for name in ("run", given, "out"))
-    quiet, scheduler = options.pop("quiet"), options.pop("scheduler")
-    result = make(run, data, out, client=scheduler, progress=not quiet, **options)
-    if not quiet:
-        _show(result, out)
+    make(daskumap.inverse_transform, options, "points")
 
 
 def run_resume(options: dict[str, Any]) -> None:
@@ -114,23 +94,10 @@ def run_resume(options: dict[str, Any]) -> None:
     run, quiet, scheduler = (options.pop(name) for name in ("run", "quiet", "scheduler"))
     result = daskumap.resume(run, client=scheduler, progress=not quiet, **options)
     if not quiet:
-        _show(result, run)
+        show(result, run)
 
 
 def run_plan(options: dict[str, Any]) -> None:
     """Print the plan."""
     source = options.pop("source")
     say(str(daskumap.plan(source, **shared.as_params(options))))
-
-
-def _show(result: daskumap.Run | daskumap.Transformed | daskumap.Inverted, place: str) -> None:
-    """Say what was measured and where the result is, and its picture, which a run without a report lacks."""
-    name = "inverted" if isinstance(result, daskumap.Inverted) else "embedding"
-    if result.params["transform_mode"] == "graph":
-        name = "new_graph" if isinstance(result, daskumap.Transformed) else "graph"
-    lines = [str(result), "", f"{name:<21}{place}/{name}"]
-    if isinstance(result, daskumap.Transformed):
-        lines.append(f"fit distance         {place}/fit_distance")
-    if result.report["measures"]:
-        lines.append(f"picture              {place}/embedding.png")
-    say("\n".join(lines))

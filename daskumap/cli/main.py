@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import daskumap
-from daskumap.cli import demo, examine, fit
+from daskumap.cli import demo, examine, fit, network
 from daskumap.cli.output import complain, open_missing_streams, showing_messages
 from daskumap.errors import (
     ClusterError,
@@ -52,7 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"daskumap {daskumap.__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for group in (fit, examine, demo):
+    for group in (fit, network, examine, demo):
         group.add_commands(commands)
     return parser
 

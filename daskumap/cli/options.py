@@ -61,12 +61,17 @@ def add_input(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, dest="random_state", help="the same seed gives the same bits")
     add_results(parser)
+    add_settings(parser, "daskumap.fit")
+
+
+def add_settings(parser: argparse.ArgumentParser, function: str) -> None:
+    """Add all other parameters of a function."""
     parser.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="any other parameter of daskumap.fit, value as JSON",
+        help=f"any other parameter of {function}, value as JSON",
     )
 
 
@@ -81,6 +86,20 @@ def add_results(parser: argparse.ArgumentParser) -> None:
         help="what stays in the run store: every array; all but scratch, which is the default; what places "
         "new rows; or the map and the report only",
     )
+
+
+def add_result(parser: argparse.ArgumentParser, fitted: bool = True) -> None:
+    """Add where the result goes of what is made by a finished run, and how it is made."""
+    parser.add_argument("out", help="path or URL of the result; an unfinished one of the same input goes on")
+    if fitted:
+        parser.add_argument(
+            "--fitted", help="path or URL of the rows that were fitted; default: what RUN names"
+        )
+    add_machine(parser)
+    add_driver(parser)
+    parser.add_argument("--restart", action="store_true", help="delete what is in OUT, and start over")
+    add_take_over(parser)
+    add_trust_input(parser)
 
 
 def add_driver(parser: argparse.ArgumentParser) -> None:

@@ -15,11 +15,12 @@ from daskumap.api import fit, is_run
 from daskumap.estimator.accept import fit_options
 from daskumap.estimator.adopt import map_of, parameters_of
 from daskumap.params import PRECOMPUTED, Params, explicit
-from daskumap.run import Run, View
+from daskumap.run import Run
 from daskumap.sources.base import Source
 from daskumap.sources.distances import find_distances
 from daskumap.sources.find import find, is_plain
 from daskumap.sources.objects import is_sparse
+from daskumap.views import Transformed, View
 
 Array = np.ndarray[Any, Any]
 
@@ -318,7 +319,7 @@ missing
         run = self._fitted()
         placed = run.transform(source, ensure_all_finite=ensure_all_finite, **where)
         self._warn_of_undefined(placed, source.shape[0])
-        if run.params["transform_mode"] == "graph":
+        if isinstance(placed, Transformed) and run.params["transform_mode"] == "graph":
             return placed.graph()
         return placed.embedding[:] if plain else placed.embedding
 

@@ -19,6 +19,7 @@ STREAMS = {
     "transform": 9,
     "regions": 10,
     "encoder": 11,
+    "windows": 12,
 }
 
 

@@ -48,6 +48,10 @@ STORED_VALUE = 0.4e-9
 # where pieces are counted; a row in the summary.
 MAP_PAIR, RANK_PAIR, LOSS_NEIGHBOR, PIECES_NEIGHBOR, SUMMARY_ROW = 1.1e-9, 2.6e-9, 0.24e-6, 0.03e-6, 0.6e-6
 
+# A step of the built-in network: floating-point operations a parameter and row, forward, by the weights and
+# by the rows (1.3 ms with 250 edges and 27,302 parameters).
+STEP_FLOPS = 6.0
+
 # What one distance of a matrix product costs with its selection, in ns, without and for each column (2.2 ns
 # at D = 64, 8.2 at D = 784). Part of the result.
 DISTANCE_NS = (1.6, 0.0085)
@@ -58,6 +62,11 @@ JOIN_NS = (21_000.0, 200.0)
 # What sharing the layout costs a round: the way to the scheduler and back, two tasks a partition, and a
 # dependency between any two (14 to 70 ms; 1 ms a task; 22 us; benchmarks/scale.py workers).
 ROUND, ROUND_PARTITION, ROUND_PAIR = 0.02, 2e-3, 22e-6
+
+
+def encoder_step(edges: int, parameters: int) -> float:
+    """Return what a step of a training takes one core: a batch has both ends of each edge."""
+    return STEP_FLOPS * 2 * edges * parameters / FLOPS
 
 
 def distance_ns(columns: int) -> float:

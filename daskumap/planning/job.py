@@ -27,6 +27,8 @@ class Job:
         What a fit of the model's neighbours does not have from it: "graph", "start". None for anything else.
     inverse
         Whether the input is points of the model's map, which become rows.
+    encodes
+        What a trained network does with the input: "encode", "decode" or "predict"; None for anything else.
     given
         With what another process opens the neighbours that the user gives; None where they lie in the run
         store, or are searched.
@@ -41,6 +43,7 @@ class Job:
     model: Job | None = None
     anew: tuple[str, ...] | None = None
     inverse: bool = False
+    encodes: str | None = None
     given: tuple[dict[str, Any], dict[str, Any]] | None = field(default=None, repr=False)
 
     @property

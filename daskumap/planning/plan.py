@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from daskumap.errors import PlanError
-from daskumap.planning import costs
+from daskumap.planning import costs, training
 from daskumap.planning.job import Job
 from daskumap.planning.stage import Stage
+
+# The step that holds the rows that a network is trained on.
+TRAIN = "encoder.train"
 
 
 @dataclass(frozen=True)
@@ -151,10 +154,23 @@ class Plan:
             share = (r.memory - r.reserved) / max(1, needed - r.reserved)
             fits = max(64, int(s.max_cell_rows * share * 0.9))
             return f"Lower max_cell_rows to {fits:_}, use fewer threads, or raise memory."
+        if stage.name == TRAIN:
+            return self._smaller_window(stage, needed)
         if stage.shared > r.memory // 2:
             fewer = "raise memory" if r.workers == 1 else "use fewer workers with more memory each"
             return f"Every worker holds the positions of all rows: {fewer}."
         return "Raise memory or use fewer threads a worker."
+
+    def _smaller_window(self, stage: Stage, needed: int) -> str:
+        """Say how many rows a window may have; a warm start, as windows have by default, needs places too."""
+        e, rows = self.job.params.encoder, self.job.sizes.rows
+        held, taken = e.held_rows(rows), e.trained_rows(rows)
+        row = stage.shared / (held * (training.WINDOWS if held < taken else 1))
+        row += 0 if e.warm_steps(rows) else 4 * self.job.params.n_components
+        fits = training.largest_window(self.job.resources.memory - (needed - stage.shared), row, taken)
+        if not fits:
+            return f"Not even windows of {training.LEAST_SHARE:.0%} of the rows fit: raise memory."
+        return f"Raise memory, or train on windows: window_rows={fits:_} fits, at some cost in quality."
 
 
 def _bytes_left(made: list[tuple[frozenset[str], int]], gone: frozenset[str]) -> int:

@@ -305,6 +305,37 @@ def make_inverse_sizes(
     return replace(made, row_block=block, window_rows=window, cache_bytes=cache)
 
 
+def make_encode_sizes(
+    rows: int,
+    columns: int,
+    resources: Resources,
+    *,
+    made_bytes: int,
+    source_block_rows: int = 1,
+    source_item_bytes: int = 4,
+) -> Sizes:
+    """Fix the sizes where rows go through a trained network: blocks are all that counts, and none is kept.
+
+    Parameters
+    ----------
+    made_bytes
+        Of what a row becomes.
+
+    >>> make_encode_sizes(10**6, 784, Resources(4 * 10**9, 1, 2), made_bytes=16).row_block
+    7640
+    """
+    made = make_sizes(rows, columns, 2, 1, resources)
+    budget = max(32_000_000, (resources.memory - resources.reserved) // resources.threads)
+    block = _row_block(
+        rows,
+        columns * (4 + source_item_bytes) + made_bytes,
+        min(BLOCK_BYTES, budget // 4),
+        2 * resources.slots,
+        source_block_rows,
+    )
+    return replace(made, row_block=block, cache_bytes=0)
+
+
 def make_distance_sizes(
     rows: int,
     columns: int,

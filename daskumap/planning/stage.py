@@ -57,6 +57,11 @@ class Receipt:
         """Return the receipt as JSON types."""
         return dataclasses.asdict(self)
 
+    @property
+    def input_sum(self) -> int:
+        """The checksum of the rows that the task read, which is not "crc32" where that is the result's."""
+        return int(self.found.get("input_crc32", self.found["crc32"]))
+
     @staticmethod
     def total(receipts: dict[int, Receipt], name: str) -> Any:
         """Return the sum of a number that each of some receipts found."""

@@ -17,6 +17,7 @@ import numpy as np
 
 from daskumap.errors import StoreError
 from daskumap.kernels.cells.join import LEVELS
+from daskumap.kernels.encoder.backend import Backend
 from daskumap.kernels.graph import chosen
 from daskumap.kernels.layout import output_metrics
 from daskumap.kernels.metrics import metric as metrics
@@ -27,6 +28,7 @@ from daskumap.planning import memory
 from daskumap.planning.job import Job
 from daskumap.planning.sizes import Resources, Sizes
 from daskumap.planning.stage import Output, Stage
+from daskumap.runtime.networks import network_of
 from daskumap.runtime.rows import Rows, fill_by_block
 from daskumap.sources.base import Source
 from daskumap.sources.find import open_spec
@@ -36,6 +38,7 @@ from daskumap.store import schema
 from daskumap.store.checkpoint import Checkpoint
 from daskumap.store.exchange import BatchReader, BatchWriter
 from daskumap.store.graph import read_edges
+from daskumap.store.model import Model, in_run
 from daskumap.store.places import find_place
 from daskumap.store.run import RunStore, read_range
 
@@ -47,7 +50,7 @@ Held = TypeVar("Held")
 
 STILL = Move().as_dict()
 # Along these dimensions a chunk holds one; along those that are not named here or in `chunk_of`, all.
-SINGLE = ("block", "bundle", "listed")
+SINGLE = ("block", "bundle", "listed", "replica")
 
 
 class UndeclaredError(AssertionError):
@@ -69,6 +72,9 @@ class Context:
         The finished run into whose map new rows are placed, from whose map points are, or whose neighbours
         are fitted again; None for any other fit, and where that run is gone and no longer needed.
 
+    encoder
+        The trained network that the input goes through, where the run store does not hold it yet.
+
     Attributes
     ----------
     rows
@@ -81,18 +87,26 @@ class Context:
     """
 
     def __init__(
-        self, job: Job, source: Source, store: RunStore | None = None, model: Context | None = None
+        self,
+        job: Job,
+        source: Source,
+        store: RunStore | None = None,
+        model: Context | None = None,
+        encoder: Model | None = None,
     ) -> None:
-        self.job, self.source, self._store, self._model = job, source, store, model
+        self.job, self.source, self._store, self._model, self._encoder = job, source, store, model, encoder
         p = job.params
         self.metric = metrics.resolve(p.metric, p.metric_kwds, apart=p.undefined == "apart")
         self.memberships = chosen.resolve(p.membership, p.calibration)
         self.output_metric = output_metrics.resolve(p.output_metric, p.output_metric_kwds, p.n_components)
-        if job.inverse:  # Points of the map are no rows of the data: no metric sees them, and none is moved.
+        if (
+            job.inverse or job.encodes == "decode"
+        ):  # Points of the map are no rows of the data: no metric sees them, and none is moved.
             self._rows = Rows(source, job.sizes, "float32", lambda planning: Move())
         else:
             find_move = (model if model is not None and job.anew is None else self)._find_move
             self._rows = Rows(source, job.sizes, str(np.dtype(self.metric.dtype)), find_move)
+        self._network: Backend | None = None
         self._lock = threading.RLock()
         self._stage: Stage | None = None
         self._held: dict[str, Any] = {}
@@ -144,6 +158,15 @@ class Context:
         return self._model
 
     @property
+    def encoder(self) -> Model:
+        """The trained network that the input goes through."""
+        self._check(schema.ENCODER, writing=False)
+        with self._lock:
+            if self._encoder is None:
+                self._encoder = Model.read(in_run(self.store.documents))
+            return self._encoder
+
+    @property
     def anew(self) -> tuple[str, ...] | None:
         """What a fit of the model's neighbours does not have from it; None for anything else."""
         return self.job.anew
@@ -151,7 +174,7 @@ class Context:
     @property
     def transforms(self) -> bool:
         """Whether new rows are placed into the map of a model, or points of it become rows."""
-        return self._model is not None and self.anew is None
+        return self.job.encodes is not None or (self._model is not None and self.anew is None)
 
     def key(self, stream: str, index: int = 0) -> int:
         """Return the key of a stream of random numbers."""
@@ -209,7 +232,12 @@ class Context:
         return self._rows
 
     def _find_move(self, planning: bool) -> Move:
-        """Return how rows are moved: as chosen; for a plan before that not at all."""
+        """Return how rows are moved: as chosen; for a plan before that not at all.
+
+        Rows that go through a trained network are moved as those that it was trained on.
+        """
+        if self.job.encodes is not None:
+            return Move.from_dict(dict(self.encoder.cast), np.dtype(self.encoder.dtype))
         return Move.from_dict(self._fact(schema.CAST, STILL if planning else None), self.source.dtype)
 
     def moved_back(self, rows: Array) -> Array:
@@ -368,7 +396,8 @@ class Context:
         if name == "metric":
             return str(np.dtype(self.metric.dtype))
         if name == "value":
-            return "float32" if self.model._find_move(False).is_still else "float64"
+            of = self if self.job.encodes is not None else self.model
+            return "float32" if of._find_move(False).is_still else "float64"
         if name == "vertex":
             return "int32" if self.sizes.rows < 2**31 else "int64"
         return name
@@ -389,9 +418,15 @@ class Context:
             # As many as the fit's, and as umap-learn no more than there are columns (docs/decisions/0021).
             return min(p.n_neighbors, self.model.sizes.columns)
         if dim == "feature":
-            return self.model.sizes.columns
+            return self.model.sizes.columns if self.job.encodes is None else self.encoder.columns
+        if dim == "class":
+            return len(self.encoder.classes or ())
         if dim == "reach":
             return min(memory.MOST_CELLS, self.model.cells)
+        if dim == "parameter":
+            return self.network.size
+        if dim in ("axis", "replica"):
+            return int(p.encoder.inputs(s.columns) if dim == "axis" else p.encoder.replicas)
         return {
             "": 0,
             "row": s.rows,
@@ -419,6 +454,13 @@ class Context:
         s = self.sizes
         chunks = {"row": s.row_block, "vertex": s.vertex_chunk, "moving": s.state_chunk}
         return chunks.get(dim) or self.extent(dim)
+
+    @property
+    def network(self) -> Backend:
+        """The network that a training trains: what it is made of, and nothing that was learnt."""
+        if self._network is None:
+            self._network = network_of(self.params, self.sizes.columns)
+        return self._network
 
     @property
     def row_bytes(self) -> int:
@@ -468,11 +510,15 @@ class Context:
 
 
 def make_context(
-    job: Job, source: Source, store: RunStore | None = None, model: Context | None = None
+    job: Job,
+    source: Source,
+    store: RunStore | None = None,
+    model: Context | None = None,
+    encoder: Model | None = None,
 ) -> Context:
     """Return the context of a job; where that keeps new rows, those of the model are kept too."""
     if model is None:
-        return Context(job, source, store)
+        return Context(job, source, store, encoder=encoder)
     sizes = dataclasses.replace(model.sizes, cache_bytes=job.sizes.cache_bytes)
     of_model = dataclasses.replace(model.job, sizes=sizes)
     kept = Context(of_model, model.source, model.store)

@@ -14,6 +14,7 @@ from daskumap.planning.stage import Receipt
 from daskumap.store import schema
 from daskumap.store.arrays import GROUP, groups_around, read_json
 from daskumap.store.exchange import batch_name
+from daskumap.store.model import find_damaged_model, in_run
 from daskumap.store.run import RunStore
 from daskumap.store.trouble import is_out_of_reach, speaking
 
@@ -21,7 +22,7 @@ EXCHANGES = {item.name: item for item in vars(schema).values() if isinstance(ite
 
 
 def find_damage(store: RunStore, name: str, read: bool, receipts: Mapping[int, Receipt]) -> list[str]:
-    """Return what is wrong with an array or an exchange.
+    """Return what is wrong with an array, an exchange, or the group of a model.
 
     Parameters
     ----------
@@ -30,6 +31,8 @@ def find_damage(store: RunStore, name: str, read: bool, receipts: Mapping[int, R
     receipts
         Of the tasks that wrote it: each has a batch of an exchange, and says what its part of the map is.
     """
+    if name == schema.ENCODER.name:
+        return find_damaged_model(in_run(store.documents))
     if name not in EXCHANGES:
         return _array_damage(store, name, read, receipts)
     exchange = EXCHANGES[name]

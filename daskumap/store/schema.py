@@ -26,6 +26,10 @@ quantile    of the training rows' distances to their neighbours          all
 given neig. column of neighbours that the user gives                     all
 nearest     of a point on the map                                        all
 feature     column of the model's input                                  all
+class       that a classifier tells apart                                all
+axis        of a row as an encoder sees it: main axis, or column         all
+replica     of an encoder that several train at a time                   one
+parameter   of an encoder and all that is trained with it                all
 =========== ============================================================ ==================
 
 Types beside NumPy's: "metric" is what the metric works on, float32 or uint8; "vertex" is the type of vertex
@@ -115,6 +119,9 @@ def _order(name: str, dtype: str, *dims: str, stays: int = SCRATCH) -> Array:
 SOURCE = Array("input/rows", MODEL, "metric", ("row", "column"))
 # Kept in any case: the user's, and no larger than the result.
 INIT = Array("input/init", RESULT, "float32", ("row", "component"))
+# What is known of rows that an encoder is trained on: numbers of classes, -1 for none; places, NaN for none.
+LABELS = Array("input/labels", RESULT, "int32", ("row",))
+LANDMARKS = Array("input/landmarks", RESULT, "float32", ("row", "component"))
 # Neighbours that the user gives from memory, in the types that they have there.
 GIVEN_INDICES = Array("input/knn_indices", SCRATCH, "int64", ("row", "given neighbor"))
 GIVEN_DISTANCES = Array("input/knn_distances", SCRATCH, "float32", ("row", "given neighbor"))
@@ -270,6 +277,35 @@ EMBEDDING = Array("embedding", RESULT, "float32", ("row", "component"))
 # The map after each epoch that `n_epochs` lists.
 EMBEDDING_LIST = Array("embedding_list", RESULT, "float32", ("listed", "row", "component"))
 
+# Encoder: the rows as it sees them, what it is trained on beside them, its state on the way, and itself.
+ENCODER_MEAN = Array("encoder/mean", SCRATCH, "float32", ("column",))
+ENCODER_AXES = Array("encoder/axes", SCRATCH, "float32", ("column", "axis"))
+ENCODER_SCALE = Fact("facts/encoder", RESULT)  # axes, variance (their share of the sample's), scale
+# A batch lacks what the training does not use.
+PROJECTED = Exchange(
+    "encoder/projected",
+    SCRATCH,
+    "block",
+    "vertex chunk",
+    {
+        "vertices": ("int64", ""),
+        "rows": ("float32", "axis"),
+        "labels": ("int32", ""),
+        "landmarks": ("float32", "component"),
+        "places": ("float32", "component"),
+    },
+)
+ENCODER_ROWS = Array("encoder/rows", SCRATCH, "float32", ("vertex", "axis"))
+ENCODER_LABELS = Array("encoder/labels", SCRATCH, "int32", ("vertex",))
+ENCODER_LANDMARKS = Array("encoder/landmarks", SCRATCH, "float32", ("vertex", "component"))
+ENCODER_PLACES = Array("encoder/places", SCRATCH, "float32", ("vertex", "component"))
+TRAINING = Checkpoints(
+    "encoder.train", SCRATCH, "float32", ("replica", "parameter"), ("weights", "mean", "variance")
+)
+# The steps [first, last) of each segment, and the mean of each term of the loss in it.
+HISTORY = Fact("facts/history", RESULT)
+ENCODER = Item("model", RESULT)  # a group of its own format, `store.model`
+
 # Measures: the report.
 MAP_IDS = Array("report/map_ids", SCRATCH, "int64", ("probe", "neighbor"))
 MAP_ROWS = Exchange("report/rows", SCRATCH, "block", "all", {"rows": ("metric", "column")})
@@ -333,10 +369,17 @@ NEEDED = Exchange(
 ROWS = Array("inverted", RESULT, "value", ("row", "feature"))
 INVERTED = Fact("facts/inverted", RESULT)  # points, neighbors, epochs, alone
 
+# Through a trained network, ENCODER: rows become places, EMBEDDING, or what follows; places become ROWS.
+# The label of the most probable class; of classes with names the number of its name.
+PREDICTED = Array("predicted", RESULT, "int64", ("row",))
+PROBABILITIES = Array("probabilities", RESULT, "float32", ("row", "class"))
+
 # What other tools read, by name: what the records of the tasks that write it call its crc32.
 PUBLIC = {
     EMBEDDING.name: "crc32",
     EMBEDDING_LIST.name: "crc32",
     FIT_DISTANCE.name: "fit_distance_crc32",
     ROWS.name: "crc32",
+    PREDICTED.name: "predicted_crc32",
+    PROBABILITIES.name: "crc32",
 }

@@ -11,12 +11,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from daskumap.errors import RunMismatchError
 from daskumap.kernels.metrics import metric as metrics
 from daskumap.planning import costs
 from daskumap.planning.stage import Receipt, Stage, Step
 from daskumap.runtime.context import Context
-from daskumap.stages.shared.checks import digest_block
+from daskumap.stages.shared.compare import COMPARE
 from daskumap.stages.shared.distinct import READS, read_distinct
 from daskumap.stages.shared.micro import has_micro_cells
 from daskumap.stages.shared.sample import TAKE_SAMPLE
@@ -28,7 +27,7 @@ from daskumap.stages.shared.start import (
     put_axes,
     put_micro,
 )
-from daskumap.stages.shared.visitors import Share, Visitor, plan_pass, read_rows
+from daskumap.stages.shared.visitors import plan_pass, read_rows
 from daskumap.store import schema
 
 Array = np.ndarray[Any, Any]
@@ -37,24 +36,6 @@ Array = np.ndarray[Any, Any]
 def plan_sample(context: Context) -> Stage:
     """Plan one task a row block."""
     return plan_pass(context, (COMPARE, TAKE_SAMPLE), read_rows)
-
-
-def compare(context: Context, number: int, X: Array) -> dict[str, Any]:
-    """Refuse rows that are not those that were fitted.
-
-    Raises
-    ------
-    RunMismatchError
-        Naming the block.
-    """
-    known = context.store.ledger.receipt("scan", number)
-    if known is not None and known.found["crc32"] != digest_block(context, number, X)["crc32"]:
-        start, stop = context.sizes.block(number)
-        raise RunMismatchError(
-            f"Rows {start} to {stop - 1} of {context.source.name} are not those that the run in "
-            f"{context.model.url} was fitted to: values differ. Restore them, or fit the data again."
-        )
-    return {}
 
 
 def plan_axes(context: Context) -> Stage:
@@ -104,7 +85,6 @@ def read_block(context: Context, number: int) -> Block:
     return Block(start, stop - start, *read_distinct(context, start, stop))
 
 
-COMPARE = Visitor(compare, lambda context: Share())
 SAMPLE = Step(
     "start.sample",
     plan_sample,

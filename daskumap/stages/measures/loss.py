@@ -70,6 +70,8 @@ LOSS = Step(
     plan_loss,
     reads=(
         schema.STATE,
+        schema.EMBEDDING,
+        schema.VERTEX,
         schema.DEGREES,
         schema.GRAPH,
         schema.CELL_STARTS,

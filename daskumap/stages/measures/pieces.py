@@ -90,6 +90,6 @@ def keep_pieces(context: Context, receipts: dict[int, Receipt]) -> None:
 PIECES = Step(
     "report.pieces",
     plan_pieces,
-    reads=(schema.STATE, schema.DEGREES, schema.GRAPH),
+    reads=(schema.STATE, schema.EMBEDDING, schema.VERTEX, schema.DEGREES, schema.GRAPH),
     writes=(schema.PIECES,),
 )

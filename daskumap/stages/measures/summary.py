@@ -113,7 +113,9 @@ def _loss_measures(context: Context) -> dict[str, Any]:
         return cut
     repulsion = loss["edge_repulsion"] + loss["non_edge_repulsion"]
     ordered = {"attractive_loss": 2 * loss["attraction"], "repulsive_loss": 2 * repulsion}
-    return {**cut, **ordered, **loss, "loss_course": context.fact(schema.COURSE)}
+    # Of a network the history tells how the training went.
+    course = {} if context.params.encoder else {"loss_course": context.fact(schema.COURSE)}
+    return {**cut, **ordered, **loss, **course}
 
 
 def _trustworthiness(ranks: Array, rows: int, k: int) -> float | None:

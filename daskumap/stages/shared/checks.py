@@ -128,10 +128,15 @@ def refuse_broken(context: Context, receipts: dict[int, Receipt]) -> None:
     SourceError
         Naming the first such rows and their number.
     """
+    refuse_not_finite(context.sizes.rows, receipts)
+
+
+def refuse_not_finite(rows: int, receipts: dict[int, Receipt]) -> None:
+    """Raise where one of so many rows is not finite, as `refuse_broken`."""
     count, first = total(receipts, "broken")
     if count:
         raise SourceError(
-            f"{count:,} of {context.sizes.rows:,} rows hold NaN or infinity (or values beyond float32, "
+            f"{count:,} of {rows:,} rows hold NaN or infinity (or values beyond float32, "
             f"or missing ones); the first: {first}. Remove or impute these rows, and go on with the others."
         )
 

@@ -49,6 +49,8 @@ def final_positions(context: Context, segment: int = -1) -> Array:
     segment
         After which they are asked for; the last one unless another is named.
     """
+    if context.params.encoder is not None:
+        return _places_by_vertex(context)
     segment = segment % len(segments(context))
     positions = context.checkpoint(schema.STATE, segment).read("positions", 0, context.sizes.rows)
     if context.params.optimizer == "none":
@@ -57,6 +59,15 @@ def final_positions(context: Context, segment: int = -1) -> Array:
         )  # Of twins, which have the first one's place, and rows left out.
     else:
         positions[context.read(schema.DEGREES) == 0] = np.nan
+    return positions
+
+
+def _places_by_vertex(context: Context) -> Array:
+    """Return where a network put the rows, (n, d) in vertex order: also those without edges."""
+    s = context.sizes
+    positions = np.empty((s.rows, context.params.n_components), np.float32)
+    for start, stop in map(s.block, range(s.row_blocks)):
+        positions[context.read(schema.VERTEX, start, stop)] = context.read(schema.EMBEDDING, start, stop)
     return positions
 
 

@@ -1,0 +1,108 @@
+"""What a user knows of rows beside their values: classes of some, and where some are to lie on the map."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import zarr
+
+from daskumap.encoder_params import MOST_CLASSES
+from daskumap.errors import ParameterError
+from daskumap.sources.nodes import open_node
+
+Array = np.ndarray[Any, Any]
+
+# The label of a row whose class is not known, as scikit-learn has it.
+UNLABELLED = -1
+
+
+class Known(NamedTuple):
+    """Values by row, and what a run store says of them.
+
+    Attributes
+    ----------
+    values
+        (n,) int32 numbers of classes, -1 for none; or (n, d) float32 places, NaN for none.
+    about
+        A digest, how many rows are known, and of classes their labels in the order of the numbers.
+    """
+
+    values: Array
+    about: dict[str, Any]
+
+
+def open_labels(labels: Any, rows: int) -> Known | None:
+    """Return the classes of rows; None where no row has one.
+
+    Raises
+    ------
+    ParameterError
+        If they are no integers, one a row.
+    """
+    if labels is None:
+        return None
+    found = _in_memory("labels", labels)
+    found = found[:, 0] if found.ndim == 2 and found.shape[1] == 1 else found
+    if found.shape != (rows,) or found.dtype.kind not in "iu":
+        raise ParameterError(
+            f"labels have shape {found.shape} and type {found.dtype}; they must be {rows:,} integers, one a "
+            f"row in the order of the run's input, {UNLABELLED} where there is none."
+        )
+    there = found != UNLABELLED
+    names, numbers = np.unique(found[there], return_inverse=True)
+    if len(names) > MOST_CLASSES:
+        raise ParameterError(
+            f"labels have {len(names):,} classes; allowed are {MOST_CLASSES:,}. They are to be classes: give "
+            "a target that is a number as landmarks."
+        )
+    if not len(names):
+        return None
+    values = np.full(rows, UNLABELLED, np.int32)
+    values[there] = numbers
+    return Known(values, {**_about(found), "rows": int(there.sum()), "classes": names.tolist()})
+
+
+def open_landmarks(landmarks: Any, rows: int, components: int) -> Known | None:
+    """Return where rows are to lie; None where no row has a place.
+
+    Raises
+    ------
+    ParameterError
+        If they are no places on the map, one a row.
+    """
+    if landmarks is None:
+        return None
+    found = _in_memory("landmarks", landmarks)
+    if found.shape != (rows, components) or found.dtype.kind not in "fiu":
+        raise ParameterError(
+            f"landmarks have shape {found.shape} and type {found.dtype}; they must be {rows, components}, "
+            "numeric: the place of each row on the map, NaN where it is free."
+        )
+    with np.errstate(over="ignore"):
+        values = np.array(found, np.float32)
+    finite, free = np.isfinite(values).all(axis=1), np.isnan(values).all(axis=1)
+    odd = np.flatnonzero(~finite & ~free)
+    if len(odd):
+        raise ParameterError(
+            f"landmarks have {len(odd):,} rows with a place that is neither finite in float32 nor NaN in all "
+            f"columns; the first is row {odd[0]}. Give whole places, or NaN for rows that are free."
+        )
+    return Known(values, {**_about(found), "rows": int(finite.sum())}) if finite.any() else None
+
+
+def _in_memory(name: str, values: Any) -> Array:
+    if isinstance(values, str | Path):
+        values = np.load(values) if str(values).endswith(".npy") else open_node(values)
+    if isinstance(values, zarr.Group):
+        raise ParameterError(f"{name} is a Zarr group; name the array in it.")
+    found = np.asarray(values[...] if isinstance(values, zarr.Array) else values)
+    if isinstance(values, np.ma.MaskedArray):
+        raise ParameterError(f"{name} is a masked array; pass values.filled of what stands for none.")
+    return found
+
+
+def _about(values: Array) -> dict[str, Any]:
+    return {"digest": hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()[:16]}

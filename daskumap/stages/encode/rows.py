@@ -1,0 +1,125 @@
+"""Rows, or points of a map, through a trained network: one pass that checks, digests and maps each block.
+
+`encode`    rows to their places
+`decode`    places to rows
+`predict`   rows to the probabilities of classes
+
+What becomes of a row depends on the row and the model alone.
+"""
+
+from __future__ import annotations
+
+import zlib
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from daskumap.planning import costs
+from daskumap.planning.stage import ITEM_BYTES, Receipt, Stage, Step
+from daskumap.runtime.context import Context
+from daskumap.runtime.trained import Trained
+from daskumap.stages.shared.checks import (
+    DIGEST,
+    count_missing,
+    digest_block,
+    find_broken,
+    refuse_broken,
+    refuse_missing,
+)
+from daskumap.stages.shared.visitors import Share, Visitor, plan_pass, read_rows
+from daskumap.store import schema
+
+Array = np.ndarray[Any, Any]
+
+
+def plan(visitor: Visitor, context: Context) -> Stage:
+    """Plan one task a row block; each worker holds the weights, twice while it reads them."""
+    shared = 2 * context.encoder.nbytes
+    return plan_pass(
+        context, (READ, FINITE, visitor), read_rows, shared=shared, products=True, conclude=refuse
+    )
+
+
+def plan_reread(context: Context) -> Stage:
+    """Plan the digests of all row blocks once more, to compare them with those of the pass."""
+    return plan_pass(context, (DIGEST,), read_rows)
+
+
+def trained(context: Context) -> Trained:
+    """Return the network, made once a process."""
+    return context.held("network", lambda: Trained.of(context.encoder, context.params))
+
+
+def _share(items: tuple[schema.Array, ...], context: Context) -> Share:
+    outputs = tuple(map(context.output, items))
+    # As the network gives them, and as they are written.
+    written = sum(4 + ITEM_BYTES[output.dtype] for output in outputs for _ in range(_width(output.shape)))
+    return Share(
+        outputs=outputs,
+        memory={"results": context.sizes.row_block * written},
+        work=2.0 * context.sizes.rows * context.encoder.nbytes / 4 / costs.FLOPS,
+    )
+
+
+def _width(shape: tuple[int, ...]) -> int:
+    return shape[1] if len(shape) > 1 else 1
+
+
+def digest_read(context: Context, number: int, X: Array) -> dict[str, Any]:
+    """Return what a row block is known by, beside the checksum of what becomes of it."""
+    return {"input_crc32": digest_block(context, number, X)["crc32"]}
+
+
+def find_not_finite(context: Context, number: int, X: Array) -> dict[str, Any]:
+    """Find the rows of a block that no network maps."""
+    return find_broken(X, context.sizes.block(number)[0])
+
+
+def encode(context: Context, number: int, X: Array) -> dict[str, Any]:
+    """Write the places of a block of rows."""
+    places = trained(context).encode(X)
+    return _write(context, number, schema.EMBEDDING, places)
+
+
+def decode(context: Context, number: int, Z: Array) -> dict[str, Any]:
+    """Write the rows of a block of places."""
+    return _write(context, number, schema.ROWS, trained(context).decode(Z))
+
+
+def predict(context: Context, number: int, X: Array) -> dict[str, Any]:
+    """Write the probabilities of a block of rows, and the label of the greatest."""
+    network = trained(context)
+    probabilities = network.probabilities(X)
+    labels = network.labels(probabilities)
+    start, _ = context.sizes.block(number)
+    context.write(schema.PREDICTED, start, labels)
+    found = {"predicted_crc32": zlib.crc32(labels.tobytes())}
+    return found | _write(context, number, schema.PROBABILITIES, probabilities)
+
+
+def _write(context: Context, number: int, item: schema.Array, values: Array) -> dict[str, Any]:
+    context.write(item, context.sizes.block(number)[0], values)
+    return {"crc32": zlib.crc32(values.tobytes())}
+
+
+def refuse(context: Context, receipts: dict[int, Receipt]) -> None:
+    """Raise where a row is not finite: what was written for it goes with the run."""
+    refuse_missing(context, count_missing(context) if context.params.missing == "refuse" else 0)
+    refuse_broken(context, receipts)
+
+
+READ = Visitor(digest_read, lambda context: Share())
+FINITE = Visitor(find_not_finite, lambda context: Share())
+PLACES = Visitor(encode, partial(_share, (schema.EMBEDDING,)))
+BACK = Visitor(decode, partial(_share, (schema.ROWS,)))
+CLASSES = Visitor(predict, partial(_share, (schema.PREDICTED, schema.PROBABILITIES)))
+READS = (schema.SOURCE, schema.ENCODER)
+
+ENCODE = Step("encode", partial(plan, PLACES), reads=READS, writes=(schema.EMBEDDING,))
+DECODE = Step("decode", partial(plan, BACK), reads=READS, writes=(schema.ROWS,))
+PREDICT = Step(
+    "predict", partial(plan, CLASSES), reads=READS, writes=(schema.PREDICTED, schema.PROBABILITIES)
+)
+# No step of a pipeline: it leaves no record. What it found is compared when such a run goes on.
+REREAD = Step("encode.reread", plan_reread, reads=READS)
