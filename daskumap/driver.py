@@ -50,7 +50,9 @@ def _gone(steps: Steps, keep: str) -> frozenset[str]:
 
 def reserved_bytes(context: Context) -> int:
     """Return what a worker takes before it holds any data."""
-    return context.resources.reserved + (memory.DESCENT_RESERVED if context.metric.uses_descent else 0)
+    descent = memory.DESCENT_RESERVED if context.metric.uses_descent else 0
+    torch = memory.TORCH_RESERVED if context.params.uses_torch else 0
+    return context.resources.reserved + descent + torch
 
 
 @dataclass(frozen=True)

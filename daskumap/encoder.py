@@ -12,7 +12,7 @@ import numpy as np
 from daskumap.encoding import at_once, lazily, run_through
 from daskumap.errors import ParameterError
 from daskumap.report.progress import choose_progress
-from daskumap.request import Request, make_encode_request
+from daskumap.request import Request, encode_params, make_encode_request
 from daskumap.sources.dask import is_dask
 from daskumap.sources.find import find, is_plain
 from daskumap.store.model import Model, open_model_group
@@ -31,6 +31,8 @@ class Encoder:
         The network and what is known of it.
     url
         Where it is; "" where it is in memory.
+    encoder, decoder, device
+        The user's modules, of which a model has no code, and where they work. None for the built-in network.
 
     Attributes
     ----------
@@ -38,11 +40,15 @@ class Encoder:
         As given; `daskumap.onnx_export.export` writes it for other programs.
     """
 
-    def __init__(self, model: Model, url: str = "") -> None:
+    def __init__(
+        self, model: Model, url: str = "", encoder: Any = None, decoder: Any = None, device: str = "cpu"
+    ) -> None:
+        modules = {"encoder": encoder, "decoder": decoder or False, "device": device}
         self.model, self.url = model, url
+        self._params = encode_params(model, None if encoder is None else modules)
 
     @classmethod
-    def open(cls, path: Any) -> Encoder:
+    def open(cls, path: Any, encoder: Any = None, decoder: Any = None) -> Encoder:
         """Open a saved model, or that of a trained run.
 
         Raises
@@ -51,7 +57,7 @@ class Encoder:
             If there is none, a later version wrote it, or it is damaged.
         """
         place = find_place(path)
-        return cls(open_model_group(place), place.url)
+        return cls(open_model_group(place), place.url, encoder, decoder)
 
     @property
     def params(self) -> Mapping[str, Any]:
@@ -94,11 +100,11 @@ class Encoder:
                     "takes finite values alone. Leave it out."
                 )
         progress = choose_progress(options.pop("progress", True))
-        return run_through(self.model, encodes, data, out, progress=progress, **options)
+        return run_through(self.model, self._params, encodes, data, out, progress=progress, **options)
 
     def request(self, data: Any, inverse: bool = False) -> Request:
         """Return what a transform of new rows asks for, or an inverse of points."""
-        return make_encode_request(data, self.model, "decode" if inverse else "encode")
+        return make_encode_request(data, self.model, self._params, "decode" if inverse else "encode")
 
     def made_of(self, encodes: str, data: Any, out: Any = None, **where: Any) -> Any:
         """Return what becomes of rows as the caller has them: in memory, as a dask array, or in a run store.
@@ -109,9 +115,9 @@ class Encoder:
             "encode" for places, "decode" for rows of places, "predict" for probabilities.
         """
         if out is None and is_plain(data):
-            return at_once(self.model, encodes, find(data), where.get("threads"))
+            return at_once(self.model, self._params, encodes, find(data), where.get("threads"))
         if out is None and is_dask(data):
-            return lazily(self.model, encodes, data)
+            return lazily(self.model, self._params, encodes, data)
         if encodes == "encode":
             return self.transform(data, out, **where).embedding
         if encodes == "decode":
@@ -127,7 +133,7 @@ class Encoder:
             return np.array(self.classes)[self.made_of("predict", data, **where).argmax(axis=1)]
         if out is None and is_dask(data):
             classes = np.array(self.classes)
-            found = lazily(self.model, "predict", data).argmax(axis=1)
+            found = lazily(self.model, self._params, "predict", data).argmax(axis=1)
             return found.map_blocks(classes.take, dtype=classes.dtype)
         return self.predict(data, out, **where).labels
 
@@ -143,8 +149,8 @@ class Encoder:
         self.model.save(place)
         return Encoder(self.model, place.url)
 
-    def export_onnx(self, path: str | Path) -> None:
-        """Write the network as ONNX, for other programs: see `daskumap.onnx_export`.
+    def export_onnx(self, path: str | Path) -> list[Path]:
+        """Write the network as ONNX, for other programs, and return the files: see `daskumap.onnx_export`.
 
         Raises
         ------
@@ -153,7 +159,10 @@ class Encoder:
         """
         from daskumap.onnx_export import export
 
-        export(self.model, path)
+        modules = self._params.encoder
+        if modules is None:
+            return export(self.model, path)
+        return export(self.model, path, modules.encoder, modules.decoder)
 
     def __repr__(self) -> str:
         m = self.model

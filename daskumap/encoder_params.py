@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 from daskumap.errors import ParameterError
+from daskumap.functions import digest_of_module
 from daskumap.params import refuse_unknown
 
 # The built-in network; anything else is a module of the user's.
@@ -30,6 +31,9 @@ class EncoderParams:
     labels, landmarks
         What is known of rows beside their values, as `sources.known` describes it; the values themselves lie
         in the run store. None where the user gave none.
+    start
+        Of a model that the training goes on from: its digest, and the widths of the parts that it has, None
+        for modules; the weights lie in the run store. None for a training that starts afresh.
     """
 
     hidden: tuple[int, ...] = (100, 100, 100)
@@ -54,6 +58,7 @@ class EncoderParams:
     checkpoint_steps: int = 1_000
     labels: dict[str, Any] | None = None
     landmarks: dict[str, Any] | None = None
+    start: dict[str, Any] | None = None
 
     @property
     def built_in(self) -> bool:
@@ -107,11 +112,11 @@ class EncoderParams:
         return [(at, min(at + every, last)) for at in range(first, last, every)]
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return the parameters as JSON values; a module by what it is called."""
+        """Return the parameters as JSON values; a module by a digest of its content."""
         return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
 
 
-NAMES = frozenset(f.name for f in dataclasses.fields(EncoderParams)) - {"labels", "landmarks"}
+NAMES = frozenset(f.name for f in dataclasses.fields(EncoderParams)) - {"labels", "landmarks", "start"}
 
 
 def make_encoder_params(values: dict[str, Any]) -> EncoderParams:
@@ -208,4 +213,4 @@ def _plain(value: Any) -> Any:
         return list(value)
     if value is None or isinstance(value, str | int | float | bool | dict):
         return value
-    return f"module:{type(value).__module__}.{type(value).__qualname__}"
+    return f"module:{type(value).__module__}.{type(value).__qualname__}:{digest_of_module(value)}"

@@ -12,9 +12,10 @@ from daskumap.engine.clusters import make_engine
 from daskumap.engine.machine import available_cores, check_threads, parse_memory
 from daskumap.engine.process import one_thread
 from daskumap.kernels.encoder.network import BLOCK_ROWS
+from daskumap.params import Params
 from daskumap.planning.stage import Receipt
 from daskumap.report.progress import Progress
-from daskumap.request import encode_params, make_encode_request, refuse_lacking, refuse_other_columns
+from daskumap.request import make_encode_request, refuse_lacking, refuse_other_columns
 from daskumap.runtime.trained import Trained
 from daskumap.session import fit_request
 from daskumap.sources.base import Source
@@ -32,6 +33,7 @@ BLOCK_BYTES = 16 << 20
 
 def run_through(
     model: Model,
+    params: Params,
     encodes: str,
     data: Any,
     out: Any,
@@ -43,8 +45,14 @@ def run_through(
     take_over: bool = False,
     trust_input: bool = False,
 ) -> RunStore:
-    """Let rows, or points for "decode", go through a network as a run, and return its run store."""
-    request = make_encode_request(data, model, encodes)
+    """Let rows, or points for "decode", go through a network as a run, and return its run store.
+
+    Parameters
+    ----------
+    params
+        Of `request.encode_params`, with the user's modules where the network is of those.
+    """
+    request = make_encode_request(data, model, params, encodes)
     engine = make_engine(client, parse_memory(memory), threads, request.source.shape[0])
     try:
         return fit_request(request, out, engine, progress, restart, take_over, trust_input)
@@ -52,7 +60,7 @@ def run_through(
         engine.close()
 
 
-def at_once(model: Model, encodes: str, source: Source, threads: int | None = None) -> Array:
+def at_once(model: Model, params: Params, encodes: str, source: Source, threads: int | None = None) -> Array:
     """Return what a network makes of rows in memory, or of points for "decode"; of "predict" probabilities.
 
     Raises
@@ -64,7 +72,7 @@ def at_once(model: Model, encodes: str, source: Source, threads: int | None = No
     """
     refuse_lacking(model, encodes)
     refuse_other_columns(source, model, encodes)
-    network = Trained.of(model, encode_params(model))
+    network = Trained.of(model, params)
     rows, columns = source.shape
     step = max(1, BLOCK_BYTES // (columns * 4 * BLOCK_ROWS)) * BLOCK_ROWS
     starts = range(0, rows, step)
@@ -74,35 +82,37 @@ def at_once(model: Model, encodes: str, source: Source, threads: int | None = No
     def fill(start: int) -> Receipt:
         stop = min(start + step, rows)
         X = _read(source, network.move_of(encodes), start, stop)
-        out[start:stop] = network.through(encodes, X)
-        return Receipt(stop - start, find_broken(X, start))
+        found = find_broken(X, start)
+        if not found["broken"]:
+            out[start:stop] = network.through(encodes, X)
+        return Receipt(stop - start, found)
 
     with one_thread(), ThreadPoolExecutor(threads) as pool:
         refuse_not_finite(rows, dict(enumerate(pool.map(fill, starts))))
     return out
 
 
-def lazily(model: Model, encodes: str, data: Any) -> Any:
+def lazily(model: Model, params: Params, encodes: str, data: Any) -> Any:
     """Return a dask array of what a network makes of the rows of one, or of points for "decode".
 
     Nothing is computed, and chunks of rows stay as they are. Who computes it gets the errors of `at_once`.
     """
     refuse_lacking(model, encodes)
     refuse_other_columns(find(data), model, encodes)
-    network = Trained.of(model, encode_params(model))
+    network = Trained.of(model, params)
     width, dtype = network.width(encodes), network.dtype(encodes)
     whole = data.rechunk({1: -1})
     return whole.map_blocks(
-        partial(_map_block, model, encodes),
+        partial(_map_block, model, params, encodes),
         chunks=(whole.chunks[0], (width,)),
         dtype=dtype,
         meta=np.empty((0, width), dtype),
     )
 
 
-def _map_block(model: Model, encodes: str, block: Any) -> Array:
+def _map_block(model: Model, params: Params, encodes: str, block: Any) -> Array:
     """Return what a network makes of a block of a dask array, in the task of it."""
-    return at_once(model, encodes, find(block), threads=1)
+    return at_once(model, params, encodes, find(block), threads=1)
 
 
 def _read(source: Source, move: Move, start: int, stop: int) -> Array:

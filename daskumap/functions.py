@@ -1,4 +1,4 @@
-"""What tells functions of the user's from each other: a digest of all that they compute with."""
+"""What tells functions and modules of the user's from each other: a digest of all that they compute with."""
 
 from __future__ import annotations
 
@@ -18,6 +18,26 @@ def digest_of(function: Any) -> str:
     and globals that are functions or values, as numba compiles them in.
     """
     return hashlib.sha256(repr(_told(function, ())).encode()).hexdigest()[:16]
+
+
+def digest_of_module(module: Any) -> str:
+    """Return a digest of a torch module, the same in any process.
+
+    It covers the kind and the plain settings of each layer, the code by which the user's own layers map rows,
+    and all values: parameters, and buffers that belong to the state.
+    """
+    layers = [(name, _told_layer(layer)) for name, layer in module.named_modules()]
+    values = [(name, _told(one.detach().cpu().numpy(), ())) for name, one in module.state_dict().items()]
+    return hashlib.sha256(repr((layers, values)).encode()).hexdigest()[:16]
+
+
+def _told_layer(layer: Any) -> Any:
+    kind = type(layer)
+    settings = {name: _told(one, ()) for name, one in sorted(vars(layer).items()) if not name.startswith("_")}
+    # Training is a state, in which it is whatever the caller left it in.
+    settings.pop("training", None)
+    theirs = kind.__module__.partition(".")[0] == "torch"
+    return kind.__qualname__, settings, None if theirs else _told(kind.forward, ())
 
 
 def _told(value: Any, callers: tuple[FunctionType, ...]) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
@@ -39,8 +39,8 @@ MADE = {
 }
 # Written once the copy of the input is whole.
 INPUT_DIGEST = "input/digest"
-# What a training is told of rows, by parameter.
-KNOWN = {"labels": schema.LABELS, "landmarks": schema.LANDMARKS}
+# What a training is told of rows, and where it starts, by parameter.
+KNOWN = {"labels": schema.LABELS, "landmarks": schema.LANDMARKS, "start": schema.START}
 # Written once the copy of given neighbours is whole.
 GIVEN_DIGESTS = "input/knn_digests"
 
@@ -58,12 +58,21 @@ def kind_of_context(context: Context) -> Kind:
 
 
 @cache
-def versions() -> dict[str, str]:
+def versions(uses_torch: bool = False) -> dict[str, str]:
     """Return the versions of all that decides the bits of a result."""
-    libraries = ("numba", "numpy", "scipy", "scikit-learn", "pynndescent")
+    libraries = ["numba", "numpy", "scipy", "scikit-learn", "pynndescent"]
     from daskumap import __version__
 
-    return {"daskumap": __version__, "kernels": jit.digest(), **{name: version(name) for name in libraries}}
+    found = {"daskumap": __version__, "kernels": jit.digest(), **{name: version(name) for name in libraries}}
+    return found | ({"torch": _version_of_torch()} if uses_torch else {})
+
+
+def _version_of_torch() -> str:
+    """Return the version of torch; a finished run that was trained by it can be opened without."""
+    try:
+        return version("torch")
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def input_digest(store: RunStore) -> str | None:
@@ -81,7 +90,8 @@ def compare_versions(store: RunStore, finished: bool) -> None:
     RunMismatchError
         If the bits of two versions would mix.
     """
-    found = differences({"versions": store.about["versions"]}, {"versions": versions()})
+    known = store.about["versions"]
+    found = differences({"versions": known}, {"versions": versions("torch" in known)})
     if found and not finished:
         raise RunMismatchError(
             f"{store.url} was begun by other versions: {'; '.join(found)}. Bits of both would mix. Go on "

@@ -114,6 +114,11 @@ class Params:
         """The number of epochs as given; of a list the largest."""
         return max(self.n_epochs) if isinstance(self.n_epochs, tuple) else self.n_epochs
 
+    @property
+    def uses_torch(self) -> bool:
+        """Whether a module of torch's is trained."""
+        return self.encoder is not None and not self.encoder.built_in
+
     def epochs(self, rows: int) -> int:
         """Return the number of epochs: as given, else 500 up to 10,000 rows and 200 above."""
         if self.given_epochs is not None:

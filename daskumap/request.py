@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from daskumap.driver import make_plan
+from daskumap.encoder_params import make_encoder_params
 from daskumap.errors import ParameterError, SourceError, StoreError
 from daskumap.kernels.graph import chosen
 from daskumap.kernels.layout import output_metrics
@@ -355,7 +356,7 @@ def make_inverse_request(points: Any, model: Context) -> Request:
     return Request(source, params_by(model), model=model, inverse=True)
 
 
-def make_encode_request(data: Any, encoder: Model, encodes: str) -> Request:
+def make_encode_request(data: Any, encoder: Model, params: Params, encodes: str) -> Request:
     """Find the source of rows, or of points for "decode", and check it against a trained network.
 
     Raises
@@ -368,14 +369,32 @@ def make_encode_request(data: Any, encoder: Model, encodes: str) -> Request:
     refuse_lacking(encoder, encodes)
     source = find(data)
     refuse_other_columns(source, encoder, encodes)
-    return Request(source, encode_params(encoder), encoder=encoder, encodes=encodes)
+    return Request(source, params, encoder=encoder, encodes=encodes)
 
 
-def encode_params(encoder: Model) -> Params:
-    """Return the parameters of a run whose input goes through a trained network."""
+def encode_params(encoder: Model, modules: dict[str, Any] | None = None) -> Params:
+    """Return the parameters of a run whose input goes through a trained network.
+
+    Parameters
+    ----------
+    modules
+        The user's, by "encoder", "decoder" and "device"; None for the built-in network.
+
+    Raises
+    ------
+    ParameterError
+        If the network is of modules and none is given, or the other way round.
+    """
+    if (modules is None) == (encoder.backend == "torch"):
+        known = encoder.params["encoder"]["encoder"]
+        raise ParameterError(
+            f"The network is {known!r}, and encoder is {'left out' if modules is None else 'given'}. A model "
+            "has no code: give such a module where it is one, and none where it is 'mlp'."
+        )
     a, b = encoder.curve
     fixed = {"random_state": 0, "report": False, "keep": "embedding"}
-    return make_params({**fixed, "n_components": encoder.components, "a": a, "b": b})
+    params = make_params({**fixed, "n_components": encoder.components, "a": a, "b": b})
+    return params if modules is None else dataclasses.replace(params, encoder=make_encoder_params(modules))
 
 
 def refuse_lacking(encoder: Model, encodes: str) -> None:

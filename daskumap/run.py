@@ -107,7 +107,16 @@ class Run(Mapped):
                 f"graph: daskumap.train({self.path!r}, 'trained.zarr')."
             )
         self._refuse_unfinished("network")
-        return Encoder(Model.read(in_run(self.store.documents)), self.path)
+        found = Model.read(in_run(self.store.documents))
+        if found.backend == "mlp":
+            return Encoder(found, self.path)
+        if self._params is None:  # of a run that was opened: the module stays with whoever trained it
+            raise ParameterError(
+                f"The network of the run in {self.path} is a module, and a run store has no code. Give it: "
+                f"daskumap.Encoder.open({self.path!r}, encoder=module)."
+            )
+        e = self._params.encoder
+        return Encoder(found, self.path, e.encoder, e.decoder, e.device)
 
     def transform(
         self,

@@ -158,7 +158,7 @@ def describe(planned: Plan, request: Request) -> dict[str, Any]:
         "spec": public_spec(request.source.spec()),
         "model": identity_of(request),
         "sizes": dataclasses.asdict(planned.job.sizes),
-        "versions": versions(),
+        "versions": versions(request.params.uses_torch),
     }
 
 

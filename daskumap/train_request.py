@@ -7,12 +7,16 @@ from typing import Any
 
 from daskumap.encoder_params import EncoderParams, make_encoder_params
 from daskumap.errors import ParameterError
+from daskumap.kernels.encoder.backend import Perceptron
+from daskumap.kernels.encoder.network import pack
 from daskumap.params import PRECOMPUTED, Params
 from daskumap.planning.training import LEAST_SHARE, RUN_ROWS
 from daskumap.request import Request, make_again_request
 from daskumap.runtime.context import Context
-from daskumap.sources.known import open_labels, open_landmarks
+from daskumap.runtime.networks import check_network
+from daskumap.sources.known import Known, open_labels, open_landmarks
 from daskumap.store import schema
+from daskumap.store.model import Model
 
 # Of a fit's parameters those that a training may have others of than its run: what is to become of the graph.
 OF_FIT = (
@@ -32,7 +36,9 @@ OF_FIT = (
 NO_LAYOUT = {"init": "pca", "optimizer": "adam", "n_epochs": None, "transform_mode": "embedding"}
 
 
-def make_train_request(model: Context, values: dict[str, Any], labels: Any, landmarks: Any) -> Request:
+def make_train_request(
+    model: Context, values: dict[str, Any], labels: Any, landmarks: Any, start: Model | None = None
+) -> Request:
     """Check what a training is asked to be against the run whose graph it is trained on.
 
     Parameters
@@ -41,6 +47,8 @@ def make_train_request(model: Context, values: dict[str, Any], labels: Any, land
         Parameters of `EncoderParams`, and those of a fit that `OF_FIT` names.
     labels, landmarks
         As of `daskumap.train`.
+    start
+        What another training learnt, from which this one goes on.
 
     Raises
     ------
@@ -55,13 +63,45 @@ def make_train_request(model: Context, values: dict[str, Any], labels: Any, land
     classes, places = open_labels(labels, rows), open_landmarks(landmarks, rows, components)
     encoder = make_encoder_params({**own, **_about("labels", classes), **_about("landmarks", places)})
     check_encoder(encoder, request.params, model)
-    known = {schema.LABELS.name: classes, schema.LANDMARKS.name: places}
+    check_network(dataclasses.replace(request.params, encoder=encoder), model.sizes.columns)
+    begun = None if start is None else open_start(start, encoder, request.params, model.sizes.columns)
+    encoder = dataclasses.replace(encoder, **_about("start", begun))
+    known = {schema.LABELS.name: classes, schema.LANDMARKS.name: places, schema.START.name: begun}
     return dataclasses.replace(
         request,
         params=dataclasses.replace(request.params, encoder=encoder),
         anew=(),
         brought={name: one.values for name, one in known.items() if one is not None},
     )
+
+
+def open_start(start: Model, encoder: EncoderParams, params: Params, columns: int) -> Known:
+    """Return what a model learnt of the parts that a training has.
+
+    Raises
+    ------
+    ParameterError
+        If its encoder has other layers.
+    """
+    if not encoder.built_in:
+        from daskumap.torch_backend.modules import of_model
+
+        vector = of_model(start, encoder.encoder, encoder.decoder)[1]
+        return Known(vector, {"digest": start.digest(), "widths": None})
+    names = encoder.labels["classes"] if encoder.labels else []
+    d, decodes = params.n_components, bool(encoder.decoder)
+    wanted = Perceptron.of(columns, encoder.hidden, d, decodes, len(names)).widths
+    if start.widths.get("encoder") != wanted["encoder"]:
+        raise ParameterError(
+            f"The model to go on from has an encoder of {start.widths.get('encoder')} units, and that of "
+            f"this training has {wanted['encoder']}. Give the columns, hidden and n_components of that model."
+        )
+    same = [part for part, units in wanted.items() if start.widths.get(part) == units]
+    if list(start.classes or ()) != names:
+        same = [part for part in same if part != "head"]  # It tells other classes apart.
+    widths = {part: list(wanted[part]) for part in same}
+    vector = pack({part: start.layers(part) for part in same})
+    return Known(vector, {"digest": start.digest(), "widths": widths})
 
 
 def _about(name: str, known: Any) -> dict[str, Any]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from daskumap.encoder_params import EncoderParams
+from daskumap.encoder import Encoder
+from daskumap.encoder_params import NAMES, EncoderParams
 from daskumap.engine.clusters import make_engine
 from daskumap.engine.machine import parse_memory
 from daskumap.errors import ParameterError
@@ -15,20 +16,20 @@ from daskumap.request import Request
 from daskumap.run import Run
 from daskumap.session import fit_request
 from daskumap.store import schema
+from daskumap.store.model import Model
 from daskumap.store.places import find_place
 from daskumap.store.run import RunStore
 from daskumap.train_request import OF_FIT, make_train_request
 
 
-@explicit_with(
-    (EncoderParams, lambda name: name not in ("labels", "landmarks")), (Params, OF_FIT.__contains__)
-)
+@explicit_with((EncoderParams, NAMES.__contains__), (Params, OF_FIT.__contains__))
 def train(
     run: Run | str | Path,
     out: Any = None,
     *,
     labels: Any = None,
     landmarks: Any = None,
+    start: Any = None,
     client: Any = None,
     memory: str | int | None = None,
     threads: int | None = None,
@@ -59,6 +60,9 @@ def train(
     landmarks
         (n, n_components) where rows are to lie on the map, NaN for rows that are free; `label_weight` and
         `landmark_weight` weigh the mean over the known rows of a batch.
+    start
+        A trained run or a saved model, or where one is, from which the training goes on: its encoder, and
+        the decoder and the classes that both have. None: it starts afresh.
     client, memory, threads, progress, restart, take_over, trust_input
         As in `fit`; `restart` is about the training that is in `out`. The rows that take part are in the
         memory of each worker that trains: R (4 p + 16 deg) bytes for R rows of p values with deg edges. What
@@ -70,11 +74,11 @@ def train(
         default follows the number of rows. `encoder_learning_rate`, which falls linearly.
         `input_axes`: on how many main axes the network sees rows while it is trained (64; None: all columns);
         the finished one takes rows as they are. `encoder_rows`: of more rows (2,000,000) that many are
-        trained on, whole runs of 512 consecutive vertices. `window_rows`: rows in memory at a time, replaced every 40
-        steps (None: all); they cost quality, since edges that leave a window are not there. `warm_start`: the
-        share of the steps, the first ones, that regress to the run's own map (None: 0, or .5 where not all
-        rows are in memory). `replicas` networks are trained at a time, one a worker, and averaged every
-        `average_every` steps.
+        trained on, whole runs of 512 consecutive vertices. `window_rows`: rows in memory at a time, replaced
+        every 40 steps (None: all); they cost quality, since edges that leave a window are not there.
+        `warm_start`: the share of the steps, the first ones, that regress to the run's own map (None: 0, or
+        .5 where not all rows are in memory).
+        `replicas` networks are trained at a time, one a worker, and averaged every `average_every` steps.
         `autoencoder_weight` weighs the error of the decoder for the encoder; at 0 the decoder learns beside
         it. `reconstruction`: "mse", or "bce" for values in [0, 1]. `global_weight` weighs the correlation of
         distances in the data and on the map. `device` of a module. `checkpoint_steps`: steps of a segment.
@@ -102,7 +106,8 @@ def train(
         if not isinstance(value, bool):
             raise ParameterError(f"{name} is {value!r}; it must be True or False.")
     fitted = run if isinstance(run, Run) else Run(RunStore.open(find_place(run), mode="r"))
-    request = make_train_request(fitted.model(), params, labels, landmarks)
+    begun = None if start is None else _model_of(start)
+    request = make_train_request(fitted.model(), params, labels, landmarks, begun)
     engine = make_engine(client, parse_memory(memory), threads, request.source.shape[0])
     try:
         fitted.refuse_out_of_reach(engine)
@@ -110,6 +115,14 @@ def train(
     finally:
         engine.close()
     return trained_run(store, request)
+
+
+def _model_of(start: Any) -> Model:
+    """Return the model of whatever the caller names."""
+    if isinstance(start, Model):
+        return start
+    encoder = start.encoder if isinstance(start, Run) else start
+    return encoder.model if isinstance(encoder, Encoder) else Encoder.open(encoder).model
 
 
 def trained_run(store: RunStore, request: Request) -> Run:

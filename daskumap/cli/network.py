@@ -12,9 +12,7 @@ from daskumap.cli.results import make, show
 
 def add_commands(commands: Any) -> None:
     """Add these commands to the parser's."""
-    train = commands.add_parser(
-        "train", help="train a network that maps rows, on the graph of a finished run"
-    )
+    train = commands.add_parser("train", help="train a network on the graph of a finished run, to map rows")
     train.add_argument("run", help="path or URL of the run store whose graph it is")
     train.add_argument("out", help="path or URL of the trained run; an unfinished training there goes on")
     train.add_argument(
@@ -66,5 +64,5 @@ def run_export(options: dict[str, Any]) -> None:
     """Export a network and say where it is."""
     found = daskumap.open(options["run"])
     encoder = found if isinstance(found, daskumap.Encoder) else found.encoder
-    encoder.export_onnx(options["file"])
-    say(f"{encoder!r}\n\nexported             {options['file']}")
+    files = encoder.export_onnx(options["file"])
+    say("\n".join([repr(encoder), "", *(f"{'exported':<21}{file}" for file in files)]))

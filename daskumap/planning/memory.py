@@ -10,6 +10,8 @@ RESERVED = 420_000_000
 COMPILING = 110_000_000
 # pynndescent with what it compiled, which stays in the process (measured: 180 to 210 MB).
 DESCENT_RESERVED = 220_000_000
+# torch, imported, and what its first step leaves (measured: 187 and 19 MB).
+TORCH_RESERVED = 220_000_000
 # What NN-descent holds a row beside the vectors: 30 candidates, old and new, and the trees (measured).
 DESCENT_ROW = 900
 # The pieces in which a product of matrices is formed.

@@ -38,12 +38,9 @@ def row_bytes(inputs: int, known: int, degree: float) -> float:
     return 4 * inputs + known + 16 * degree + 24
 
 
-def activation_bytes(batch_edges: int, widths: int) -> int:
-    """Return what a step takes: of each row of a batch all units and their gradients.
-
-    A batch has two ends an edge, and at most as many rows with labels and landmarks as edges.
-    """
-    return 4 * batch_edges * widths * 8
+def batch_rows(batch_edges: int) -> int:
+    """Return the rows of a batch: two ends an edge, and at most as many with labels, and with landmarks."""
+    return 4 * batch_edges
 
 
 def largest_window(room: int, row: float, rows: int) -> int:

@@ -159,7 +159,7 @@ class Context:
 
     @property
     def encoder(self) -> Model:
-        """The trained network that the input goes through."""
+        """The trained network that the input goes through, or that a training made."""
         self._check(schema.ENCODER, writing=False)
         with self._lock:
             if self._encoder is None:

@@ -33,6 +33,11 @@ class Trained(NamedTuple):
     @classmethod
     def of(cls, model: Model, params: Params) -> Trained:
         """Return the network of a model; `params` has the user's module where it is one."""
+        if model.backend == "torch":
+            from daskumap.torch_backend.modules import of_model
+
+            e = params.encoder
+            return cls(model, *of_model(model, e.encoder, e.decoder, e.device))
         parts = {name: model.layers(name) for name in model.widths}
         return cls(model, Perceptron(dict(model.widths)), pack(parts))
 

@@ -40,18 +40,20 @@ def open_labels(labels: Any, rows: int) -> Known | None:
     Raises
     ------
     ParameterError
-        If they are no integers, one a row.
+        If they are no integers or names, one a row.
     """
     if labels is None:
         return None
     found = _in_memory("labels", labels)
     found = found[:, 0] if found.ndim == 2 and found.shape[1] == 1 else found
-    if found.shape != (rows,) or found.dtype.kind not in "iu":
+    found = _as_text(found) if found.dtype.kind in "OU" else found
+    found = _as_integers(found) if found.dtype.kind in "bf" else found
+    if found.shape != (rows,) or found.dtype.kind not in "iuU":
         raise ParameterError(
-            f"labels have shape {found.shape} and type {found.dtype}; they must be {rows:,} integers, one a "
-            f"row in the order of the run's input, {UNLABELLED} where there is none."
+            f"labels have shape {found.shape} and type {found.dtype}; they must be {rows:,} integers or "
+            f"names, one a row in the order of the run's input, {UNLABELLED} where there is none."
         )
-    there = found != UNLABELLED
+    there = found != found.dtype.type(UNLABELLED) if found.dtype.kind != "u" else np.ones(rows, bool)
     names, numbers = np.unique(found[there], return_inverse=True)
     if len(names) > MOST_CLASSES:
         raise ParameterError(
@@ -91,6 +93,22 @@ def open_landmarks(landmarks: Any, rows: int, components: int) -> Known | None:
             f"columns; the first is row {odd[0]}. Give whole places, or NaN for rows that are free."
         )
     return Known(values, {**_about(found), "rows": int(finite.sum())}) if finite.any() else None
+
+
+def _as_text(labels: Array) -> Array:
+    """Return names as text, and -1, as None and NaN, for rows without; other objects as they are."""
+    plain = [UNLABELLED if one is None or one != one else one for one in labels.ravel().tolist()]
+    named = any(isinstance(one, str) for one in plain)
+    whole = all(isinstance(one, str) or one == UNLABELLED for one in plain)
+    if not named:  # integers, as of a frame that had gaps
+        return np.array(plain).reshape(labels.shape)
+    return np.array(plain, str).reshape(labels.shape) if whole else labels
+
+
+def _as_integers(labels: Array) -> Array:
+    """Return bools and whole numbers as integers, NaN as -1; numbers that are not whole as they are."""
+    known = np.nan_to_num(labels.astype(np.float64), nan=UNLABELLED, posinf=0.5)
+    return known.astype(np.int64) if (known == np.rint(known)).all() else labels
 
 
 def _in_memory(name: str, values: Any) -> Array:

@@ -30,6 +30,7 @@ class       that a classifier tells apart                                all
 axis        of a row as an encoder sees it: main axis, or column         all
 replica     of an encoder that several train at a time                   one
 parameter   of an encoder and all that is trained with it                all
+given para. of an encoder that a training goes on from                   all
 =========== ============================================================ ==================
 
 Types beside NumPy's: "metric" is what the metric works on, float32 or uint8; "vertex" is the type of vertex
@@ -122,6 +123,8 @@ INIT = Array("input/init", RESULT, "float32", ("row", "component"))
 # What is known of rows that an encoder is trained on: numbers of classes, -1 for none; places, NaN for none.
 LABELS = Array("input/labels", RESULT, "int32", ("row",))
 LANDMARKS = Array("input/landmarks", RESULT, "float32", ("row", "component"))
+# What a model learnt that a training goes on from: its weights, part after part, for rows as they are.
+START = Array("input/start", RESULT, "float32", ("given para.",))
 # Neighbours that the user gives from memory, in the types that they have there.
 GIVEN_INDICES = Array("input/knn_indices", SCRATCH, "int64", ("row", "given neighbor"))
 GIVEN_DISTANCES = Array("input/knn_distances", SCRATCH, "float32", ("row", "given neighbor"))

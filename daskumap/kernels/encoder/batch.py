@@ -18,6 +18,7 @@ class Batch(NamedTuple):
     labels: Array  # (l,) int32 classes of the rows after the ends
     targets: Array  # (t, d) float32 places of the last rows, the landmarks
     places: Array  # (ends, d) float32 on the map that the ends regress to; (0, d) where they do not
+    key: int = 0  # of what a network itself draws in this step, as dropout does
 
 
 class Settings(NamedTuple):

@@ -9,7 +9,7 @@ from daskumap.kernels.jit import inlined, kernel
 
 Array = NDArray[Any]
 # What a draw is for.
-EDGE, NEGATIVE, FAR, LABELLED, LANDMARK, ROW = range(6)
+EDGE, NEGATIVE, FAR, LABELLED, LANDMARK, ROW, OWN = range(7)
 
 
 class Edges(NamedTuple):
@@ -98,6 +98,13 @@ def draw_numbers(key: int, step: int, purpose: int, bound: int, out: Array) -> N
 def _draw_numbers(key, step, purpose, bound, out):  # type: ignore[no-untyped-def]
     for slot in range(len(out)):
         out[slot] = np.int64(_fraction(_hash(key, step, purpose, slot)) * bound)
+
+
+def draw_key(key: int, step: int) -> int:
+    """Return the key of what a network itself draws in a step, below 2^31."""
+    out = np.empty(1, np.int32)
+    draw_numbers(key, step, OWN, 2**31 - 1, out)
+    return int(out[0])
 
 
 def draw_partners(key: int, step: int, edges: int, pushed: Array) -> None:

@@ -10,9 +10,10 @@ from daskumap.kernels.jit import fast_kernel
 from daskumap.kernels.random import uniform
 
 Array = NDArray[Any]
-# Rows of each product of `apply`: the library that multiplies chooses its code by the number of rows, and
-# with it the order of its sums, so a row would get other bits in a product of another height.
-BLOCK_ROWS = 256
+# Rows that `apply` works on at a time, and rows of each of its products. Code for the height of a product decides
+# in which order sums are taken, and with Haswell's, a row's place among twelve does: of eight rows all have the
+# same bits wherever they are, at no cost with AVX-512 and at 1.7 times the time with Haswell's (measured).
+BLOCK_ROWS, PRODUCT_ROWS = 256, 8
 
 
 class Layer(NamedTuple):
@@ -171,8 +172,18 @@ def apply(layers: Layers, X: Array) -> Array:
     for start in range(0, len(X), BLOCK_ROWS):
         part = X[start : start + BLOCK_ROWS]
         rows[: len(part)] = part
-        Z[start : start + BLOCK_ROWS] = forward(layers, rows, passes)[-1][: len(part)]
+        values = rows
+        for k, layer in enumerate(layers):
+            out = passes.activations[k]
+            np.matmul(_groups(values), layer.weights, out=_groups(out))
+            add_bias(out, layer.bias, k < len(layers) - 1)
+            values = out
+        Z[start : start + BLOCK_ROWS] = values[: len(part)]
     return Z
+
+
+def _groups(rows: Array) -> Array:
+    return rows.reshape(-1, PRODUCT_ROWS, rows.shape[1])
 
 
 def _widths(layers: Layers) -> tuple[int, ...]:

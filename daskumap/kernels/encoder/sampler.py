@@ -76,6 +76,7 @@ class Sampler:
             _of(self.labels, self._parts[1], np.int32),
             _of(self.landmarks, self._parts[2], np.float32),
             _of(self.places, self._parts[0] if warm else self._ids[:0], np.float32),
+            draw.draw_key(self.key, step),
         )
 
     def _draw_ends(self, step: int, warm: bool) -> int:

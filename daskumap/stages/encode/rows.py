@@ -10,6 +10,7 @@ What becomes of a row depends on the row and the model alone.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -31,14 +32,15 @@ from daskumap.stages.shared.visitors import Share, Visitor, plan_pass, read_rows
 from daskumap.store import schema
 
 Array = np.ndarray[Any, Any]
+# Writes what becomes of a row block, and returns what goes with the receipt.
+Maps = Callable[[Context, int, Array], dict[str, Any]]
 
 
-def plan(visitor: Visitor, context: Context) -> Stage:
+def plan(maps: Maps, items: tuple[schema.Array, ...], context: Context) -> Stage:
     """Plan one task a row block; each worker holds the weights, twice while it reads them."""
     shared = 2 * context.encoder.nbytes
-    return plan_pass(
-        context, (READ, FINITE, visitor), read_rows, shared=shared, products=True, conclude=refuse
-    )
+    visitors = (READ, Visitor(partial(map_finite, maps), partial(_share, items)))
+    return plan_pass(context, visitors, read_rows, shared=shared, products=True, conclude=refuse)
 
 
 def plan_reread(context: Context) -> Stage:
@@ -71,9 +73,10 @@ def digest_read(context: Context, number: int, X: Array) -> dict[str, Any]:
     return {"input_crc32": digest_block(context, number, X)["crc32"]}
 
 
-def find_not_finite(context: Context, number: int, X: Array) -> dict[str, Any]:
-    """Find the rows of a block that no network maps."""
-    return find_broken(X, context.sizes.block(number)[0])
+def map_finite(maps: Maps, context: Context, number: int, X: Array) -> dict[str, Any]:
+    """Find the rows of a block that no network maps; write what becomes of the block if there is none."""
+    found = find_broken(X, context.sizes.block(number)[0])
+    return found if found["broken"] else found | maps(context, number, X)
 
 
 def encode(context: Context, number: int, X: Array) -> dict[str, Any]:
@@ -110,16 +113,15 @@ def refuse(context: Context, receipts: dict[int, Receipt]) -> None:
 
 
 READ = Visitor(digest_read, lambda context: Share())
-FINITE = Visitor(find_not_finite, lambda context: Share())
-PLACES = Visitor(encode, partial(_share, (schema.EMBEDDING,)))
-BACK = Visitor(decode, partial(_share, (schema.ROWS,)))
-CLASSES = Visitor(predict, partial(_share, (schema.PREDICTED, schema.PROBABILITIES)))
 READS = (schema.SOURCE, schema.ENCODER)
 
-ENCODE = Step("encode", partial(plan, PLACES), reads=READS, writes=(schema.EMBEDDING,))
-DECODE = Step("decode", partial(plan, BACK), reads=READS, writes=(schema.ROWS,))
-PREDICT = Step(
-    "predict", partial(plan, CLASSES), reads=READS, writes=(schema.PREDICTED, schema.PROBABILITIES)
-)
+
+def _step(name: str, maps: Maps, *items: schema.Array) -> Step:
+    return Step(name, partial(plan, maps, items), reads=READS, writes=items)
+
+
+ENCODE = _step("encode", encode, schema.EMBEDDING)
+DECODE = _step("decode", decode, schema.ROWS)
+PREDICT = _step("predict", predict, schema.PREDICTED, schema.PROBABILITIES)
 # No step of a pipeline: it leaves no record. What it found is compared when such a run goes on.
 REREAD = Step("encode.reread", plan_reread, reads=READS)

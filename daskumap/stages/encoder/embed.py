@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from daskumap.kernels.encoder.network import Layer, Layers, apply
+from daskumap.kernels.encoder.network import BLOCK_ROWS
 from daskumap.planning import costs
 from daskumap.planning.stage import Stage, Step
 from daskumap.runtime.context import Context
+from daskumap.runtime.networks import row_bytes
+from daskumap.runtime.trained import Trained
 from daskumap.stages.shared.visitors import Share, Visitor, plan_pass, read_rows
 from daskumap.store import schema
-from daskumap.store.model import Model, in_run
 
 Array = np.ndarray[Any, Any]
 
@@ -26,9 +27,10 @@ def plan_embed(context: Context) -> Stage:
 def _share_of_places(context: Context) -> Share:
     s, e = context.sizes, context.params.encoder
     size = s.columns * e.hidden[0] + context.network.size
+    block = BLOCK_ROWS * row_bytes(context.params, context.network, s.columns)
     return Share(
         outputs=(context.output(schema.EMBEDDING),),
-        memory={"places": s.row_block * (context.params.n_components * 8 + 1), "model": 3 * size * 4},
+        memory={"places": s.row_block * (context.params.n_components * 8 + 1), "model": 3 * size * 4 + block},
         work=2.0 * s.rows * size / costs.FLOPS,
     )
 
@@ -36,17 +38,12 @@ def _share_of_places(context: Context) -> Share:
 def embed(context: Context, number: int, X: Array) -> dict[str, Any]:
     """Write the places of the rows of a block; rows on which the metric is not defined are not on the map."""
     start, stop = context.sizes.block(number)
-    layers = context.held("layers", lambda: _read_layers(context))
-    places = apply(layers, X)
+    network = context.held("network", lambda: Trained.of(context.encoder, context.params))
+    places = network.encode(X)
     if context.params.undefined == "isolate":
         places[context.read(schema.LEFT_OUT, start, stop) == 1] = np.nan
     context.write(schema.EMBEDDING, start, places)
     return {"crc32": zlib.crc32(places.tobytes())}
-
-
-def _read_layers(context: Context) -> Layers:
-    model = Model.read(in_run(context.store.documents))
-    return tuple(Layer(*layer) for layer in model.layers("encoder"))
 
 
 EMBED = Step(

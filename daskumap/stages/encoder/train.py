@@ -24,8 +24,9 @@ from daskumap.planning.stage import Receipt, Rounds, Stage, Step
 from daskumap.planning.training import history
 from daskumap.runtime.context import Context
 from daskumap.runtime.listen import tell
-from daskumap.runtime.networks import network_of
+from daskumap.runtime.networks import network_of, row_bytes
 from daskumap.stages.shared.encoding import known_bytes
+from daskumap.stages.shared.given_start import with_given
 from daskumap.stages.shared.graph_facts import strength_of
 from daskumap.stages.shared.held_rows import WINDOW_STEPS, held_part, is_windowed
 from daskumap.stages.shared.replicas import mean_of
@@ -49,7 +50,8 @@ def plan_train(context: Context) -> Stage:
         task=train_task,
         tasks=len(ranges),
         memory={
-            "batch": training.activation_bytes(e.batch_edges, inputs + sum(e.hidden) * 2 + inputs),
+            "batch": training.batch_rows(e.batch_edges)
+            * row_bytes(context.params, context.network, s.columns),
             "states": 4 * state * e.replicas,
             "vertex chunk": chunk * (2 * (4 * inputs + known) + 2 * context.job.neighbors * 40),
         },
@@ -118,7 +120,9 @@ ReplicaState = tuple[Array, Terms, float]
 def load_replica(context: Context, replica: int, segment: int) -> ReplicaState:
     """Return a replica as the last segment left it; at the start all are alike."""
     if segment == 0:
-        return start(_network(context, replica), context.key("encoder")), {}, 0.0
+        state = start(_network(context, replica), context.key("encoder"))
+        state[0] = with_given(context, state[0])
+        return state, {}, 0.0
     before = context.checkpoint(schema.TRAINING, segment - 1)
     parts = [before.read(part, replica, replica + 1)[0] for part in schema.TRAINING.parts]
     return np.stack(parts), {}, 0.0
@@ -242,6 +246,10 @@ TRAIN = Step(
         schema.GRAPH,
         schema.GRAPH_FACTS,
         schema.REPULSION,
+        schema.START,
+        schema.ENCODER_AXES,
+        schema.ENCODER_MEAN,
+        schema.ENCODER_SCALE,
     ),
     writes=(schema.TRAINING, schema.HISTORY),
 )

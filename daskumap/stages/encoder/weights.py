@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from daskumap.kernels.encoder.backend import Perceptron
 from daskumap.kernels.encoder.network import Layer, Layers, unpack
 from daskumap.planning.stage import Receipt, Stage, Step
 from daskumap.runtime.context import Context
@@ -36,8 +35,8 @@ def weights_task(context: Context, number: int) -> Receipt:
     """Write the model."""
     about = context.store.about
     labels = context.params.encoder.labels
-    model = Model.of_parts(
-        trained_parts(context),
+    model = model_of(
+        context,
         columns=context.sizes.columns,
         dtype=str(context.source.dtype),
         components=context.params.n_components,
@@ -52,14 +51,19 @@ def weights_task(context: Context, number: int) -> Receipt:
     return Receipt(1)
 
 
-def trained_parts(context: Context) -> dict[str, Layers]:
-    """Return the layers of the trained network by part, for rows as they are."""
+def model_of(context: Context, **about: Any) -> Model:
+    """Return the model of the trained network."""
     e = context.params.encoder
     last = context.checkpoint(schema.TRAINING, len(e.segments(context.sizes.rows)) - 1)
-    weights = mean_of([last.read("weights", replica, replica + 1)[0] for replica in range(e.replicas)])
-    network = context.network
-    assert isinstance(network, Perceptron)
-    parts = unpack(weights, network.widths)
+    vector = mean_of([last.read("weights", replica, replica + 1)[0] for replica in range(e.replicas)])
+    network: Any = context.network
+    if e.built_in:
+        return Model.of_parts(trained_parts(context, unpack(vector, network.widths)), **about)
+    return Model(weights=network.weights(vector), widths={}, backend="torch", **about)
+
+
+def trained_parts(context: Context, parts: dict[str, Layers]) -> dict[str, Layers]:
+    """Return the layers of the trained perceptron by part, for rows as they are."""
     if not has_axes(context):
         return parts
     axes = Axes(

@@ -124,7 +124,7 @@ def _places(rows: int, runs: Array | None) -> Array:
 def _local(places: Array, vertices: Array) -> Array:
     """Return the places of vertices among those that are taken, below 0 for none."""
     own: Array = (vertices % RUN_ROWS).astype(np.int32)
-    return places[vertices // RUN_ROWS] * np.int32(RUN_ROWS) + own
+    return np.asarray(places[vertices // RUN_ROWS] * np.int32(RUN_ROWS) + own)
 
 
 def _edges_between(
