@@ -10,9 +10,10 @@ from daskumap.kernels.jit import fast_kernel
 from daskumap.kernels.random import uniform
 
 Array = NDArray[Any]
-# Rows that `apply` works on at a time, and rows of each of its products. Code for the height of a product decides
-# in which order sums are taken, and with Haswell's, a row's place among twelve does: of eight rows all have the
-# same bits wherever they are, at no cost with AVX-512 and at 1.7 times the time with Haswell's (measured).
+# Rows that `apply` works on at a time, and rows of each of its products. The height of a product decides in
+# which order its sums are taken, and with the code for Haswell a row's place among twelve does too. Of eight
+# rows all have the same bits wherever they are: at no cost with AVX-512, in 1.7 times the time with Haswell's
+# (784 columns, measured).
 BLOCK_ROWS, PRODUCT_ROWS = 256, 8
 
 
