@@ -19,6 +19,8 @@ EDGES, NEGATIVES = 200_000, 5
 PAIRS = 200_000
 # Rows whose ranks among all others on the map are compared with those before.
 QUERIES = 1_000
+# Reconstructions are judged by the first rows: without a decoder each takes milliseconds.
+REBUILT = 1_000
 # A distance below this is taken as this, as in the training: the logarithm of 0 is none.
 FLOOR = 1e-12
 
@@ -110,6 +112,18 @@ def distance_correlation(rows: Array, places: Array, seed: int = 0) -> float:
     return float(spearmanr(before, after).statistic)
 
 
+FIGURES = (
+    "trustworthiness",
+    "1-NN",
+    "15-NN",
+    "cross_entropy",
+    "rnx",
+    "silhouette",
+    "nmi",
+    "distances",
+)
+
+
 class Judge:
     """Judges maps of one data set.
 
@@ -134,11 +148,13 @@ class Judge:
         self.sample = np.linspace(0, len(held) - 1, min(QUERIES, len(held))).astype(int)
 
     def measure(self, places: Array, held: Array) -> dict[str, float]:
-        """Return all figures of a map of the rows and of the held-out rows."""
+        """Return all figures of a map of the rows and of the held-out rows; NaN of one with NaN."""
         from sklearn.cluster import KMeans
         from sklearn.metrics import normalized_mutual_info_score, silhouette_score
         from sklearn.neighbors import KNeighborsClassifier
 
+        if not (np.isfinite(places).all() and np.isfinite(held).all()):
+            return dict.fromkeys(FIGURES, float("nan"))
         clusters = KMeans(len(np.unique(self.wanted)), n_init=5, random_state=0).fit_predict(held)
         return {
             "trustworthiness": trustworthiness(self.high, held),
@@ -152,3 +168,7 @@ class Judge:
             "nmi": float(normalized_mutual_info_score(self.wanted, clusters)),
             "distances": distance_correlation(self.held, held),
         }
+
+    def reconstruction(self, rebuilt: Array) -> float:
+        """Return the mean squared error of the first held-out rows, brought back from their places."""
+        return float(np.mean((rebuilt[:REBUILT] - self.held[: len(rebuilt)][:REBUILT]) ** 2))

@@ -2,8 +2,8 @@
 
     python parametric_ours.py TASK.json
 
-A task is a dictionary with `kind`, one of `WORK`, and what that function reads; arrays go to the folder that it
-names, figures to the last line of the output. All of it is computed in this process, by one thread.
+A task is a dictionary with `kind`, one of `WORK`, and what that function reads; arrays go to the folder that
+it names, figures to the last line of the output. All of it is computed in this process, by one thread.
 """
 
 import json
@@ -20,7 +20,7 @@ sys.path.append(str(ROOT))
 
 import daskumap  # noqa: E402
 
-daskumap.UMAP  # noqa: B018 - names are loaded when they are first used
+daskumap.ParametricUMAP  # noqa: B018 - names are loaded when they are first used
 IMPORTED = time.process_time() - BEGAN
 
 import numpy as np  # noqa: E402

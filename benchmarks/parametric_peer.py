@@ -2,9 +2,9 @@
 
     python parametric_peer.py TASK.json
 
-It imports nothing of daskumap, which that environment does not have. A task is a dictionary with `kind`, one of
-`WORK`, and what that function reads; arrays go to the folder that it names, figures to the last line of the
-output.
+It imports nothing of daskumap, which that environment does not have. A task is a dictionary with `kind`, one
+of `WORK`, and what that function reads; arrays go to the folder that it names, figures to the last line of
+the output.
 """
 
 import json
@@ -21,7 +21,7 @@ EMBEDDED = 5
 
 
 def status_bytes(name: str) -> int:
-    """Return a figure of /proc/self/status such as VmHWM, in bytes. (measure.py needs daskumap's tools.)"""
+    """Return a figure of /proc/self/status such as VmHWM, in bytes. measure.py is not importable here."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
 
@@ -36,7 +36,7 @@ def one_thread() -> Any:
 
 
 def clock(marks: list[int], out: Path) -> Any:
-    """Return a callback that takes CPU time and weights after so many steps, and stops after the last of them.
+    """Return a callback that takes CPU time and weights after so many steps, and stops after the last.
 
     A last mark of 0 lets the schedule run to its end.
 
@@ -110,7 +110,6 @@ def train(task: dict[str, Any]) -> dict[str, Any]:
     edges = timed_edges(parametric_umap)
     began = time.process_time()
     model = parametric_umap.ParametricUMAP(
-        n_neighbors=task["n_neighbors"],
         random_state=task["seed"],
         precomputed_knn=(np.load(data / "knn.npy"), np.load(data / "distances.npy")),
         keras_fit_kwargs={"callbacks": [ticks], "verbose": 0},
@@ -132,6 +131,8 @@ def train(task: dict[str, Any]) -> dict[str, Any]:
         np.save(out / f"held-{steps}.npy", places := model.transform(held))
         if model.parametric_reconstruction:
             np.save(out / f"rebuilt-{steps}.npy", model.inverse_transform(places))
+            decode = per_row(lambda: model.inverse_transform(places), len(places))
+            figures["decode_cpu_per_row"] = decode
         figures["steps"][str(steps)] = {"cpu": cpu}
     figures["embed_cpu_per_row"] = per_row(lambda: model.transform(rows), len(rows))
     return figures
@@ -168,7 +169,7 @@ def inverse(task: dict[str, Any]) -> dict[str, Any]:
 
     data, out = Path(task["data"]), Path(task["out"])
     rows, held = np.load(data / "rows.npy"), np.load(data / "held.npy")
-    model = umap.UMAP(n_neighbors=task["n_neighbors"], random_state=task["seed"]).fit(rows)
+    model = umap.UMAP(random_state=task["seed"]).fit(rows)
     places = model.transform(held)
     np.save(out / "rows-0.npy", model.embedding_)
     np.save(out / "held-0.npy", places)
