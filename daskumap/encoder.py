@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -147,7 +148,9 @@ class Encoder:
         """
         place = find_place(path)
         self.model.save(place)
-        return Encoder(self.model, place.url)
+        saved = copy.copy(self)  # with the modules, where it is of some
+        saved.url = place.url
+        return saved
 
     def export_onnx(self, path: str | Path) -> list[Path]:
         """Write the network as ONNX, for other programs, and return the files: see `daskumap.onnx_export`.

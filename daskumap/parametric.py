@@ -343,12 +343,12 @@ label_weight, landmark_weight, device, checkpoint_steps
         path
             Path or URL, where nothing is yet.
         """
-        from daskumap.encoder import Encoder
+        from daskumap.store.places import find_place
 
         check_is_fitted(self, "encoder_")
         names = getattr(self, "feature_names_in_", None)
         model = dataclasses.replace(self.encoder_.model, features=None if names is None else tuple(names))
-        Encoder(model).save(path)
+        model.save(find_place(path))
 
     @classmethod
     def load(cls, path: Any, encoder: Any = None, decoder: Any = None) -> ParametricUMAP:
@@ -371,7 +371,9 @@ label_weight, landmark_weight, device, checkpoint_steps
         from daskumap.encoder import Encoder
 
         found = Encoder.open(path, encoder, decoder)
-        loaded = cls(**_parameters_of(found, inspect.signature(cls).parameters))
+        modules = {"encoder": encoder, "decoder": decoder}
+        given = {name: module for name, module in modules.items() if module is not None}
+        loaded = cls(**{**_parameters_of(found, inspect.signature(cls).parameters), **given})
         loaded._run = None
         loaded._take_encoder(found)
         if found.model.features is not None:
@@ -450,8 +452,20 @@ def _parameters_of(encoder: Encoder, known: Any) -> dict[str, Any]:
     """Return the parameters of the training, but for functions and arrays, which a model does not keep."""
     given = {**encoder.params, **encoder.params["encoder"]}
     given |= {"hidden": tuple(given["hidden"]), "vr_delta": float(given["vr_delta"])}
-    return {
-        name: value
-        for name, value in given.items()
-        if name in known and not str(value).startswith(("callable:", "module:", "array("))
-    }
+    lost = [name for name, value in given.items() if name in known and _is_lost(name, value)]
+    if set(lost) - {"encoder", "decoder"}:
+        warnings.warn(
+            f"A model has no functions and arrays: {', '.join(lost)} have their defaults. What the network "
+            "does is the same; set them before refit.",
+            UserWarning,
+            stacklevel=3,
+        )
+    return {name: given[name] for name in known if name in given and name not in lost}
+
+
+def _is_lost(name: str, value: Any) -> bool:
+    """Return whether a parameter is what stands for a function, a module or arrays in JSON."""
+    parts = value if isinstance(value, list) else [value]
+    return (name == "precomputed_knn" and value is not None) or any(
+        str(part).startswith(("callable:", "module:", "array(")) for part in parts
+    )

@@ -43,11 +43,11 @@ from daskumap.stages.inverse.gather import GATHER as GATHER_NEEDED
 from daskumap.stages.map.initialize import INITIALIZE
 from daskumap.stages.map.layout import LAYOUT
 from daskumap.stages.map.publish import PUBLISH, PUBLISH_LIST
-from daskumap.stages.measures.loss import LOSS
+from daskumap.stages.measures.loss import LOSS, TRAINED_LOSS
 from daskumap.stages.measures.neighbors import MAP_NEIGHBORS, MAP_ROWS
-from daskumap.stages.measures.pieces import PIECES
+from daskumap.stages.measures.pieces import PIECES, TRAINED_PIECES
 from daskumap.stages.measures.ranks import MAP_DISTANCES, RANKS
-from daskumap.stages.measures.summary import GIVEN_SUMMARY, SUMMARY
+from daskumap.stages.measures.summary import GIVEN_SUMMARY, SUMMARY, TRAINED_SUMMARY
 from daskumap.stages.rows.given import CHECK
 from daskumap.stages.rows.look import LOOK
 from daskumap.stages.rows.scan import REREAD, SCAN
@@ -161,14 +161,23 @@ ENCODER: Pipeline = (
     (WEIGHTS, always),  # the network, for rows as they are            model/
     (EMBED, always),  # the map that it makes                          embedding (n, d)
 )
-REPORT: Pipeline = (
+RANKED: Pipeline = (
     (MAP_NEIGHBORS, report),  # what the map is worth                  report/
     (MAP_ROWS, report),
     (MAP_DISTANCES, report),
     (RANKS, report),
+)
+REPORT: Pipeline = (
+    *RANKED,
     (LOSS, report),
     (PIECES, report),
     (SUMMARY, report),  # the figures and a picture                    report/measures, embedding.png
+)
+TRAINED_REPORT: Pipeline = (
+    *RANKED,
+    (TRAINED_LOSS, report),
+    (TRAINED_PIECES, report),
+    (TRAINED_SUMMARY, report),
 )
 
 
@@ -270,8 +279,7 @@ def again(anew: Collection[str], trains: bool = False) -> Pipeline:
         *(() if trains or "start" in anew else ((rows.START, by_sample),)),  # assign/axes, assign/micro
         *(graph if "graph" in anew else ()),
         *(start if "start" in anew else ()),
-        *(ENCODER if trains else MAP),
-        *REPORT,
+        *((*ENCODER, *TRAINED_REPORT) if trains else (*MAP, *REPORT)),
     )
 
 

@@ -215,6 +215,7 @@ def make_again_request(model: Context, values: dict[str, Any], partitions: int |
     if isinstance(known.init, np.ndarray):
         known = dataclasses.replace(known, init=without_gaps(model.store.read(schema.INIT.name)))
     fields = {field.name: getattr(known, field.name) for field in dataclasses.fields(Params)}
+    fields["encoder"] = None  # Of a trained run the neighbours, too, are there for a layout.
     if known.optimizer == "none" and values.keys() - NO_LAYOUT:
         fields["optimizer"] = Params().optimizer  # An adopted map is the start of another layout.
     if values.keys() & {"min_dist", "spread"}:
@@ -314,11 +315,7 @@ def make_transform_request(data: Any, model: Context, ensure_all_finite: bool | 
     SourceError
         If they have another number of columns, or a run store is named, which holds no rows of its own.
     """
-    if isinstance(data, str | Path) and is_run_store(data):
-        raise SourceError(
-            f"{data} is a run store and holds no input. Give the rows; the map of a run is "
-            f"daskumap.open({str(data)!r}).embedding."
-        )
+    refuse_run_store(data)
     source = find_input(data, model.params.metric)
     if source.shape[1] != model.sizes.columns:
         raise SourceError(
@@ -330,6 +327,21 @@ def make_transform_request(data: Any, model: Context, ensure_all_finite: bool | 
         params = dataclasses.replace(params, ensure_all_finite=ensure_all_finite)
         check_finite(params)
     return Request(source, params, model=model)
+
+
+def refuse_run_store(data: Any) -> None:
+    """Refuse a run store where rows are asked for.
+
+    Raises
+    ------
+    SourceError
+        Saying where its map is.
+    """
+    if isinstance(data, str | Path) and is_run_store(data):
+        raise SourceError(
+            f"{data} is a run store and holds no input. Give the rows; the map of a run is "
+            f"daskumap.open({str(data)!r}).embedding."
+        )
 
 
 def make_inverse_request(points: Any, model: Context) -> Request:
@@ -367,6 +379,7 @@ def make_encode_request(data: Any, encoder: Model, params: Params, encodes: str)
         If the network lacks the part that it takes.
     """
     refuse_lacking(encoder, encodes)
+    refuse_run_store(data)
     source = find(data)
     refuse_other_columns(source, encoder, encodes)
     return Request(source, params, encoder=encoder, encodes=encodes)

@@ -169,7 +169,7 @@ def identity_of(request: Request) -> dict[str, Any] | None:
     and an inverse that it is one.
     """
     if request.encoder is not None:  # Where that lies may change.
-        return {"id": request.encoder.digest(), "encodes": request.encodes}
+        return {"network": request.encoder.digest(), "encodes": request.encodes}
     if request.model is None:
         return None
     known = {"url": request.model.url, "id": request.model.job.id}

@@ -81,14 +81,11 @@ def open_start(start: Model, encoder: EncoderParams, params: Params, columns: in
     Raises
     ------
     ParameterError
-        If its encoder has other layers.
+        If its encoder has other layers; of modules, if it has other parts.
     """
-    if not encoder.built_in:
-        from daskumap.torch_backend.modules import of_model
-
-        vector = of_model(start, encoder.encoder, encoder.decoder)[1]
-        return Known(vector, {"digest": start.digest(), "widths": None})
     names = encoder.labels["classes"] if encoder.labels else []
+    if not encoder.built_in:
+        return _open_modules(start, encoder, list(names))
     d, decodes = params.n_components, bool(encoder.decoder)
     wanted = Perceptron.of(columns, encoder.hidden, d, decodes, len(names)).widths
     if start.widths.get("encoder") != wanted["encoder"]:
@@ -102,6 +99,20 @@ def open_start(start: Model, encoder: EncoderParams, params: Params, columns: in
     widths = {part: list(wanted[part]) for part in same}
     vector = pack({part: start.layers(part) for part in same})
     return Known(vector, {"digest": start.digest(), "widths": widths})
+
+
+def _open_modules(start: Model, encoder: EncoderParams, names: list[Any]) -> Known:
+    """Return what a model of modules learnt: all of it, since its vector has no parts."""
+    from daskumap.torch_backend.modules import of_model
+
+    backend, vector = of_model(start, encoder.encoder, encoder.decoder)
+    if ("decoder" in backend.parts, list(start.classes or ())) != (bool(encoder.decoder), names):
+        has = "a" if "decoder" in backend.parts else "no"
+        raise ParameterError(
+            f"The model to go on from has {has} decoder and the classes {list(start.classes or ())}, and this "
+            f"training has decoder={bool(encoder.decoder)} and the classes {names}. Of modules all goes on: give the same decoder, and labels of the same classes."
+        )
+    return Known(vector, {"digest": start.digest(), "widths": None})
 
 
 def _about(name: str, known: Any) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from daskumap.params import Params, explicit_with
 from daskumap.report.progress import Progress, choose_progress
 from daskumap.request import Request
 from daskumap.run import Run
+from daskumap.runtime.networks import check_devices
 from daskumap.session import fit_request
 from daskumap.store import schema
 from daskumap.store.model import Model
@@ -111,6 +112,7 @@ def train(
     engine = make_engine(client, parse_memory(memory), threads, request.source.shape[0])
     try:
         fitted.refuse_out_of_reach(engine)
+        check_devices(engine, request.params)
         store = fit_request(request, out, engine, shown, restart, take_over, trust_input)
     finally:
         engine.close()

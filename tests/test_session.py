@@ -48,7 +48,7 @@ def upgraded(monkeypatch):
     """Another numba than before."""
     made = {**versions(), "numba": "99.0"}
     for module in ("opening", "session"):
-        monkeypatch.setattr(f"daskumap.{module}.versions", lambda: made)
+        monkeypatch.setattr(f"daskumap.{module}.versions", lambda *_: made)
 
 
 def test_versions_are_recorded(fit, small):

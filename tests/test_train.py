@@ -63,7 +63,14 @@ def source(rows, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def run(source, tmp_path_factory):
+def run(rows):
+    """In memory."""
+    return daskumap.fit(rows, **FIT)
+
+
+@pytest.fixture(scope="module")
+def stored(source, tmp_path_factory):
+    """Where other processes and drivers find it."""
     return daskumap.fit(source, tmp_path_factory.mktemp("run") / "run.zarr", **FIT)
 
 
@@ -102,11 +109,11 @@ def averaged(run):
     return trained(run, **REPLICAS)
 
 
-def test_a_cluster_of_two_processes(run, expected, averaged, client_processes, tmp_path):
+def test_a_cluster_of_two_processes(stored, expected, averaged, client_processes, tmp_path):
     """The averaged one in rounds, a replica on each worker."""
     engine = make_engine(client_processes, None, None)
-    same(trained(run, tmp_path / "one.zarr", engine), expected)
-    same(trained(run, tmp_path / "averaged.zarr", engine, **REPLICAS), averaged)
+    same(trained(stored, tmp_path / "one.zarr", engine), expected)
+    same(trained(stored, tmp_path / "averaged.zarr", engine, **REPLICAS), averaged)
 
 
 def test_replicas(run, expected, averaged):
@@ -151,10 +158,10 @@ STEPS = (
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_a_training_that_died_goes_on(run, expected, step, held, tmp_path):
+def test_a_training_that_died_goes_on(stored, expected, step, held, tmp_path):
     engine = FailingEngine(SequentialEngine(MEMORY), tmp_path / "witness", stop_at=step)
     with pytest.raises(Fault):
-        trained(run, held, engine, keep="embedding")
+        trained(stored, held, engine, keep="embedding")
     same(daskumap.resume(held, **QUICK), expected)
     assert daskumap.verify(held) == {}
 
@@ -244,7 +251,7 @@ def test_fewer_axes_and_none(run, rows):
 
 
 def test_labels(run, rows):
-    """A head learns the classes of the rows that have one; they are those of the rows, in the user's order."""
+    """A head learns the classes of the rows that have one, by the user's order of the rows."""
     labels = np.where(rows[:, 0] > np.median(rows[:, 0]), 7, 3)
     labels[::3] = -1
     found = trained(run, labels=labels, steps=400)
@@ -272,7 +279,7 @@ def test_landmarks(run, rows, expected):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ({"labels": np.zeros(3)}, r"labels have shape \(3,\) and type float64; they must be 3,000 integers"),
+        ({"labels": np.zeros(3, int)}, r"labels have shape \(3,\) .*; they must be 3,000 integers or"),
         ({"labels": np.arange(-1, 2999) * 4}, None),
         ({"landmarks": np.zeros((3000, 3))}, r"landmarks have shape \(3000, 3\).*must be \(3000, 2\)"),
         ({"landmarks": np.tile([0.0, np.nan], (3000, 1))}, r"3,000 rows with a place that is neither finite"),
@@ -467,3 +474,25 @@ def test_a_plan_that_does_not_fit_says_which_window_does(monkeypatch, run):
         plan = smaller.plan(resources, ingested=False)
         stage = next(stage for stage in plan.stages if stage.name == "encoder.train")
         assert (plan.peak_bytes(stage) <= 10**9) == good
+
+
+def test_a_reconstruction_by_cross_entropy(rows):
+    """The network sees all columns then, and values beyond [0, 1] are no probabilities."""
+    words = {"decoder": True, "reconstruction": "bce", "autoencoder_weight": 1.0, "steps": 300}
+    X = 1 / (1 + np.exp(-rows[:600]))
+    found = trained(daskumap.fit(X, **FIT), **words)
+    logits = apply(model_of(found, "decoder"), found.embedding[:])
+    assert ((1 / (1 + np.exp(-logits)) - X) ** 2).mean() < 0.5 * X.var(axis=0).mean()
+    with pytest.raises(
+        ParameterError, match=r"'bce', which compares values in \[0, 1\], and 3 rows have others"
+    ):
+        trained(daskumap.fit(np.concatenate([X, X[:3] + 1]), **FIT), **words)
+
+
+def test_a_layout_of_a_trained_run(run, expected):
+    """It has the neighbours and the graph, and its map is a start as any."""
+    found = daskumap.fit(expected, min_dist=0.4, n_epochs=4, **QUICK)
+    known = daskumap.fit(run, min_dist=0.4, n_epochs=4, **QUICK)
+    np.testing.assert_array_equal(found.embedding[:], known.embedding[:])
+    again = trained(expected, warm_start=1.0)
+    assert again.history[0]["map"] > 0

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
+from daskumap.errors import ParameterError
 from daskumap.kernels.encoder.backend import Backend, Perceptron
 from daskumap.params import Params
 
@@ -35,6 +37,24 @@ def check_network(params: Params, columns: int) -> None:
 
     network: Any = network_of(params, columns)
     check_modules(network)
+
+
+def check_devices(engine: Any, params: Params) -> None:
+    """Refuse a device that a process which runs tasks has not.
+
+    Raises
+    ------
+    ParameterError
+        Naming the devices there are.
+    """
+    e = params.encoder
+    if e.built_in:
+        return
+    from daskumap.torch_backend.check import find_fault
+
+    faults = sorted({fault for fault in engine.ask(partial(find_fault, e.device)) if fault})
+    if faults:
+        raise ParameterError(f"device is {e.device!r}, which torch cannot use there: {'. '.join(faults)}.")
 
 
 def row_bytes(params: Params, network: Any, columns: int) -> int:

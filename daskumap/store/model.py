@@ -203,9 +203,21 @@ class Model:
 
 
 def open_model_group(place: Place) -> Model:
-    """Return the model at a place, or of the run store of a training that is there."""
+    """Return the model at a place, or of the run store of a training that is there.
+
+    Raises
+    ------
+    StoreError
+        If there is none, or as `Model.read`.
+    """
     alone = _below(place)
-    return Model.read(alone if _about(alone) is not None else in_run(alone))
+    within = in_run(alone)
+    if _about(alone) is None and _about(within) is None:
+        raise StoreError(
+            f"There is no model at {place.url}, nor a trained run. Train one on the graph of a finished run: "
+            "daskumap train RUN OUT"
+        )
+    return Model.read(alone if _about(alone) is not None else within)
 
 
 def is_model_group(place: Place) -> bool:

@@ -44,23 +44,15 @@ def check_modules(backend: TorchBackend) -> None:
             )
 
 
-def check_device(device: str) -> None:
-    """Refuse what is no device of torch's.
-
-    Raises
-    ------
-    ParameterError
-        Naming devices that there are in this process.
-    """
+def find_fault(device: str) -> str:
+    """Return why torch cannot use a device in this process; "" if it can."""
     there = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     there += ["mps"] if torch.backends.mps.is_available() else []
     try:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ParameterError(
-            f"device is {device!r}, which torch cannot use here ({_first_line(error)}). There are "
-            f"{', '.join(there)}."
-        ) from error
+        return f"{_first_line(error)}; there are {', '.join(there)}"
+    return ""
 
 
 def held_bytes(backend: TorchBackend) -> int:

@@ -28,6 +28,8 @@ PARTS = ("encoder", "decoder", "head")
 class TorchBackend:
     """Modules whose trainable parameters are one flat float32 vector, in the order in which torch names them.
 
+    What is no module is refused with a ParameterError.
+
     Parameters
     ----------
     encoder
@@ -52,6 +54,7 @@ class TorchBackend:
         classes: int = 0,
         device: str = "cpu",
     ) -> None:
+        _refuse_others("encoder", encoder, "'mlp' or a torch.nn.Module")
         self.columns, self.d, self.classes, self.device = columns, d, classes, device
         # Of the parts that daskumap makes.
         self.widths: dict[str, tuple[int, ...]] = {}
@@ -59,6 +62,7 @@ class TorchBackend:
         if decoder is True:
             self.widths["decoder"] = d, *reversed(hidden), columns
         elif decoder is not False:
+            _refuse_others("decoder", decoder, "True, False or a torch.nn.Module")
             parts["decoder"] = decoder
         if classes:
             self.widths["head"] = last_linear(encoder).in_features, classes
@@ -180,6 +184,11 @@ class TorchBackend:
         return flat(self.parts)
 
 
+def _refuse_others(name: str, given: Any, allowed: str) -> None:
+    if not isinstance(given, nn.Module):
+        raise ParameterError(f"{name} is of type {type(given).__name__}; it must be {allowed}.")
+
+
 def of_model(
     model: Any, encoder: nn.Module, decoder: bool | nn.Module | None = None, device: str = "cpu"
 ) -> tuple[TorchBackend, Array]:
@@ -200,7 +209,7 @@ def of_model(
     """
     known = model.params["encoder"]
     made = known["decoder"] if isinstance(known["decoder"], bool) else decoder
-    if made is None:
+    if not isinstance(made, bool | nn.Module) or (made is False and known["decoder"]):
         raise ParameterError(
             f"The model was trained with {known['decoder']} as decoder. Give such a module too."
         )

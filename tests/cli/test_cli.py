@@ -207,6 +207,7 @@ def test_wrong_usage(arguments, capsys):
 def test_each_command_has_help(capsys):
     (commands,) = (action for action in build_parser()._actions if action.choices)
     makers = {"plan", "fit", "transform", "inverse", "save", "resume", "demo"}
+    makers |= {"train", "predict", "export"}
     wanted = makers | {"status", "report", "diagnose", "verify"}
     assert wanted == set(commands.choices)
     for command in commands.choices:
@@ -260,3 +261,34 @@ def test_demo(tmp_path, capsys, monkeypatch, pictures):
     assert (folder / "digits.png").read_bytes().startswith(b"\x89PNG")
     np.testing.assert_array_equal(zarr.open_array(str(folder / "digits.zarr"))[:], pictures)
     assert daskumap.open(folder / "run.zarr").finished
+
+
+def test_train_then_transform_inverse_and_predict(source, place, small, tmp_path, capsys):
+    out, labels = str(tmp_path / "trained.zarr"), tmp_path / "labels.npy"
+    np.save(labels, np.where(np.arange(400) % 9, -1, np.arange(400) % 2))
+    assert main(["fit", source, place, *QUICK, "--no-report"]) == 0
+    words = ["--labels", str(labels), "--decoder", "--steps", "20", "--set", "hidden=[8]", "--no-report"]
+    capsys.readouterr()
+    assert main(["train", place, out, *words, "--scheduler", "sequential"]) == 0
+    assert capsys.readouterr().out.endswith(f"\n\nembedding            {out}/embedding\n")
+    trained = daskumap.open(out)
+    assert trained.params["encoder"]["hidden"] == [8]
+    assert trained.encoder.classes == (0, 1)
+
+    here, made = ["--scheduler", "sequential"], str(tmp_path / "made.zarr")
+    assert main(["transform", out, source, made, *here]) == 0
+    said = capsys.readouterr()
+    assert said.out.startswith("400 rows mapped by the encoder, not placed by neighbours")
+    assert said.out.endswith(f"embedding            {made}/embedding\n")
+    assert sha(daskumap.open(made).embedding) == sha(trained.embedding)
+    back, classes = str(tmp_path / "back.zarr"), str(tmp_path / "classes.zarr")
+    assert main(["inverse", out, f"{made}/embedding", back, *here]) == 0
+    assert capsys.readouterr().out.endswith(f"inverted             {back}/inverted\n")
+    assert main(["predict", out, source, classes, *here]) == 0
+    assert capsys.readouterr().out.endswith(
+        f"predicted            {classes}/predicted\nprobabilities        {classes}/probabilities\n"
+    )
+    assert main(["save", out, str(tmp_path / "model.zarr")]) == 0
+    assert "daskumap.Encoder" in capsys.readouterr().out
+    assert main(["predict", place, source, classes, "--restart"]) == 5
+    assert "is that of a layout, without a network" in capsys.readouterr().err

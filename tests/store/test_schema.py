@@ -15,10 +15,13 @@ from daskumap.kernels.cells.join import LEVELS
 from daskumap.kernels.cells.slices import join_cells
 from daskumap.params import Params
 from daskumap.pipeline import (
+    DECODE,
     DISTANCES_FIT,
     DISTANCES_TRANSFORM,
+    ENCODE,
     FIT,
     INVERSE,
+    PREDICT,
     TRANSFORM,
     again,
     by_pairs,
@@ -53,6 +56,9 @@ AGAIN = {
     for anew in ANEW
     for simplices, steps in (((), of_pairs), (("simplices",), of_simplices))
 }
+TRAINING = [step for step, _ in again((), trains=True)]
+# What goes through a network that was brought, or trained.
+THROUGH = [step for pipeline in (ENCODE, DECODE, PREDICT) for step, _ in pipeline]
 INVERSE_STEPS = [step for step, _ in INVERSE]
 GIVEN_STEPS, WEIGHED_GIVEN_STEPS = of_pairs(DISTANCES_FIT), of_simplices(DISTANCES_FIT)
 # A transform ends with places or with edges.
@@ -62,7 +68,15 @@ NEW_STEPS, EDGES, GIVEN_NEW_STEPS, GIVEN_EDGES = (
     for mode in ("embedding", "graph")
 )
 # What the driver brings into the run store before the first step.
-BROUGHT = (schema.SOURCE, schema.INIT, schema.GIVEN_INDICES, schema.GIVEN_DISTANCES)
+BROUGHT = (
+    schema.SOURCE,
+    schema.INIT,
+    schema.GIVEN_INDICES,
+    schema.GIVEN_DISTANCES,
+    schema.LABELS,
+    schema.LANDMARKS,
+    schema.START,
+)
 # What no step reads: it is for the user, `CELLS` for plans, and `TYPICAL` for a transform.
 UNREAD = (schema.MEASURES, schema.PICTURE, schema.CELLS, schema.TYPICAL, schema.EMBEDDING_LIST)
 NEW_UNREAD = (schema.EMBEDDING, schema.FIT_DISTANCE, schema.PLACED)
@@ -120,8 +134,8 @@ def test_each_item_has_a_place_of_its_own():
 
 @pytest.mark.parametrize(
     "steps",
-    [*(steps for steps, _, _ in PIPELINES.values()), *AGAIN.values()],
-    ids=[*PIPELINES, *map(str, AGAIN)],
+    [*(steps for steps, _, _ in PIPELINES.values()), *AGAIN.values(), of_pairs(again((), trains=True))],
+    ids=[*PIPELINES, *map(str, AGAIN), "training"],
 )
 def test_each_item_has_one_writer(steps):
     written = [item for step in steps for item in step.writes]
@@ -130,7 +144,8 @@ def test_each_item_has_one_writer(steps):
 
 
 def test_each_item_has_a_writer():
-    written = [item for steps, _, _ in PIPELINES.values() for step in steps for item in step.writes]
+    every = [*(steps for steps, _, _ in PIPELINES.values()), TRAINING, THROUGH]
+    written = [item for steps in every for step in steps for item in step.writes]
     assert names(written) | names(BROUGHT) == names(ITEMS)
 
 

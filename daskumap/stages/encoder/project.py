@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from daskumap.errors import ParameterError
 from daskumap.planning import costs
 from daskumap.planning.stage import Receipt, Stage, Step
 from daskumap.runtime.context import Context
+from daskumap.stages.shared.checks import named, total
 from daskumap.stages.shared.compare import COMPARE
 from daskumap.stages.shared.encoding import has_axes, known_bytes, known_items, on_axes
 from daskumap.stages.shared.visitors import Share, Visitor, plan_pass, read_rows
@@ -24,7 +26,9 @@ Array = np.ndarray[Any, Any]
 def plan_project(context: Context) -> Stage:
     """Plan one task a row block."""
     visitors = (COMPARE, Visitor(project, _share_of_projection))
-    return plan_pass(context, visitors, read_rows, products=has_axes(context))
+    return plan_pass(
+        context, visitors, read_rows, products=has_axes(context), conclude=refuse_beyond_probabilities
+    )
 
 
 def _share_of_projection(context: Context) -> Share:
@@ -58,7 +62,32 @@ def project(context: Context, number: int, X: Array) -> dict[str, Any]:
     offsets = np.searchsorted(vertices[order], np.arange(s.vertex_chunks + 1) * s.vertex_chunk)
     sent = {"vertices": vertices, "rows": _seen(context, X), **known}
     context.send(schema.PROJECTED, number, offsets, **{name: values[order] for name, values in sent.items()})
-    return {}
+    return _beyond_probabilities(context, X, start)
+
+
+def _beyond_probabilities(context: Context, X: Array, start: int) -> dict[str, Any]:
+    """Return the number and the first of the rows with values that are no probabilities but have to be."""
+    if context.params.encoder.reconstruction != "bce":
+        return {}
+    return named("beyond", np.asarray(((X < 0) | (X > 1)).any(axis=1)), start)
+
+
+def refuse_beyond_probabilities(context: Context, receipts: dict[int, Receipt]) -> None:
+    """Refuse rows with values outside [0, 1] where the reconstruction is by cross-entropy.
+
+    Raises
+    ------
+    ParameterError
+        Naming the first such rows and their number.
+    """
+    if context.params.encoder.reconstruction != "bce":
+        return
+    count, first = total(receipts, "beyond")
+    if count:
+        raise ParameterError(
+            f"reconstruction is 'bce', which compares values in [0, 1], and {count:,} rows have others; the "
+            f"first: {first}. Scale the data to [0, 1] and fit them again, or take reconstruction='mse'."
+        )
 
 
 def _seen(context: Context, X: Array) -> Array:

@@ -11,7 +11,7 @@ from daskumap.planning import costs
 from daskumap.planning.stage import Receipt, Stage, Step
 from daskumap.runtime.context import Context
 from daskumap.stages.shared.pairs import diagnostics_of, on_the_map, sums_of
-from daskumap.stages.shared.positions import final_bytes, final_positions
+from daskumap.stages.shared.positions import PLACES, final_bytes, final_positions
 from daskumap.store import schema
 
 Array = np.ndarray[Any, Any]
@@ -65,16 +65,12 @@ def keep_loss(context: Context, receipts: dict[int, Receipt]) -> None:
     context.save_fact(schema.LOSS, counts | found)
 
 
+READ = (schema.DEGREES, schema.GRAPH, schema.CELL_STARTS)
 LOSS = Step(
     "report.loss",
     plan_loss,
-    reads=(
-        schema.STATE,
-        schema.EMBEDDING,
-        schema.VERTEX,
-        schema.DEGREES,
-        schema.GRAPH,
-        schema.CELL_STARTS,
-    ),
+    reads=(schema.STATE, *READ),
     writes=(schema.LOSS,),
 )
+# Of a map that a network made.
+TRAINED_LOSS = Step("report.loss", plan_loss, reads=(*PLACES, *READ), writes=(schema.LOSS,))

@@ -11,7 +11,7 @@ from daskumap.kernels.quality.islands import islands, unite_near
 from daskumap.planning import costs
 from daskumap.planning.stage import ITEM_BYTES, Receipt, Stage, Step
 from daskumap.runtime.context import Context
-from daskumap.stages.shared.positions import final_bytes, final_positions
+from daskumap.stages.shared.positions import PLACES, final_bytes, final_positions
 from daskumap.store import schema
 
 Array = np.ndarray[Any, Any]
@@ -90,6 +90,8 @@ def keep_pieces(context: Context, receipts: dict[int, Receipt]) -> None:
 PIECES = Step(
     "report.pieces",
     plan_pieces,
-    reads=(schema.STATE, schema.EMBEDDING, schema.VERTEX, schema.DEGREES, schema.GRAPH),
+    reads=(schema.STATE, schema.DEGREES, schema.GRAPH),
     writes=(schema.PIECES,),
 )
+# Of a map that a network made: vertices without edges are on it.
+TRAINED_PIECES = Step("report.pieces", plan_pieces, reads=(*PLACES, schema.GRAPH), writes=(schema.PIECES,))

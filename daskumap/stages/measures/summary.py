@@ -203,23 +203,27 @@ READ = (
     schema.REPULSION,
     schema.SIMPLICES,
     schema.ORDER,
-    schema.COURSE,
     schema.LOSS,
     schema.PIECES,
+)
+# And of one of rows.
+OF_ROWS = (
+    schema.UNDEFINED,
+    *READS,
+    schema.DOUBTED,
+    *schema.STORED_NEAREST,
+    schema.STORED_CLOSER,
+    schema.CLOSER,
 )
 WRITTEN = (schema.MEASURES, schema.PICTURE)
 SUMMARY = Step(
     "report.summary",
     plan_summary,
-    reads=(
-        *READ,
-        schema.UNDEFINED,
-        *READS,
-        schema.DOUBTED,
-        *schema.STORED_NEAREST,
-        schema.STORED_CLOSER,
-        schema.CLOSER,
-    ),
+    reads=(*READ, schema.COURSE, *OF_ROWS),
     writes=WRITTEN,
 )
-GIVEN_SUMMARY = Step("report.summary", plan_summary, reads=(*READ, schema.GIVEN_CLOSER), writes=WRITTEN)
+GIVEN_SUMMARY = Step(
+    "report.summary", plan_summary, reads=(*READ, schema.COURSE, schema.GIVEN_CLOSER), writes=WRITTEN
+)
+# Of a map that a network made.
+TRAINED_SUMMARY = Step("report.summary", plan_summary, reads=(*READ, *OF_ROWS), writes=WRITTEN)

@@ -62,6 +62,10 @@ def final_positions(context: Context, segment: int = -1) -> Array:
     return positions
 
 
+# What says where a network put the rows.
+PLACES = (schema.EMBEDDING, schema.VERTEX)
+
+
 def _places_by_vertex(context: Context) -> Array:
     """Return where a network put the rows, (n, d) in vertex order: also those without edges."""
     s = context.sizes
