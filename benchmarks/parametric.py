@@ -4,11 +4,11 @@
     python benchmarks/parametric.py run --environment PATH --folder DIR [--seeds 3] [--quick] [--markdown]
                                         [--json FILE]
 
-The first makes the environment of umap-learn's class, which needs TensorFlow (2 GB); the second makes it too
-where it is missing. Fashion-MNIST: 60,000 rows to train on, 10,000 held out, pixels over 255. Each contender
-is a process of its own with one thread; both get the neighbours that daskumap found, so that both have the
-same graph (umap-learn computes its weights from them). CPU seconds of training steps are counted apart from import,
-graph, data set of edges, compilation and embedding; peaks are VmHWM.
+The first makes the environment of umap-learn's class, which needs TensorFlow (2 GB); the second makes it
+too where it is missing. Fashion-MNIST: 60,000 rows to train on, 10,000 held out, pixels over 255. Each
+contender is a process of its own with one thread; both get the neighbours that daskumap found, so that both
+have the same graph (umap-learn computes its weights from them). CPU seconds of training steps are counted
+apart from import, graph, data set of edges, compilation and embedding; peaks are VmHWM.
 
 Each contender's figures are kept in --folder when they are there, and the same command goes on from them; the
 tables say so where they are of more than one call. The exit code is 1 if a promise is broken. `--quick` is
