@@ -26,8 +26,8 @@ def importing(*names: str) -> float:
     return time.process_time() - began
 
 
-# Before all else, as this process has imported nothing yet. What scikit-learn's base classes take is apart: an
-# estimator of its kind needs them, whosever it is.
+# Before all else, as this process has imported nothing yet. What scikit-learn's base classes take is apart:
+# an estimator of its kind needs them, whosever it is.
 NEEDED = importing("sklearn.base", "sklearn.utils.validation")
 OWN = importing("daskumap", "daskumap.parametric")
 
