@@ -344,3 +344,41 @@ def snapshot(name, text, update=False):
         path.write_text(text)
         pytest.fail(f"took a new snapshot {path}: read it, and commit it")
     assert text == path.read_text()
+
+
+def pytest_ignore_collect(collection_path, config):
+    """Leave the tests of the extra `torch` alone but with `pytest -m torch`, which fails where torch is missing.
+
+    It stands here, since of two modules named conftest tests in other processes find but one.
+    """
+    return True if collection_path.name == "torch_modules" and config.option.markexpr != "torch" else None
+
+
+@pytest.fixture(scope="session")
+def images(pictures):
+    """300 digits of 8 x 8 pixels, flat, in [0, 1]."""
+    return (pictures[:300] / 16).astype(np.float32)
+
+
+@pytest.fixture
+def convolutional():
+    """Return what makes a small convolutional module of 8 x 8 pixels, always with the same weights."""
+    import torch
+    from torch import nn
+
+    def make(components=2, dropout=0.2, seed=0):
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return nn.Sequential(
+                nn.Unflatten(1, (1, 8, 8)),
+                nn.Conv2d(1, 4, 3, padding=1),
+                nn.ReLU(),
+                nn.MaxPool2d(2),
+                nn.Flatten(),
+                nn.Dropout(dropout),
+                nn.Linear(64, 16),
+                nn.ReLU(),
+                nn.Linear(16, components),
+            )
+
+    return make
