@@ -347,7 +347,7 @@ def snapshot(name, text, update=False):
 
 
 def pytest_ignore_collect(collection_path, config):
-    """Leave the tests of the extra `torch` alone but with `pytest -m torch`, which fails where torch is missing.
+    """Leave the tests of the extra `torch` alone but with `pytest -m torch`, which fails without torch.
 
     It stands here, since of two modules named conftest tests in other processes find but one.
     """
