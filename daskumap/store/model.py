@@ -222,7 +222,7 @@ def open_model_group(place: Place) -> Model:
 
 def is_model_group(place: Place) -> bool:
     """Return whether a model lies at a place alone, whole or not; what cannot be read is none."""
-    with suppress(DaskumapError):
+    with suppress(DaskumapError), speaking(place.url):
         return _about(_below(place)) is not None
     return False
 
@@ -255,7 +255,7 @@ def _tuple(values: list[Any] | None) -> tuple[Any, ...] | None:
 def _about(documents: Documents) -> Any:
     """Return what the group says of its model; None where there is no group, or another one."""
     content = documents.load_bytes("zarr.json")
-    with suppress(ValueError, AttributeError):
+    with suppress(ValueError, AttributeError, RecursionError):
         return json.loads(content or b"{}").get("attributes", {}).get(KEY)
     raise StoreError(f"{documents.url}/zarr.json is damaged: it is no JSON. Restore it, or train again.")
 
