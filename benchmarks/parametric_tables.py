@@ -26,7 +26,7 @@ NAMES = {
     "peer-default": "umap-learn, default",
     "ours-short": "daskumap, 500 edges a step",
     "ours-default": "daskumap, default",
-    "ours-large": "daskumap, 1,000 edges a step",
+    "ours-long": "daskumap, more steps",
     "peer-layout": "umap-learn, not parametric",
     "ours-layout": "daskumap, not parametric",
 }
@@ -128,7 +128,7 @@ def rebuilt_table(found: Found) -> Table:
 
 def label_table(found: Found) -> Table:
     """Return the accuracy with few labels."""
-    rows = [["accuracy, held out", "classifier alone", "with the graph, 4,000 steps", "gain, points"]]
+    rows = [["accuracy, held out", "classifier alone", "with the graph", "gain, points"]]
     for few in GAINS:
         alone, graph = (
             values(found, f"ours-alone-{few}", "accuracy"),

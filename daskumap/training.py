@@ -71,7 +71,7 @@ def train(
     **params
         `hidden`, the units of each hidden layer. `encoder`: "mlp", or a torch module; `decoder`: True, or a
         module, for the way back. `loss`: "logistic", as umap-learn computes it, or "exact", as it is written.
-        `batch_edges` edges a step, each pushed from `negative_sample_rate` others; `steps`, 16,000
+        `batch_edges` edges a step (1,000), each pushed from `negative_sample_rate` others; `steps`, 6,000
         whatever the number of rows. `encoder_learning_rate`, which falls linearly.
         `input_axes`: on how many main axes the network sees rows while it is trained (64; None: all columns);
         the finished one takes rows as they are. `encoder_rows`: of more rows (2,000,000) that many are

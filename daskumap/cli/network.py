@@ -24,7 +24,7 @@ def add_commands(commands: Any) -> None:
     train.add_argument(
         "--decoder", action="store_const", const=True, help="train the way back too, for `daskumap inverse`"
     )
-    train.add_argument("--steps", type=int, help="16,000 if left out")
+    train.add_argument("--steps", type=int, help="6,000 if left out")
     train.add_argument("--seed", type=int, dest="random_state", help="the same seed gives the same bits")
     shared.add_results(train)
     shared.add_settings(train, "daskumap.train")
