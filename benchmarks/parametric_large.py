@@ -11,19 +11,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
-import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-import limits
+import deaths
 import measure
 import numpy as np
-from compare import ROOT, Promise
+from compare import Promise
 
 import daskumap
 from daskumap.encoder_params import EncoderParams
@@ -31,8 +28,6 @@ from daskumap.testing import datasets
 
 # Of the segments that are done, when a driver is killed.
 KILLED_AT = (0.2, 0.45, 0.75)
-POLL_SECONDS = 0.05
-TRAIN = "encoder.train"
 
 
 def main() -> int:
@@ -70,9 +65,11 @@ def run_large(options: argparse.Namespace) -> measure.Outcome:
     # Windows regress to the map first.
     mode = "graph" if options.window_rows is None else "embedding"
     words = {"memory": int(options.memory), "threads": options.threads}
-    fit = finish(start({"do": "fit", "data": str(rows), "out": "run.zarr", "mode": mode, **words}, folder))
+    fit = deaths.finish(
+        start({"do": "fit", "data": str(rows), "out": "run.zarr", "mode": mode, **words}, folder)
+    )
     words |= {"do": "train", "params": {"steps": options.steps, "window_rows": options.window_rows}}
-    whole = finish(start({**words, "out": "whole.zarr"}, folder))
+    whole = deaths.finish(start({**words, "out": "whole.zarr"}, folder))
     killed = train_killed({**words, "out": "killed.zarr"}, folder)
     same = same_bits(folder / "whole.zarr", folder / "killed.zarr")
     return outcome(options, fit, whole, killed, same)
@@ -81,45 +78,17 @@ def run_large(options: argparse.Namespace) -> measure.Outcome:
 # In processes of their own.
 
 
-def start(task: dict[str, Any], folder: Path) -> tuple[subprocess.Popen[str], limits.Limit]:
-    """Start a process for a task, under a limit; return it with the limit."""
-    held = limits.make_limit(task["out"].partition(".")[0], task["memory"])
-    command = [*held.command(), sys.executable, str(Path(__file__).resolve()), "--task"]
-    paths = filter(None, (os.environ.get("PYTHONPATH"), str(ROOT)))
-    process = subprocess.Popen(
-        [*command, json.dumps({**task, "folder": str(folder)})],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    return process, held
-
-
-def finish(started: tuple[subprocess.Popen[str], limits.Limit]) -> dict[str, Any]:
-    """Wait for a process, and return what it found and what the system counted of it."""
-    process, held = started
-    said = process.communicate()[0]
-    readings = {"kind": held.kind, **held.readings()}
-    held.close()
-    if process.returncode:
-        raise SystemExit(f"A process ended with {process.returncode}: {readings}.")
-    return {**json.loads(said.splitlines()[-1]), "readings": readings}
+def start(task: dict[str, Any], folder: Path) -> deaths.Started:
+    """Start a process for a task, under the limit of its memory."""
+    return deaths.start(__file__, task, folder, task["memory"])
 
 
 def train_killed(task: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Train; kill the driver when so many segments are done, and start another one, to the end."""
-    began, done = time.perf_counter(), []
-    for share in KILLED_AT:
-        process, held = start(task, folder)
-        while process.poll() is None and trained_share(folder / task["out"]) < share:
-            time.sleep(POLL_SECONDS)
-        if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
-        process.communicate()
-        held.close()
-        done.append(trained_share(folder / task["out"]) if process.returncode == -signal.SIGKILL else None)
-    last = finish(start(task, folder))
-    return {**last, "killed_at": done, "wall": time.perf_counter() - began}
+    began, out = time.perf_counter(), folder / task["out"]
+    killed = deaths.kill_at(KILLED_AT, lambda: trained_share(out), lambda: start(task, folder))
+    last = deaths.finish(start(task, folder))
+    return {**last, "killed_at": killed, "wall": time.perf_counter() - began}
 
 
 def trained_share(out: Path) -> float:
@@ -171,7 +140,7 @@ def outcome(
     parts = {"fit": fit, "whole": whole, "killed": killed}
     trained = [*whole["steps"].values(), *killed["steps"].values()]
     peak = max(step["peak_bytes"] for step in trained)
-    deaths = sum(one is not None for one in killed["killed_at"])
+    dead = sum(one is not None for one in killed["killed_at"])
     expected = len(KILLED_AT)
     return measure.Outcome(
         f"{options.rows:,} rows x {options.columns}; {options.memory / 1e6:,.0f} MB "
@@ -179,12 +148,12 @@ def outcome(
         [times(parts), steps_of(whole, killed)],
         [
             Promise("bits of the killed training are those of the other", "== 1", float(same), same),
-            Promise("drivers killed", f"== {expected}", float(deaths), deaths == expected),
+            Promise("drivers killed", f"== {expected}", float(dead), dead == expected),
             measure.within_plan(whole["steps"]),
             measure.within_plan(killed["steps"]),
             measure.at_most("peak, of the memory", peak / options.memory, 1.0),
         ],
-        [f"killed when {', '.join(map(_share, killed['killed_at']))} of the steps were done"],
+        [f"killed when {deaths.killed_text(killed['killed_at'])} of the steps were done"],
         parts,
     )
 
@@ -205,12 +174,5 @@ def steps_of(whole: dict[str, Any], killed: dict[str, Any]) -> measure.Table:
     return table
 
 
-def _share(value: float | None) -> str:
-    return "none (it was done first)" if value is None else f"{value:.0%}"
-
-
-if __name__ == "__main__":
-    if sys.argv[1:2] == ["--task"]:
-        sys.stdout.write(f"{json.dumps(work(json.loads(sys.argv[2])))}\n")
-    else:
-        sys.exit(main())
+if __name__ == "__main__" and not deaths.serve(work):
+    sys.exit(main())

@@ -8,21 +8,16 @@ two are killed while they place rows. The bits have to be the same.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
-import limits
+import deaths
 import measure
 import numpy as np
 import zarr
-from compare import ROOT, Promise
+from compare import Promise
 
 import daskumap
 from daskumap.testing import datasets
@@ -31,7 +26,6 @@ from daskumap.testing import datasets
 LEAST_BYTES = 600_000_000
 # Of the new rows that are placed, when a driver is killed.
 KILLED_AT = (0.25, 0.6)
-POLL_SECONDS = 0.05
 # Rows a chunk: 3 MB at 320 columns, so that a block of a few fits beside what a process takes anyway.
 CHUNK_ROWS = 2_500
 PLACE = "transform.place"
@@ -57,9 +51,9 @@ def run_large(options: argparse.Namespace) -> measure.Outcome:
     limit = max(size // 2, LEAST_BYTES)
     for name in ("run.zarr", "model.zarr", "whole.zarr", "killed.zarr"):
         shutil.rmtree(folder / name, ignore_errors=True)
-    fit = finish(start({"do": "fit", "data": str(fitted), "workers": options.workers}, folder, None))
+    fit = deaths.finish(start({"do": "fit", "data": str(fitted), "workers": options.workers}, folder, None))
     task = {"do": "transform", "data": str(new), "memory": limit, "threads": options.threads}
-    whole = finish(start({**task, "out": "whole.zarr"}, folder, limit))
+    whole = deaths.finish(start({**task, "out": "whole.zarr"}, folder, limit))
     killed = transform_killed({**task, "out": "killed.zarr"}, folder, limit)
     same = same_bits(folder / "whole.zarr", folder / "killed.zarr")
     return Found(options, size, limit, fit, whole, killed, same).outcome()
@@ -87,46 +81,17 @@ def write_rows(options: argparse.Namespace, folder: Path) -> tuple[Path, Path]:
 # In processes of their own.
 
 
-def start(task: dict[str, Any], folder: Path, limit: int | None) -> tuple[subprocess.Popen[str], Any]:
-    """Start a process for a task, under a limit; return it with the limit."""
-    held = None if limit is None else limits.make_limit(task["out"].partition(".")[0], limit)
-    command = [*(held.command() if held else []), sys.executable, str(Path(__file__).resolve())]
-    paths = filter(None, (os.environ.get("PYTHONPATH"), str(ROOT)))
-    process = subprocess.Popen(
-        [*command, json.dumps({**task, "folder": str(folder)})],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    return process, held
-
-
-def finish(started: tuple[subprocess.Popen[str], Any]) -> dict[str, Any]:
-    """Wait for a process, and return what it found and what the system counted of it."""
-    process, held = started
-    said = process.communicate()[0]
-    readings = {"kind": held.kind, **held.readings()} if held else {}
-    if held:
-        held.close()
-    if process.returncode:
-        raise SystemExit(f"A process ended with {process.returncode}: {readings}.")
-    return {**json.loads(said.splitlines()[-1]), "readings": readings}
+def start(task: dict[str, Any], folder: Path, limit: int | None) -> deaths.Started:
+    """Start a process for a task, under a limit."""
+    return deaths.start(__file__, task, folder, limit)
 
 
 def transform_killed(task: dict[str, Any], folder: Path, limit: int) -> dict[str, Any]:
     """Transform; kill the driver when so many blocks are placed, and start another one, to the end."""
-    began, done = time.perf_counter(), []
-    for share in KILLED_AT:
-        process, held = start(task, folder, limit)
-        while process.poll() is None and placed_share(folder / task["out"]) < share:
-            time.sleep(POLL_SECONDS)
-        if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
-        process.communicate()
-        held.close()
-        done.append(placed_share(folder / task["out"]) if process.returncode == -signal.SIGKILL else None)
-    last = finish(start(task, folder, limit))
-    return {**last, "killed_at": done, "wall": time.perf_counter() - began}
+    began, out = time.perf_counter(), folder / task["out"]
+    killed = deaths.kill_at(KILLED_AT, lambda: placed_share(out), lambda: start(task, folder, limit))
+    last = deaths.finish(start(task, folder, limit))
+    return {**last, "killed_at": killed, "wall": time.perf_counter() - began}
 
 
 def placed_share(out: Path) -> float:
@@ -219,7 +184,7 @@ class Found:
             f"({kind}), {o.threads} thread(s); {measure.machine()}",
             [self.sizes(), self.steps()],
             self.promises(),
-            [f"killed when {', '.join(map(_share, self.killed['killed_at']))} of the blocks were placed"],
+            [f"killed when {deaths.killed_text(self.killed['killed_at'])} of the blocks were placed"],
             {"fit": self.fit, "whole": self.whole, "killed": self.killed},
         )
 
@@ -258,10 +223,10 @@ class Found:
         every = [*self.whole["steps"].values(), *self.killed["steps"].values()]
         model = self.fit["model_bytes"] - self.options.fitted * self.options.columns * 4
         share = self.limit / self.size
-        deaths = sum(one is not None for one in self.killed["killed_at"])
+        dead = sum(one is not None for one in self.killed["killed_at"])
         return [
             Promise("bits of the killed pass are those of the other", "== 1", float(self.same), self.same),
-            Promise("drivers killed", f"== {len(KILLED_AT)}", float(deaths), deaths == len(KILLED_AT)),
+            Promise("drivers killed", f"== {len(KILLED_AT)}", float(dead), dead == len(KILLED_AT)),
             Promise("memory, of the new rows", "<= 0.5", share, share <= 0.5 or None),
             measure.at_most("measured / projected peak, worst step", _worst(every, "projected_bytes"), 1.0),
             measure.at_most("peak, of the memory", max(one["peak_bytes"] for one in every) / self.limit, 1.0),
@@ -278,9 +243,5 @@ def _f(seconds: float) -> str:
     return f"{seconds:,.1f}"
 
 
-def _share(value: float | None) -> str:
-    return "none (it was done first)" if value is None else f"{value:.0%}"
-
-
 if __name__ == "__main__":
-    sys.stdout.write(f"{json.dumps(work(json.loads(sys.argv[1])))}\n")
+    deaths.serve(work)

@@ -8,7 +8,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from daskumap.api import diagnose, fit, inverse_transform, open, plan, predict, resume, transform, verify
+    from daskumap.api import (
+        diagnose,
+        export_onnx,
+        fit,
+        inverse_transform,
+        open,
+        plan,
+        predict,
+        resume,
+        transform,
+        verify,
+    )
     from daskumap.encoder import Encoder
     from daskumap.errors import (
         ClusterError,
@@ -55,6 +66,7 @@ __all__ = [
     "Transformed",
     "__version__",
     "diagnose",
+    "export_onnx",
     "fit",
     "inverse_transform",
     "open",
@@ -89,6 +101,7 @@ _MODULES = {
     "Transformed": "daskumap.views",
     "UMAP": "daskumap.estimator.umap",
     "diagnose": "daskumap.api",
+    "export_onnx": "daskumap.api",
     "fit": "daskumap.api",
     "inverse_transform": "daskumap.api",
     "open": "daskumap.api",

@@ -32,7 +32,7 @@ from daskumap.session import (
 )
 from daskumap.store import schema
 from daskumap.store.lock import alone
-from daskumap.store.model import is_model_group
+from daskumap.store.model import find_model
 from daskumap.store.places import find_place
 from daskumap.store.run import RunStore, is_run_store
 from daskumap.train_request import make_train_request
@@ -340,9 +340,7 @@ def predict(
     SourceError, ParameterError, PlanError, RunMismatchError, StoreError, TaskError, ClusterError
         Each says what was seen, what is allowed and what to do.
     """
-    model = _as_model(run)
-    encoder = model if isinstance(model, Encoder) else model.encoder
-    return encoder.predict(
+    return _as_encoder(run).predict(
         data,
         out,
         client=client,
@@ -543,14 +541,40 @@ def open(path: str | Path) -> Any:
         If there is none.
     """
     place = find_place(path)
-    return Encoder.open(path) if is_model_group(place) else view(RunStore.open(place, mode="r"))
+    model = find_model(place)
+    return view(RunStore.open(place, mode="r")) if model is None else Encoder(model, place.url)
+
+
+def export_onnx(run: Run | Encoder | str | Path, path: str | Path) -> list[Path]:
+    """Write a trained network as ONNX, for other programs, and return the files.
+
+    Parameters
+    ----------
+    run
+        A trained run or an `Encoder` that was saved, or the path or URL of one.
+    path
+        See `daskumap.onnx_export.export`.
+
+    Raises
+    ------
+    DependencyError, StoreError
+        If the package onnx is missing, there is no such network, or the file cannot be written.
+    """
+    return _as_encoder(run).export_onnx(path)
 
 
 def _as_model(run: Run | Encoder | str | Path) -> Run | Encoder:
     """Return what new rows are placed by: a run, or a network alone."""
-    if isinstance(run, Encoder) or (isinstance(run, str | Path) and is_model_group(find_place(run))):
-        return run if isinstance(run, Encoder) else Encoder.open(run)
-    return _as_run(run)
+    if isinstance(run, Run | Encoder):
+        return run
+    place = find_place(run)
+    model = find_model(place)
+    return Run(RunStore.open(place, mode="r")) if model is None else Encoder(model, place.url)
+
+
+def _as_encoder(run: Run | Encoder | str | Path) -> Encoder:
+    model = _as_model(run)
+    return model if isinstance(model, Encoder) else model.encoder
 
 
 def _as_run(run: Run | str | Path) -> Run:

@@ -12,6 +12,7 @@ import numpy as np
 
 from daskumap.encoding import at_once, lazily, run_through
 from daskumap.errors import ParameterError
+from daskumap.params import refuse_unknown
 from daskumap.report.progress import choose_progress
 from daskumap.request import Request, encode_params, make_encode_request
 from daskumap.sources.dask import is_dask
@@ -21,6 +22,20 @@ from daskumap.store.places import find_place
 from daskumap.views import Decoded, Encoded, Predicted
 
 log = logging.getLogger(__name__)
+
+# What says where, and how, rows go through a network. Of these `fitted` and `ensure_all_finite` have no sense
+# here: only None is taken.
+WHERE = (
+    "client",
+    "memory",
+    "threads",
+    "progress",
+    "restart",
+    "take_over",
+    "trust_input",
+    "fitted",
+    "ensure_all_finite",
+)
 
 
 class Encoder:
@@ -90,6 +105,7 @@ class Encoder:
         return Predicted(self._run("predict", data, out, where))
 
     def _run(self, encodes: str, data: Any, out: Any, where: Mapping[str, Any]) -> Any:
+        refuse_unknown(where, WHERE)
         if out is not None and self.url and find_place(out).url == self.url:
             raise ParameterError(f"out is {self.url}, where the network itself is. Name another place.")
         options = {"client": None, "memory": None, "threads": None, **where}
@@ -115,6 +131,7 @@ class Encoder:
         encodes
             "encode" for places, "decode" for rows of places, "predict" for probabilities.
         """
+        refuse_unknown(where, WHERE)
         if out is None and is_plain(data):
             return at_once(self.model, self._params, encodes, find(data), where.get("threads"))
         if out is None and is_dask(data):
@@ -132,6 +149,7 @@ class Encoder:
         """
         if out is None and is_plain(data):
             return np.array(self.classes)[self.made_of("predict", data, **where).argmax(axis=1)]
+        refuse_unknown(where, WHERE)
         if out is None and is_dask(data):
             classes = np.array(self.classes)
             found = lazily(self.model, self._params, "predict", data).argmax(axis=1)

@@ -7,7 +7,7 @@ from typing import Any
 
 from daskumap.errors import ParameterError
 from daskumap.functions import digest_of_module
-from daskumap.params import refuse_unknown
+from daskumap.params import from_numpy, refuse_unknown
 
 # The built-in network; anything else is a module of the user's.
 BUILT_IN = "mlp"
@@ -124,9 +124,10 @@ def make_encoder_params(values: dict[str, Any]) -> EncoderParams:
         For an unknown name or a value outside its range; the message gives both.
     """
     refuse_unknown(values, {f.name for f in dataclasses.fields(EncoderParams)})
+    values = {name: from_numpy(value) for name, value in values.items()}
     hidden = values.get("hidden")
     if isinstance(hidden, list | tuple):
-        values = {**values, "hidden": tuple(hidden)}
+        values["hidden"] = tuple(map(from_numpy, hidden))
     params = EncoderParams(**values)
     _check_hidden(params.hidden)
     for name, kind, low, high in _RANGES:
@@ -194,6 +195,11 @@ def _check_networks(params: EncoderParams) -> None:
         raise ParameterError(
             f"autoencoder_weight is {params.autoencoder_weight:g} and there is no decoder whose error it "
             "weighs. Give decoder=True, or leave autoencoder_weight at 0."
+        )
+    if params.reconstruction != EncoderParams.reconstruction and params.decoder is False:
+        raise ParameterError(
+            f"reconstruction is {params.reconstruction!r} and there is no decoder whose error it is. Give "
+            "decoder=True, or leave reconstruction out."
         )
     if not isinstance(params.device, str):
         raise ParameterError(f"device is {params.device!r}; it must be a name such as 'cpu' or 'cuda'.")

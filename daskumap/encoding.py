@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -16,12 +17,13 @@ from daskumap.params import Params
 from daskumap.planning.stage import Receipt
 from daskumap.report.progress import Progress
 from daskumap.request import make_encode_request, refuse_lacking, refuse_other_columns
+from daskumap.runtime.networks import kind_of_device
 from daskumap.runtime.trained import Trained
 from daskumap.session import fit_request
 from daskumap.sources.base import Source
 from daskumap.sources.find import find
 from daskumap.sources.move import Move
-from daskumap.stages.shared.checks import find_broken, refuse_not_finite
+from daskumap.stages.encode.rows import find_bad, is_bad, refuse_bad
 from daskumap.store.model import Model
 from daskumap.store.run import RunStore
 
@@ -55,6 +57,7 @@ def run_through(
     request = make_encode_request(data, model, params, encodes)
     engine = make_engine(client, parse_memory(memory), threads, request.source.shape[0])
     try:
+        request = dataclasses.replace(request, device=kind_of_device(engine, params))
         return fit_request(request, out, engine, progress, restart, take_over, trust_input)
     finally:
         engine.close()
@@ -66,7 +69,7 @@ def at_once(model: Model, params: Params, encodes: str, source: Source, threads:
     Raises
     ------
     SourceError
-        If they have other columns, or values that are not finite.
+        If they have other columns, values that are not finite, or rows that the metric is not defined on.
     ParameterError
         If the network lacks the part that it takes.
     """
@@ -77,18 +80,18 @@ def at_once(model: Model, params: Params, encodes: str, source: Source, threads:
     step = max(1, BLOCK_BYTES // (columns * 4 * BLOCK_ROWS)) * BLOCK_ROWS
     starts = range(0, rows, step)
     out = np.empty((rows, network.width(encodes)), network.dtype(encodes))
-    threads = min(len(starts), check_threads(threads) or available_cores())
+    threads = min(max(1, len(starts)), check_threads(threads) or available_cores())
 
     def fill(start: int) -> Receipt:
         stop = min(start + step, rows)
         X = _read(source, network.move_of(encodes), start, stop)
-        found = find_broken(X, start)
-        if not found["broken"]:
+        found = find_bad(model, encodes, X, start)
+        if not is_bad(found):
             out[start:stop] = network.through(encodes, X)
         return Receipt(stop - start, found)
 
     with one_thread(), ThreadPoolExecutor(threads) as pool:
-        refuse_not_finite(rows, dict(enumerate(pool.map(fill, starts))))
+        refuse_bad(model, rows, dict(enumerate(pool.map(fill, starts))))
     return out
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from daskumap.errors import DependencyError
+from daskumap.errors import DependencyError, StoreError
 from daskumap.sources.move import Move
 from daskumap.store.model import Model
 
@@ -124,11 +125,27 @@ def export(model: Model, path: str | Path, encoder: Any = None, decoder: Any = N
     path = Path(path)
     files = _of_modules(model, encoder, decoder) if model.backend == "torch" else _of_perceptron(model)
     paths = [path, path.with_suffix(f".decoder{path.suffix}")][: len(files)]
-    for one, file in zip(paths, files, strict=True):
+    for file in files:
         file.producer_name = "daskumap"
         onnx.checker.check_model(file, full_check=True)
-        one.write_bytes(file.SerializeToString())
+    for one, file in zip(paths, files, strict=True):
+        _write(one, file.SerializeToString())
     return paths
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file that is whole or not there."""
+    part = path.with_name(f"{path.name}.partial")
+    try:
+        part.write_bytes(content)
+        part.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            part.unlink()
+        raise StoreError(
+            f"{path} cannot be written ({error}). Name a file in a folder that is there and may be written, "
+            "with room for it."
+        ) from error
 
 
 def _of_perceptron(model: Model) -> list[Any]:

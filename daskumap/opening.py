@@ -58,13 +58,14 @@ def kind_of_context(context: Context) -> Kind:
 
 
 @cache
-def versions(uses_torch: bool = False) -> dict[str, str]:
-    """Return the versions of all that decides the bits of a result."""
+def versions(uses_torch: bool = False, device: str | None = None) -> dict[str, str]:
+    """Return the versions of all that decides the bits of a result, and the kind of a module's device."""
     libraries = ["numba", "numpy", "scipy", "scikit-learn", "pynndescent"]
     from daskumap import __version__
 
     found = {"daskumap": __version__, "kernels": jit.digest(), **{name: version(name) for name in libraries}}
-    return found | ({"torch": _version_of_torch()} if uses_torch else {})
+    found |= {"torch": _version_of_torch()} if uses_torch else {}
+    return found | ({"device": device} if device else {})
 
 
 def _version_of_torch() -> str:
@@ -82,8 +83,13 @@ def input_digest(store: RunStore) -> str | None:
     return found
 
 
-def compare_versions(store: RunStore, finished: bool) -> None:
-    """Refuse to go on with what other versions began; of what they finished, say it.
+def compare_versions(store: RunStore, finished: bool, device: str | None = None) -> None:
+    """Refuse to go on with what other versions, or another kind of device, began; of a finished run, say it.
+
+    Parameters
+    ----------
+    device
+        The kind that would go on; None where nobody does, or no module is at work.
 
     Raises
     ------
@@ -91,7 +97,8 @@ def compare_versions(store: RunStore, finished: bool) -> None:
         If the bits of two versions would mix.
     """
     known = store.about["versions"]
-    found = differences({"versions": known}, {"versions": versions("torch" in known)})
+    now = versions("torch" in known, device or known.get("device"))
+    found = differences({"versions": known}, {"versions": now})
     if found and not finished:
         raise RunMismatchError(
             f"{store.url} was begun by other versions: {'; '.join(found)}. Bits of both would mix. Go on "
@@ -341,15 +348,24 @@ def is_copied(store: RunStore) -> bool:
 
 
 def find_damaged_copy(store: RunStore) -> list[str]:
-    """Return what is wrong with a run's copy of its input, which is read."""
-    if not is_copied(store):
-        return []
-    return [text for name in names_of_copy(store) for text in find_damage(store, name, True, {})]
+    """Return what is wrong with a run's copy of its input and of what came with it, which are read."""
+    names = (*(names_of_copy(store) if is_copied(store) else ()), *names_of_brought(store))
+    return [text for name in names for text in find_damage(store, name, True, {})]
 
 
 def forget_copy(store: RunStore) -> None:
-    """Let the next fit copy its input again."""
+    """Let the next fit bring its input again."""
     store.documents.delete(f"{INPUT_DIGEST}.json")
+    for name in names_of_brought(store):
+        if find_damage(store, name, True, {}):
+            store.documents.delete_folder(name)
+
+
+def names_of_brought(store: RunStore) -> list[str]:
+    """Return the names of the user's arrays that lie in a run store beside the input."""
+    params = store.about["params"]
+    start = [schema.INIT.name] if str(params["init"]).startswith("array(") else []
+    return [*start, *(item.name for name, item in KNOWN.items() if (params["encoder"] or {}).get(name))]
 
 
 def known_params(store: RunStore) -> Params:

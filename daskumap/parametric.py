@@ -15,12 +15,13 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from daskumap.encoder_params import NAMES, make_encoder_params
 from daskumap.errors import ParameterError, SourceError
-from daskumap.params import PRECOMPUTED, Params, explicit
+from daskumap.params import PRECOMPUTED, Params, explicit, make_params
 
 if TYPE_CHECKING:
     from daskumap.encoder import Encoder
     from daskumap.run import Run
     from daskumap.sources.base import Source
+    from daskumap.store.model import Model
 
 Array = np.ndarray[Any, Any]
 
@@ -151,13 +152,16 @@ label_weight, landmark_weight, device, checkpoint_steps
         ----------
         X
             (n, D): an array, a DataFrame or nested lists; or, larger than memory, what `daskumap.fit` takes.
-            Or a finished run, or the path of one: the network is trained on its graph.
+            Or a finished run, or the path of one: the network is trained on its graph, so that what makes a
+            graph, from n_neighbors to vr_delta, is the run's.
         y
             (n,) classes, integers or names, -1 for rows whose class is not known: a classifier is trained
             with the encoder, and pulls rows of a class together. None: there is none.
         run
             Path or URL of the run store of the training; its graph is beside it, in a run whose name ends in
-            "-graph". An unfinished fit that is there goes on. None: in memory or in temporary folders.
+            "-graph", for other trainings. An unfinished fit that is there goes on. With keep="graph" the
+            training has neighbours and graph as well, for another map; keep="embedding" has them once. None:
+            in memory or in temporary folders.
         landmarks
             (n, n_components) where rows are to lie, NaN for rows that are free.
         client, memory, threads
@@ -168,53 +172,55 @@ label_weight, landmark_weight, device, checkpoint_steps
         DaskumapError
             As of `daskumap.fit` and `daskumap.train`.
         """
-        where = {"client": client, "memory": memory, "threads": threads}
-        return self._fit(X, y, run, landmarks, where, None)
+        return self._fit(X, y, None, run, landmarks, client, memory, threads)
 
     def fit_transform(self, X: Any, y: Any = None, **options: Any) -> Any:
         """Train the network and return where it maps the rows, `embedding_`. Arguments as in `fit`."""
         return self.fit(X, y, **options).embedding_
 
-    def refit(
-        self,
-        X: Any,
-        y: Any = None,
-        run: Any = None,
-        landmarks: Any = None,
-        client: Any = None,
-        memory: str | int | None = None,
-        threads: int | None = None,
-    ) -> ParametricUMAP:
+    def refit(self, X: Any, y: Any = None, **options: Any) -> ParametricUMAP:
         """Go on from what the network learnt, on the graph of other rows with the same columns.
 
         Landmarks keep it where it was: rows of the earlier fit among the new ones, with their places,
         `embedding_`. Arguments as in `fit`; of the parameters those of the network must be the same.
         """
         check_is_fitted(self, "encoder_")
-        where = {"client": client, "memory": memory, "threads": threads}
-        return self._fit(X, y, run, landmarks, where, self.encoder_.model)
+        return self._fit(X, y, self.encoder_.model, **options)
 
     def _fit(
-        self, X: Any, y: Any, run: Any, landmarks: Any, where: dict[str, Any], start: Any
+        self,
+        X: Any,
+        y: Any,
+        start: Model | None,
+        run: Any = None,
+        landmarks: Any = None,
+        client: Any = None,
+        memory: str | int | None = None,
+        threads: int | None = None,
     ) -> ParametricUMAP:
         """Fit a graph, and train on it, from a given start if there is one."""
         from daskumap.api import is_run
+        from daskumap.train_request import OF_MAP, check_training
         from daskumap.training import train
 
         of_training = {name: getattr(self, name) for name in NAMES}
         if self.warm_start is False:  # as scikit-learn sets it wherever an estimator has that name
             of_training["warm_start"] = 0.0
         checked = make_encoder_params(of_training)
-        where = {**where, "progress": bool(self.verbose)}
+        where = {"client": client, "memory": memory, "threads": threads, "progress": bool(self.verbose)}
         if is_run(X):
             graph, plain = X, False
+            of_training |= {name: getattr(self, name) for name in OF_MAP if self._is_given(name)}
+            self.__dict__.pop("feature_names_in_", None)  # of an earlier fit
         else:
             source, plain = self._source(X, reset=start is None)
+            params = make_params({"n_components": self.n_components})
+            check_training(source, params, checked, y, landmarks, start)
             graph = self._graph(source, run, where, bool(checked.warm_steps(source.shape[0])))
         trained = train(
             graph,
             run,
-            labels=None if self.label_weight == 0 else y,
+            labels=y,
             landmarks=landmarks,
             start=start,
             report=self.report,
@@ -223,6 +229,10 @@ label_weight, landmark_weight, device, checkpoint_steps
             **where,
         )
         return self._take(trained, plain or trained.store.about["spec"] is None)
+
+    def _is_given(self, name: str) -> bool:
+        """Return whether a parameter is to be passed on: without a seed a training has that of its run."""
+        return name != "random_state" or self.random_state is not None
 
     def _graph(self, source: Source, run: Any, where: dict[str, Any], mapped: bool) -> Run:
         """Return the run of the graph of some rows, with a map if the training begins with one."""

@@ -157,7 +157,7 @@ def make_params(values: dict[str, Any]) -> Params:
         For an unknown name or a value outside its range; the message gives both.
     """
     refuse_unknown(values, {f.name for f in dataclasses.fields(Params)})
-    values = {name: _from_text(_from_numpy(value)) for name, value in values.items()}
+    values = {name: _from_text(from_numpy(value)) for name, value in values.items()}
     values["random_state"] = _seed(values.get("random_state"))
     values["n_epochs"] = _listed(values.get("n_epochs"))
     if isinstance(values.get("membership"), list):
@@ -268,7 +268,7 @@ def _listed(epochs: Any) -> Any:
     """
     if not isinstance(epochs, list | tuple | np.ndarray):
         return epochs
-    numbers = [_from_numpy(epoch) for epoch in epochs]
+    numbers = [from_numpy(epoch) for epoch in epochs]
     if not numbers or any(isinstance(one, bool) or not isinstance(one, int) for one in numbers):
         raise ParameterError(
             f"n_epochs is {epochs!r}; a list of epochs must have one at least, and integers from 0 to "
@@ -277,7 +277,8 @@ def _listed(epochs: Any) -> Any:
     return tuple(sorted(set(numbers)))
 
 
-def _from_numpy(value: Any) -> Any:
+def from_numpy(value: Any) -> Any:
+    """Return a number of NumPy's, as of a grid of parameters, as Python's; all else as it is."""
     return value.item() if isinstance(value, np.generic) else value
 
 

@@ -81,6 +81,8 @@ class Request:
         None for anything else.
     brought
         Arrays of the user's that lie in the run store beside the input, by name.
+    device
+        What kind of device a module of torch's works on; None without one.
     """
 
     source: Source
@@ -94,6 +96,7 @@ class Request:
     encoder: Model | None = None
     encodes: str | None = None
     brought: Mapping[str, np.ndarray[Any, Any]] = dataclasses.field(default_factory=dict)
+    device: str | None = None
 
     @property
     def kind(self) -> Kind:
@@ -404,7 +407,8 @@ def encode_params(encoder: Model, modules: dict[str, Any] | None = None) -> Para
         known = encoder.params["encoder"]["encoder"]
         raise ParameterError(
             f"The network is {known!r}, and encoder is {'left out' if modules is None else 'given'}. A model "
-            "has no code: give such a module where it is one, and none where it is 'mlp'."
+            "has no code: give such a module where it is one, as daskumap.Encoder.open(path, encoder=module),"
+            " and none where it is 'mlp'."
         )
     a, b = encoder.curve
     fixed = {"random_state": 0, "report": False, "keep": "embedding"}

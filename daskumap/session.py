@@ -158,7 +158,7 @@ def describe(planned: Plan, request: Request) -> dict[str, Any]:
         "spec": public_spec(request.source.spec()),
         "model": identity_of(request),
         "sizes": dataclasses.asdict(planned.job.sizes),
-        "versions": versions(request.params.uses_torch),
+        "versions": versions(request.params.uses_torch, request.device),
     }
 
 
@@ -193,7 +193,7 @@ def refuse_other(store: RunStore, request: Request, finished: bool, trust_input:
         "model": identity_of(request) or {},
     }
     check_same(store.url, {part: known[part] or {} for part in now}, now)
-    compare_versions(store, finished)
+    compare_versions(store, finished, request.device)
     digest = None if trust_input else input_digest(store)
     if digest is not None and digest != request.source.digest():
         raise RunMismatchError(

@@ -5,21 +5,29 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import numpy as np
+
 from daskumap.encoder_params import EncoderParams, make_encoder_params
 from daskumap.errors import ParameterError
 from daskumap.kernels.encoder.backend import Perceptron
-from daskumap.kernels.encoder.network import pack
+from daskumap.kernels.encoder.network import Layer, Layers, pack
 from daskumap.params import PRECOMPUTED, Params
+from daskumap.planning.stage import Receipt
 from daskumap.planning.training import LEAST_SHARE, RUN_ROWS
 from daskumap.request import Request, make_again_request
 from daskumap.runtime.context import Context
 from daskumap.runtime.networks import check_network
+from daskumap.sources.base import Source
 from daskumap.sources.known import Known, open_labels, open_landmarks
+from daskumap.sources.move import Move
+from daskumap.stages.shared.checks import find_beyond, refuse_beyond
 from daskumap.store import schema
 from daskumap.store.model import Model
 
-# Of a fit's parameters those that a training may have others of than its run: what is to become of the graph.
-OF_FIT = (
+Array = np.ndarray[Any, Any]
+
+# Of a fit's parameters those that a training may have others of than its run: what map the graph becomes ...
+OF_MAP = (
     "n_components",
     "min_dist",
     "spread",
@@ -29,9 +37,11 @@ OF_FIT = (
     "alpha",
     "negative_sample_rate",
     "random_state",
-    "report",
-    "keep",
 )
+# ... and what is left behind.
+OF_FIT = (*OF_MAP, "report", "keep")
+# Rows that are looked at before anything is done; the others are when they are read.
+LOOKED_ROWS = 256
 # Of a layout, of which there is none.
 NO_LAYOUT = {"init": "pca", "optimizer": "adam", "n_epochs": None, "transform_mode": "embedding"}
 
@@ -59,14 +69,11 @@ def make_train_request(
     of_fit = {name: value for name, value in values.items() if name in OF_FIT}
     own = {name: value for name, value in values.items() if name not in OF_FIT}
     request = make_again_request(model, {"report": True, **of_fit, **NO_LAYOUT}, None)
-    rows, components = model.sizes.rows, request.params.n_components
-    classes, places = open_labels(labels, rows), open_landmarks(landmarks, rows, components)
-    encoder = make_encoder_params({**own, **_about("labels", classes), **_about("landmarks", places)})
-    check_encoder(encoder, request.params, model)
-    check_network(dataclasses.replace(request.params, encoder=encoder), model.sizes.columns)
-    begun = None if start is None else open_start(start, encoder, request.params, model.sizes.columns)
+    encoder, known = check_training(model.source, request.params, make_encoder_params(own), labels, landmarks)
+    check_warm_start(encoder, request.params, model)
+    begun = None if start is None else open_start(start, encoder, request.params, model)
     encoder = dataclasses.replace(encoder, **_about("start", begun))
-    known = {schema.LABELS.name: classes, schema.LANDMARKS.name: places, schema.START.name: begun}
+    known |= {schema.START.name: begun}
     return dataclasses.replace(
         request,
         params=dataclasses.replace(request.params, encoder=encoder),
@@ -75,17 +82,48 @@ def make_train_request(
     )
 
 
-def open_start(start: Model, encoder: EncoderParams, params: Params, columns: int) -> Known:
-    """Return what a model learnt of the parts that a training has.
+def check_training(
+    source: Source,
+    params: Params,
+    encoder: EncoderParams,
+    labels: Any,
+    landmarks: Any,
+    start: Model | None = None,
+) -> tuple[EncoderParams, dict[str, Known | None]]:
+    """Check all that can be checked before there is a graph.
+
+    Returns
+    -------
+    encoder, known
+        The parameters with what is known of rows in them; and that itself, by where it lies in a run store.
+
+    Raises
+    ------
+    ParameterError, SourceError
+        With what was seen and what is allowed.
+    """
+    rows, columns = source.shape
+    # What weighs nothing is not looked at.
+    classes = open_labels(labels, rows) if encoder.label_weight else None
+    places = open_landmarks(landmarks, rows, params.n_components) if encoder.landmark_weight else None
+    encoder = dataclasses.replace(encoder, **_about("labels", classes), **_about("landmarks", places))
+    check_window(encoder, rows)
+    check_network(dataclasses.replace(params, encoder=encoder), columns)
+    refuse_beyond_at_first(source, encoder)
+    if start is not None and encoder.built_in:
+        widths_of(start, encoder, params, columns)
+    return encoder, {schema.LABELS.name: classes, schema.LANDMARKS.name: places}
+
+
+def widths_of(start: Model, encoder: EncoderParams, params: Params, columns: int) -> dict[str, Any]:
+    """Return the widths of the parts of the built-in network that a model has as a training has them.
 
     Raises
     ------
     ParameterError
-        If its encoder has other layers; of modules, if it has other parts.
+        If its encoder has other layers.
     """
-    names = encoder.labels["classes"] if encoder.labels else []
-    if not encoder.built_in:
-        return _open_modules(start, encoder, list(names))
+    names = list(encoder.labels["classes"]) if encoder.labels else []
     d, decodes = params.n_components, bool(encoder.decoder)
     wanted = Perceptron.of(columns, encoder.hidden, d, decodes, len(names)).widths
     if start.widths.get("encoder") != wanted["encoder"]:
@@ -93,18 +131,62 @@ def open_start(start: Model, encoder: EncoderParams, params: Params, columns: in
             f"The model to go on from has an encoder of {start.widths.get('encoder')} units, and that of "
             f"this training has {wanted['encoder']}. Give the columns, hidden and n_components of that model."
         )
-    same = [part for part, units in wanted.items() if start.widths.get(part) == units]
+    same = {part: list(units) for part, units in wanted.items() if start.widths.get(part) == units}
     if list(start.classes or ()) != names:
-        same = [part for part in same if part != "head"]  # It tells other classes apart.
-    widths = {part: list(wanted[part]) for part in same}
-    vector = pack({part: start.layers(part) for part in same})
+        same.pop("head", None)  # It tells other classes apart.
+    return same
+
+
+def open_start(start: Model, encoder: EncoderParams, params: Params, model: Context) -> Known:
+    """Return what a model learnt of the parts that a training has, for rows as this training sees them.
+
+    Raises
+    ------
+    ParameterError
+        If its encoder has other layers; of modules, if it has other parts, or saw rows elsewhere.
+    """
+    before = Move.from_dict(dict(start.cast), np.dtype(start.dtype))
+    now = Move.from_dict(model.fact(schema.CAST), model.source.dtype)
+    if not encoder.built_in:
+        _refuse_moved(before, now)
+        return _open_modules(start, encoder)
+    widths = widths_of(start, encoder, params, model.sizes.columns)
+    vector = pack(_moved({part: start.layers(part) for part in widths}, before, now))
     return Known(vector, {"digest": start.digest(), "widths": widths})
 
 
-def _open_modules(start: Model, encoder: EncoderParams, names: list[Any]) -> Known:
+def _moved(parts: dict[str, Layers], before: Move, now: Move) -> dict[str, Layers]:
+    """Return layers that take and give rows where float32 resolves them now, from those of another place."""
+    if now.as_dict() == before.as_dict():
+        return parts
+    scale, shift = now.to(before)
+    first, found = parts["encoder"][0], dict(parts)
+    bias = first.bias + np.broadcast_to(shift, len(first.weights)) @ first.weights.astype(np.float64)
+    found["encoder"] = (_layer(first.weights * scale, bias), *parts["encoder"][1:])
+    if "decoder" in parts:
+        last = parts["decoder"][-1]
+        found["decoder"] = (*parts["decoder"][:-1], _layer(last.weights / scale, (last.bias - shift) / scale))
+    return found
+
+
+def _layer(weights: Array, bias: Array) -> Layer:
+    return Layer(np.asarray(weights, np.float32), np.asarray(bias, np.float32))
+
+
+def _refuse_moved(before: Move, now: Move) -> None:
+    if now.as_dict() != before.as_dict():
+        raise ParameterError(
+            "The model to go on from was trained on rows that were moved to another place or scale than "
+            "these before they became float32, which no module can be told. Subtract what all rows share, "
+            "the earlier ones and these, and train both again; or leave start out."
+        )
+
+
+def _open_modules(start: Model, encoder: EncoderParams) -> Known:
     """Return what a model of modules learnt: all of it, since its vector has no parts."""
     from daskumap.torch_backend.modules import of_model
 
+    names = list(encoder.labels["classes"]) if encoder.labels else []
     backend, vector = of_model(start, encoder.encoder, encoder.decoder)
     if ("decoder" in backend.parts, list(start.classes or ())) != (bool(encoder.decoder), names):
         has = "a" if "decoder" in backend.parts else "no"
@@ -146,15 +228,27 @@ def refuse_run(model: Context) -> None:
         )
 
 
-def check_encoder(encoder: EncoderParams, params: Params, model: Context) -> None:
-    """Refuse parameters of a training that do not suit the run.
+def refuse_beyond_at_first(source: Source, encoder: EncoderParams) -> None:
+    """Refuse rows that a decoder cannot be trained on by cross-entropy, by the first ones: before all work.
+
+    Raises
+    ------
+    SourceError
+        Naming some.
+    """
+    if encoder.reconstruction == "bce":
+        looked = find_beyond(source.read(0, min(source.shape[0], LOOKED_ROWS)), 0)
+        refuse_beyond({0: Receipt(0, looked)})
+
+
+def check_window(encoder: EncoderParams, rows: int) -> None:
+    """Refuse windows that hold too few of the rows.
 
     Raises
     ------
     ParameterError
-        With what was seen and what is allowed.
+        Saying how many there have to be.
     """
-    rows = model.sizes.rows
     taken, held = encoder.trained_rows(rows), encoder.held_rows(rows)
     least = min(taken, -(-int(LEAST_SHARE * taken) // RUN_ROWS) * RUN_ROWS)
     if held < least:
@@ -163,7 +257,17 @@ def check_encoder(encoder: EncoderParams, params: Params, model: Context) -> Non
             f"trained on; below {LEAST_SHARE:.0%} a window holds but the shortest edges. Raise it to "
             f"{least:,} at least, or leave it out where memory holds all rows."
         )
-    if not encoder.warm_steps(rows):
+
+
+def check_warm_start(encoder: EncoderParams, params: Params, model: Context) -> None:
+    """Refuse to begin with a map that the run has not.
+
+    Raises
+    ------
+    ParameterError
+        Saying what map would do.
+    """
+    if not encoder.warm_steps(model.sizes.rows):
         return
     mapped = model.params.transform_mode == "embedding"
     if mapped and model.params.n_components == params.n_components:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from daskumap.params import Params, explicit_with
 from daskumap.report.progress import Progress, choose_progress
 from daskumap.request import Request
 from daskumap.run import Run
-from daskumap.runtime.networks import check_devices
+from daskumap.runtime.networks import kind_of_device
 from daskumap.session import fit_request
 from daskumap.store import schema
 from daskumap.store.model import Model
@@ -56,11 +57,11 @@ def train(
         Path or URL of the run store of the training, or a Zarr store. An unfinished training on the same run
         that is there goes on. None: in memory or a temporary folder, as of `fit`.
     labels
-        (n,) integers, one a row, -1 where there is none: a head for classes is trained with the encoder, with
-        the weight `label_weight`.
+        (n,) integers or names, one a row, -1 where there is none: a head for classes is trained with the
+        encoder, with the weight `label_weight`.
     landmarks
         (n, n_components) where rows are to lie on the map, NaN for rows that are free; `label_weight` and
-        `landmark_weight` weigh the mean over the known rows of a batch.
+        `landmark_weight` weigh the mean over the known rows of a batch. What weighs 0 is not looked at.
     start
         A trained run or a saved model, or where one is, from which the training goes on: its encoder, and
         the decoder and the classes that both have. None: it starts afresh.
@@ -112,7 +113,7 @@ def train(
     engine = make_engine(client, parse_memory(memory), threads, request.source.shape[0])
     try:
         fitted.refuse_out_of_reach(engine)
-        check_devices(engine, request.params)
+        request = dataclasses.replace(request, device=kind_of_device(engine, request.params))
         store = fit_request(request, out, engine, shown, restart, take_over, trust_input)
     finally:
         engine.close()

@@ -12,7 +12,7 @@ import daskumap
 from daskumap.engine.clusters import make_engine
 from daskumap.engine.sequential import SequentialEngine
 from daskumap.engine.threads import ThreadsEngine
-from daskumap.errors import ParameterError, PlanError, RunMismatchError, StoreError, TaskError
+from daskumap.errors import ParameterError, PlanError, RunMismatchError, SourceError, StoreError, TaskError
 from daskumap.kernels.encoder.network import Layer, apply, unpack
 from daskumap.report.progress import Silent
 from daskumap.session import fit_request
@@ -484,7 +484,7 @@ def test_a_reconstruction_by_cross_entropy(rows):
     logits = apply(model_of(found, "decoder"), found.embedding[:])
     assert ((1 / (1 + np.exp(-logits)) - X) ** 2).mean() < 0.5 * X.var(axis=0).mean()
     with pytest.raises(
-        ParameterError, match=r"'bce', which compares values in \[0, 1\], and 3 rows have others"
+        SourceError, match=r"'bce', which compares values in \[0, 1\], and 3 rows have others"
     ):
         trained(daskumap.fit(np.concatenate([X, X[:3] + 1]), **FIT), **words)
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol, runtime_checkable
 
-from daskumap.engine.process import enter, one_thread, peak_bytes
+from daskumap.engine.process import enter, one_thread, peak_bytes, usual_floats
 from daskumap.errors import NO_SPACE, DaskumapError, StoreError, TaskError
 from daskumap.planning.sizes import Resources
 from daskumap.planning.stage import Receipt, Stage
@@ -85,7 +85,7 @@ def measured(
     """Run one task; add seconds and the process' peak memory during this stage to its receipt."""
     enter(context, stage)
     started = time.perf_counter()
-    with one_thread(), listening(listener):
+    with one_thread(), usual_floats(), listening(listener):
         receipt = stage.task(context, number)
     return dataclasses.replace(receipt, seconds=time.perf_counter() - started, peak_bytes=peak_bytes())
 

@@ -12,6 +12,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from daskumap.errors import ProcessError
 
 if TYPE_CHECKING:
@@ -101,6 +103,11 @@ def one_thread() -> Iterator[None]:
                 _free_openblas()
                 tasks.limit.restore_original_limits()
                 _free_openblas()
+
+
+def usual_floats() -> np.errstate:
+    """Return what lets NumPy's errors be as they usually are, whatever the caller made exceptions."""
+    return np.errstate(divide="warn", over="warn", under="ignore", invalid="warn")
 
 
 def _load_pools() -> None:

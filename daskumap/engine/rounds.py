@@ -14,7 +14,7 @@ from operator import add
 from typing import Any, Protocol
 
 from daskumap.engine.base import Context, measured
-from daskumap.engine.process import enter, one_thread, peak_bytes
+from daskumap.engine.process import enter, one_thread, peak_bytes, usual_floats
 from daskumap.planning.stage import Receipt, Rounds, Stage
 
 
@@ -83,7 +83,7 @@ def _together(receipts: list[Receipt], seconds: float, at_once: int) -> Receipt:
 def run_part(context: Context, stage: Stage, function: Callable[..., Any], *args: Any) -> Any:
     """Run one function of the rounds in this process, as a task is run."""
     enter(context, stage)
-    with one_thread():
+    with one_thread(), usual_floats():
         return function(context, stage, *args)
 
 

@@ -79,6 +79,8 @@ class Plan:
         at_once = r.slots if stage.ordered else min(stage.tasks, r.slots)
         if stage.ordered:
             at_once = min(at_once, r.threads * self.job.sizes.layout_partitions)
+        if stage.name == TRAIN:  # a thread for each network
+            at_once = min(r.slots, self.job.params.encoder.replicas)
         waiting = costs.TASK * stage.tasks / min(stage.tasks, r.slots)
         moved = (stage.read_bytes + stage.written_bytes) / costs.STORE_BYTES_A_SECOND / r.workers
         return stage.work / self.speed[0 if stage.products else 1] / at_once + waiting + moved
@@ -164,10 +166,13 @@ class Plan:
     def _smaller_window(self, stage: Stage, needed: int) -> str:
         """Say how many rows a window may have; a warm start, as windows have by default, needs places too."""
         e, rows = self.job.params.encoder, self.job.sizes.rows
-        held, taken = e.held_rows(rows), e.trained_rows(rows)
-        row = stage.shared / (held * (training.WINDOWS if held < taken else 1))
+        held, taken, threads = e.held_rows(rows), e.trained_rows(rows), self.job.resources.threads
+        row = stage.shared / (held * training.windows(e, rows, threads))
         row += 0 if e.warm_steps(rows) else 4 * self.job.params.n_components
-        fits = training.largest_window(self.job.resources.memory - (needed - stage.shared), row, taken)
+        windows = 1 + min(threads, e.replicas)
+        fits = training.largest_window(
+            self.job.resources.memory - (needed - stage.shared), row, taken, windows
+        )
         if not fits:
             return f"Not even windows of {training.LEAST_SHARE:.0%} of the rows fit: raise memory."
         return f"Raise memory, or train on windows: window_rows={fits:_} fits, at some cost in quality."

@@ -6,12 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from daskumap.encoder_params import EncoderParams
 from daskumap.planning.stage import Receipt
 
 # Consecutive vertices that come into a window together: cell-major, so mostly of one cell, and a slice.
 RUN_ROWS = 512
-# Windows are there to be read ahead: the one that is trained on, and the next one.
-WINDOWS = 2
 # Below this share of the rows a window is refused: it holds few edges but the shortest (measured: 10 % of the
 # rows cost .007 of trustworthiness even where half of the steps regress to the map).
 LEAST_SHARE = 0.1
@@ -43,13 +42,27 @@ def batch_rows(batch_edges: int) -> int:
     return 4 * batch_edges
 
 
-def largest_window(room: int, row: float, rows: int) -> int:
+def windows(encoder: EncoderParams, rows: int, threads: int) -> int:
+    """Return how many windows a worker holds: one without windows, else the next one too, read ahead.
+
+    Replicas that it trains at the same time are each at a window of their own.
+    """
+    windowed = encoder.held_rows(rows) < encoder.trained_rows(rows)
+    return 1 + min(threads, encoder.replicas) if windowed else 1
+
+
+def largest_window(room: int, row: float, rows: int, windows: int = 2) -> int:
     """Return the most rows of a window that fit into so many bytes, in whole runs; 0 where none may be used.
+
+    Parameters
+    ----------
+    windows
+        How many there are at a time.
 
     >>> largest_window(10**9, 650.0, 1_000_000), largest_window(10**8, 650.0, 1_000_000)
     (768512, 0)
     """
-    fits = int(room / (WINDOWS * row)) // RUN_ROWS * RUN_ROWS
+    fits = int(room / (windows * row)) // RUN_ROWS * RUN_ROWS
     return fits if fits >= LEAST_SHARE * rows else 0
 
 

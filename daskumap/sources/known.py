@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from numbers import Real
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,8 @@ Array = np.ndarray[Any, Any]
 
 # The label of a row whose class is not known, as scikit-learn has it.
 UNLABELLED = -1
+# A number that is a class is one of 64 bits.
+LARGEST = 2**63 - 1
 
 
 class Known(NamedTuple):
@@ -46,12 +49,14 @@ def open_labels(labels: Any, rows: int) -> Known | None:
         return None
     found = _in_memory("labels", labels)
     found = found[:, 0] if found.ndim == 2 and found.shape[1] == 1 else found
-    found = _as_text(found) if found.dtype.kind in "OU" else found
+    found = _as_text(found) if found.dtype.kind in "OUT" else found
     found = _as_integers(found) if found.dtype.kind in "bf" else found
-    if found.shape != (rows,) or found.dtype.kind not in "iuU":
+    beyond = found.dtype.kind == "u" and found.max(initial=0) > LARGEST
+    if found.shape != (rows,) or found.dtype.kind not in "iuU" or beyond:
         raise ParameterError(
             f"labels have shape {found.shape} and type {found.dtype}; they must be {rows:,} integers or "
-            f"names, one a row in the order of the run's input, {UNLABELLED} where there is none."
+            f"names, one a row in the order of the run's input, {UNLABELLED} where there is none; integers "
+            "are below 2^63. A target that is no class is left out by label_weight=0."
         )
     there = found != found.dtype.type(UNLABELLED) if found.dtype.kind != "u" else np.ones(rows, bool)
     names, numbers = np.unique(found[there], return_inverse=True)
@@ -97,28 +102,51 @@ def open_landmarks(landmarks: Any, rows: int, components: int) -> Known | None:
 
 def _as_text(labels: Array) -> Array:
     """Return names as text, and -1, as None and NaN, for rows without; other objects as they are."""
-    plain = [UNLABELLED if one is None or one != one else one for one in labels.ravel().tolist()]
-    named = any(isinstance(one, str) for one in plain)
-    whole = all(isinstance(one, str) or one == UNLABELLED for one in plain)
-    if not named:  # integers, as of a frame that had gaps
+    plain = [UNLABELLED if _is_gap(one) else one for one in labels.ravel().tolist()]
+    if all(isinstance(one, Real | np.bool_) for one in plain):  # as of a frame that had gaps
         return np.array(plain).reshape(labels.shape)
-    return np.array(plain, str).reshape(labels.shape) if whole else labels
+    named = all(isinstance(one, str) or (isinstance(one, Real) and one == UNLABELLED) for one in plain)
+    return np.array(plain, str).reshape(labels.shape) if named else labels
+
+
+def _is_gap(label: Any) -> bool:
+    """Return whether an object says that there is no label: None, NaN, or pandas' NA, which has no truth."""
+    try:
+        return label is None or bool(label != label)
+    except TypeError:
+        return True
+    except ValueError:  # an array where a label should be
+        return False
 
 
 def _as_integers(labels: Array) -> Array:
     """Return bools and whole numbers as integers, NaN as -1; numbers that are not whole as they are."""
-    known = np.nan_to_num(labels.astype(np.float64), nan=UNLABELLED, posinf=0.5)
-    return known.astype(np.int64) if (known == np.rint(known)).all() else labels
+    known = np.nan_to_num(labels.astype(np.float64), nan=UNLABELLED, posinf=0.5, neginf=0.5)
+    whole = (known == np.rint(known)) & (np.abs(known) <= LARGEST // 2)
+    return known.astype(np.int64) if whole.all() else labels
 
 
 def _in_memory(name: str, values: Any) -> Array:
     if isinstance(values, str | Path):
-        values = np.load(values) if str(values).endswith(".npy") else open_node(values)
+        values = _load(name, values) if str(values).endswith(".npy") else open_node(values)
     if isinstance(values, zarr.Group):
         raise ParameterError(f"{name} is a Zarr group; name the array in it.")
-    found = np.asarray(values[...] if isinstance(values, zarr.Array) else values)
     if isinstance(values, np.ma.MaskedArray):
         raise ParameterError(f"{name} is a masked array; pass values.filled of what stands for none.")
+    try:
+        return np.asarray(values[...] if isinstance(values, zarr.Array) else values)
+    except ValueError as error:  # lists of unequal lengths
+        raise ParameterError(f"{name} is no array ({error}). Give one value, or place, a row.") from error
+
+
+def _load(name: str, path: str | Path) -> Array:
+    try:
+        found: Array = np.load(path)
+    except (OSError, ValueError, EOFError) as error:
+        raise ParameterError(
+            f"{name} cannot be read from {path} ({error}). Name a file of numpy.save with numbers or text, "
+            "not objects, or a Zarr array."
+        ) from error
     return found
 
 

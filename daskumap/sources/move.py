@@ -48,6 +48,17 @@ class Move(NamedTuple):
         back = np.ldexp(rows.astype(np.float64), -self.exponent)
         return back if self.centre is None else back + self.centre
 
+    def to(self, other: Move) -> tuple[float, Array]:
+        """Return scale and shift by which rows that were moved so become those that the other moves.
+
+        >>> Move(1, np.array([3.0])).to(Move(0, np.array([1.0])))
+        (0.5, array([2.]))
+        """
+        here, there = (np.zeros(1) if one.centre is None else one.centre for one in (self, other))
+        return float(np.ldexp(1.0, other.exponent - self.exponent)), np.ldexp(
+            _subtract(here, there), other.exponent
+        )
+
     def as_dict(self) -> dict[str, Any]:
         """Return JSON types: numbers of Python are as exact as those of any type here."""
         return {"exponent": self.exponent, "centre": None if self.centre is None else self.centre.tolist()}

@@ -187,6 +187,11 @@ class Model:
                 f"There is no model at {documents.url}. daskumap.train writes one: daskumap train RUN "
                 f"{documents.url}"
             )
+        return cls._of(documents, about)
+
+    @classmethod
+    def _of(cls, documents: Documents, about: Any) -> Model:
+        """Read the group that says so of itself."""
         content = _checked(documents.url, about)
         weights = dict(_read_weights(documents, content["weights"]))
         return cls(
@@ -211,20 +216,28 @@ def open_model_group(place: Place) -> Model:
         If there is none, or as `Model.read`.
     """
     alone = _below(place)
-    within = in_run(alone)
-    if _about(alone) is None and _about(within) is None:
-        raise StoreError(
-            f"There is no model at {place.url}, nor a trained run. Train one on the graph of a finished run: "
-            "daskumap train RUN OUT"
-        )
-    return Model.read(alone if _about(alone) is not None else within)
+    for documents in (alone, in_run(alone)):
+        about = _about(documents)
+        if about is not None:
+            return Model._of(documents, about)
+    raise StoreError(
+        f"There is no model at {place.url}, nor a trained run. Train one on the graph of a finished run: "
+        "daskumap train RUN OUT"
+    )
 
 
-def is_model_group(place: Place) -> bool:
-    """Return whether a model lies at a place alone, whole or not; what cannot be read is none."""
+def find_model(place: Place) -> Model | None:
+    """Return the model that lies at a place alone; None where there is none, or nothing can be read.
+
+    Raises
+    ------
+    StoreError
+        If it is not whole, damaged, or a later version wrote it.
+    """
+    documents, about = _below(place), None
     with suppress(DaskumapError), speaking(place.url):
-        return _about(_below(place)) is not None
-    return False
+        about = _about(documents)
+    return None if about is None else Model._of(documents, about)
 
 
 def in_run(documents: Documents) -> Documents:

@@ -55,6 +55,13 @@ def find_fault(device: str) -> str:
     return ""
 
 
+def look_at(device: str) -> tuple[str, str]:
+    """Return why torch cannot use a device in this process, "" if it can, and what kind of one it is."""
+    fault = find_fault(device)
+    named = device.startswith("cuda") and not fault
+    return fault, torch.cuda.get_device_name(device) if named else device.partition(":")[0]
+
+
 def held_bytes(backend: TorchBackend) -> int:
     """Return what a step holds for each row of its batch, in bytes, as a few rows show."""
     seen: dict[int, int] = {}

@@ -105,6 +105,35 @@ def test_a_disk_that_fills_up(fit, source, whole, disk, sequential, tmp_path, re
     assert not set(done) & set(rest.counts()) - {stage}
 
 
+@pytest.mark.parametrize("stage", ["taken.graph", "encoder.train", "encoder.embed"])
+def test_a_disk_that_fills_up_in_a_training(small, disk, sequential, tmp_path, stage):
+    """A checkpoint that was not written whole is none; the training goes on once there is room."""
+    quick = {"progress": False, "report": False}
+    graph = daskumap.fit(small, client="sequential", random_state=1, transform_mode="graph", **quick)
+    words = {
+        "steps": 40,
+        "checkpoint_steps": 10,
+        "hidden": (60, 60),
+        "batch_edges": 20,
+        "decoder": True,
+        **quick,
+    }
+    whole = daskumap.train(graph, client="sequential", **words)
+    filling = Filling(sequential, tmp_path / "w", disk, stage, left=0)
+    with pytest.raises(StoreError, match=r"space left .*\(ENOSPC\).*MB\. Free that much") as caught:
+        daskumap.train(graph, disk / "run.zarr", client=filling, **words)
+    assert caught.value.errno == errno.ENOSPC
+    assert not is_held(disk / "run.zarr")
+    with pytest.raises(StoreError, match="space left"):
+        daskumap.train(graph, disk / "run.zarr", client="sequential", **words)
+    (disk / "ballast").unlink()
+    done = daskumap.train(graph, disk / "run.zarr", client="sequential", **words)
+    assert sha(done.embedding) == sha(whole.embedding)
+    assert done.history == whole.history
+    assert daskumap.verify(disk / "run.zarr") == {}
+    assert not list((disk / "run.zarr").rglob("*.partial"))
+
+
 def test_a_disk_that_is_full_from_the_start(fit, source, disk, capsys):
     """Known before the run starts where there is a plan, and said in one line on the command line."""
     ballast = fill(disk)

@@ -19,17 +19,20 @@ import numpy as np
 from daskumap.planning import costs
 from daskumap.planning.stage import ITEM_BYTES, Receipt, Stage, Step
 from daskumap.runtime.context import Context
-from daskumap.runtime.trained import Trained
+from daskumap.runtime.trained import Trained, isolating, metric_of
 from daskumap.stages.shared.checks import (
     DIGEST,
     count_missing,
     digest_block,
     find_broken,
-    refuse_broken,
+    find_undefined,
     refuse_missing,
+    refuse_not_finite,
+    refuse_undefined,
 )
 from daskumap.stages.shared.visitors import Share, Visitor, plan_pass, read_rows
 from daskumap.store import schema
+from daskumap.store.model import Model
 
 Array = np.ndarray[Any, Any]
 # Writes what becomes of a row block, and returns what goes with the receipt.
@@ -39,7 +42,7 @@ Maps = Callable[[Context, int, Array], dict[str, Any]]
 def plan(maps: Maps, items: tuple[schema.Array, ...], context: Context) -> Stage:
     """Plan one task a row block; each worker holds the weights, twice while it reads them."""
     shared = 2 * context.encoder.nbytes
-    visitors = (READ, Visitor(partial(map_finite, maps), partial(_share, items)))
+    visitors = (READ, Visitor(partial(map_good, maps), partial(_share, items)))
     return plan_pass(context, visitors, read_rows, shared=shared, products=True, conclude=refuse)
 
 
@@ -59,7 +62,10 @@ def _share(items: tuple[schema.Array, ...], context: Context) -> Share:
     written = sum(4 + ITEM_BYTES[output.dtype] for output in outputs for _ in range(_width(output.shape)))
     return Share(
         outputs=outputs,
-        memory={"results": context.sizes.row_block * written},
+        memory={
+            "results": context.sizes.row_block * written,
+            "network": Trained.of(context.encoder, context.params).block_bytes,
+        },
         work=2.0 * context.sizes.rows * context.encoder.nbytes / 4 / costs.FLOPS,
     )
 
@@ -73,10 +79,31 @@ def digest_read(context: Context, number: int, X: Array) -> dict[str, Any]:
     return {"input_crc32": digest_block(context, number, X)["crc32"]}
 
 
-def map_finite(maps: Maps, context: Context, number: int, X: Array) -> dict[str, Any]:
-    """Find the rows of a block that no network maps; write what becomes of the block if there is none."""
-    found = find_broken(X, context.sizes.block(number)[0])
-    return found if found["broken"] else found | maps(context, number, X)
+def map_good(maps: Maps, context: Context, number: int, X: Array) -> dict[str, Any]:
+    """Find the rows of a block that are refused; write what becomes of the block if there is none."""
+    encodes = str(context.job.encodes)
+    found = find_bad(context.encoder, encodes, X, context.sizes.block(number)[0])
+    return found if is_bad(found) else found | maps(context, number, X)
+
+
+def find_bad(model: Model, encodes: str, X: Array, start: int) -> dict[str, Any]:
+    """Return the rows that a fit would refuse: those that are not finite or not defined, unless left out."""
+    found, metric = find_broken(X, start), None if isolating(model) else metric_of(model)
+    if encodes == "decode" or metric is None:
+        return found
+    return found | find_undefined(X, metric, start)
+
+
+def is_bad(found: dict[str, Any]) -> bool:
+    """Return whether a block has a row that is refused."""
+    return bool(found["broken"] or found.get("undefined"))
+
+
+def refuse_bad(model: Model, rows: int, receipts: dict[int, Receipt]) -> None:
+    """Raise where one of so many rows is refused."""
+    refuse_not_finite(rows, receipts)
+    if any("undefined" in receipt.found for receipt in receipts.values()):
+        refuse_undefined(str(model.params["metric"]), rows, receipts)
 
 
 def encode(context: Context, number: int, X: Array) -> dict[str, Any]:
@@ -107,9 +134,9 @@ def _write(context: Context, number: int, item: schema.Array, values: Array) -> 
 
 
 def refuse(context: Context, receipts: dict[int, Receipt]) -> None:
-    """Raise where a row is not finite: what was written for it goes with the run."""
+    """Raise where a row is refused: what was written of others goes with the run."""
     refuse_missing(context, count_missing(context) if context.params.missing == "refuse" else 0)
-    refuse_broken(context, receipts)
+    refuse_bad(context.encoder, context.sizes.rows, receipts)
 
 
 READ = Visitor(digest_read, lambda context: Share())

@@ -37,11 +37,9 @@ def _share_of_places(context: Context) -> Share:
 
 def embed(context: Context, number: int, X: Array) -> dict[str, Any]:
     """Write the places of the rows of a block; rows on which the metric is not defined are not on the map."""
-    start, stop = context.sizes.block(number)
+    start, _ = context.sizes.block(number)
     network = context.held("network", lambda: Trained.of(context.encoder, context.params))
     places = network.encode(X)
-    if context.params.undefined == "isolate":
-        places[context.read(schema.LEFT_OUT, start, stop) == 1] = np.nan
     context.write(schema.EMBEDDING, start, places)
     return {"crc32": zlib.crc32(places.tobytes())}
 
@@ -49,6 +47,6 @@ def embed(context: Context, number: int, X: Array) -> dict[str, Any]:
 EMBED = Step(
     "encoder.embed",
     plan_embed,
-    reads=(schema.SOURCE, schema.LEFT_OUT, schema.ENCODER),
+    reads=(schema.SOURCE, schema.ENCODER),
     writes=(schema.EMBEDDING,),
 )

@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from daskumap.errors import ParameterError
 from daskumap.planning import costs
 from daskumap.planning.stage import Receipt, Stage, Step
 from daskumap.runtime.context import Context
-from daskumap.stages.shared.checks import named, total
+from daskumap.stages.shared.checks import find_beyond, refuse_beyond
 from daskumap.stages.shared.compare import COMPARE
 from daskumap.stages.shared.encoding import has_axes, known_bytes, known_items, on_axes
 from daskumap.stages.shared.visitors import Share, Visitor, plan_pass, read_rows
@@ -62,32 +61,18 @@ def project(context: Context, number: int, X: Array) -> dict[str, Any]:
     offsets = np.searchsorted(vertices[order], np.arange(s.vertex_chunks + 1) * s.vertex_chunk)
     sent = {"vertices": vertices, "rows": _seen(context, X), **known}
     context.send(schema.PROJECTED, number, offsets, **{name: values[order] for name, values in sent.items()})
-    return _beyond_probabilities(context, X, start)
-
-
-def _beyond_probabilities(context: Context, X: Array, start: int) -> dict[str, Any]:
-    """Return the number and the first of the rows with values that are no probabilities but have to be."""
-    if context.params.encoder.reconstruction != "bce":
-        return {}
-    return named("beyond", np.asarray(((X < 0) | (X > 1)).any(axis=1)), start)
+    return find_beyond(X, start) if by_entropy(context) else {}
 
 
 def refuse_beyond_probabilities(context: Context, receipts: dict[int, Receipt]) -> None:
-    """Refuse rows with values outside [0, 1] where the reconstruction is by cross-entropy.
+    """Refuse rows with values outside [0, 1] where the reconstruction is by cross-entropy."""
+    if by_entropy(context):
+        refuse_beyond(receipts)
 
-    Raises
-    ------
-    ParameterError
-        Naming the first such rows and their number.
-    """
-    if context.params.encoder.reconstruction != "bce":
-        return
-    count, first = total(receipts, "beyond")
-    if count:
-        raise ParameterError(
-            f"reconstruction is 'bce', which compares values in [0, 1], and {count:,} rows have others; the "
-            f"first: {first}. Scale the data to [0, 1] and fit them again, or take reconstruction='mse'."
-        )
+
+def by_entropy(context: Context) -> bool:
+    """Tell whether a decoder is trained by cross-entropy."""
+    return bool(context.params.encoder.reconstruction == "bce")
 
 
 def _seen(context: Context, X: Array) -> Array:

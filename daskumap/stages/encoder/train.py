@@ -24,7 +24,7 @@ from daskumap.planning.stage import Receipt, Rounds, Stage, Step
 from daskumap.planning.training import history
 from daskumap.runtime.context import Context
 from daskumap.runtime.listen import tell
-from daskumap.runtime.networks import network_of, row_bytes
+from daskumap.runtime.networks import batch_bytes, network_of
 from daskumap.stages.shared.encoding import known_bytes
 from daskumap.stages.shared.given_start import with_given
 from daskumap.stages.shared.graph_facts import strength_of
@@ -42,16 +42,15 @@ def plan_train(context: Context) -> Stage:
     ranges, output = e.segments(), context.output(schema.TRAINING)
     inputs, known = context.extent("axis"), known_bytes(context)
     row = training.row_bytes(inputs, known, mean_degree(context))
-    held, taken = e.held_rows(s.rows), e.trained_rows(s.rows)
-    windows = training.WINDOWS if held < taken else 1
+    held = e.held_rows(s.rows)
+    windows = training.windows(e, s.rows, context.resources.threads)
     chunk = min(s.vertex_chunk, s.rows)
     state = 3 * context.network.size * 4
     return Stage(
         task=train_task,
         tasks=len(ranges),
         memory={
-            "batch": training.batch_rows(e.batch_edges)
-            * row_bytes(context.params, context.network, s.columns),
+            "batch": e.replicas * batch_bytes(context.params, context.network, s.columns),
             "states": 4 * state * e.replicas,
             "vertex chunk": chunk * (2 * (4 * inputs + known) + 2 * context.job.neighbors * 40),
         },

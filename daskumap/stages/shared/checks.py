@@ -164,11 +164,27 @@ def refuse_bad_rows(context: Context, receipts: dict[int, Receipt]) -> None:
             f"to 2 pi) in radians, as the metric 'haversine' takes them, latitude first; the first: {first}. "
             "Pass numpy.radians(data) where they are degrees, with data[:, ::-1] where longitude is first."
         )
+    if context.params.undefined != "isolate":
+        refuse_undefined(context.metric.name, context.sizes.rows, receipts)
+
+
+def find_undefined(X: Array, metric: metrics.Metric, start: int) -> dict[str, Any]:
+    """Return the number and the first of the rows on which a metric is not defined."""
+    return named("undefined", metrics.invalid_rows(X, metric) & ~not_finite(X), start)
+
+
+def refuse_undefined(name: str, rows: int, receipts: dict[int, Receipt]) -> None:
+    """Raise where a metric is not defined on one of so many rows.
+
+    Raises
+    ------
+    SourceError
+        Naming the first such rows and their number.
+    """
     count, first = total(receipts, "undefined")
-    if count and context.params.undefined != "isolate":
-        name = context.metric.name
+    if count:
         raise SourceError(
-            f"The metric {name!r} is not defined on {count:,} of {context.sizes.rows:,} rows; "
+            f"The metric {name!r} is not defined on {count:,} of {rows:,} rows; "
             f"the first: {first}. It needs {_needs(name)}. Remove these rows, use another metric such as "
             "'euclidean', or fit with undefined='isolate', which leaves them out of the map."
         )
@@ -189,6 +205,27 @@ def _needs(name: str) -> str:
     if name in DISTRIBUTIONS:
         return "rows without negative values and with a positive sum"
     return "rows that are not all zero"
+
+
+def find_beyond(X: Array, start: int) -> dict[str, Any]:
+    """Return the number and the first of the rows with values that are no probabilities."""
+    return named("beyond", np.asarray(((X < 0) | (X > 1)).any(axis=1)), start)
+
+
+def refuse_beyond(receipts: dict[int, Receipt]) -> None:
+    """Raise where a row has a value outside [0, 1], which has no cross-entropy.
+
+    Raises
+    ------
+    SourceError
+        Naming the first such rows and their number.
+    """
+    count, first = total(receipts, "beyond")
+    if count:
+        raise SourceError(
+            f"reconstruction is 'bce', which compares values in [0, 1], and {count:,} rows have others; the "
+            f"first: {first}. Scale the data to [0, 1] and fit them again, or take reconstruction='mse'."
+        )
 
 
 def named(what: str, mask: Array, start: int) -> dict[str, Any]:
