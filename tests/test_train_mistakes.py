@@ -7,7 +7,7 @@ import pytest
 
 import daskumap
 from daskumap import train_request
-from daskumap.encoder_params import make_encoder_params
+from daskumap.encoder_params import EncoderParams, make_encoder_params
 from daskumap.engine.sequential import SequentialEngine
 from daskumap.errors import ParameterError, RunMismatchError, SourceError, StoreError
 from daskumap.opening import compare_versions, versions
@@ -224,9 +224,10 @@ def stage_of(run, **words):
 def test_a_plan_counts_classes_pairs_and_replicas(graph):
     plain = stage_of(graph)[1].memory["batch"]
     classes = stage_of(graph, labels=np.arange(100))[1].memory["batch"]
-    assert classes - plain == 250 * 100 * 16  # scores and their gradients, of as many rows as edges
+    # Scores and their gradients, of as many rows as edges.
+    assert classes - plain == EncoderParams.batch_edges * 100 * 16
     rates = stage_of(graph, negative_sample_rate=1000)[1].memory["batch"]
-    assert rates - plain == 250 * 995 * 8
+    assert rates - plain == EncoderParams.batch_edges * 995 * 8
     assert stage_of(graph, replicas=4)[1].memory["batch"] == 4 * plain
 
 

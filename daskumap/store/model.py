@@ -234,8 +234,9 @@ def find_model(place: Place) -> Model | None:
     StoreError
         If it is not whole, damaged, or a later version wrote it.
     """
-    documents, about = _below(place), None
+    about = None
     with suppress(DaskumapError), speaking(place.url):
+        documents = _below(place)
         about = _about(documents)
     return None if about is None else Model._of(documents, about)
 
