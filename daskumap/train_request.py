@@ -123,7 +123,7 @@ def widths_of(start: Model, encoder: EncoderParams, params: Params, columns: int
     ParameterError
         If its encoder has other layers.
     """
-    names = list(encoder.labels["classes"]) if encoder.labels else []
+    names = encoder.classes()
     d, decodes = params.n_components, bool(encoder.decoder)
     wanted = Perceptron.of(columns, encoder.hidden, d, decodes, len(names)).widths
     if start.widths.get("encoder") != wanted["encoder"]:
@@ -186,7 +186,7 @@ def _open_modules(start: Model, encoder: EncoderParams) -> Known:
     """Return what a model of modules learnt: all of it, since its vector has no parts."""
     from daskumap.torch_backend.modules import of_model
 
-    names = list(encoder.labels["classes"]) if encoder.labels else []
+    names = encoder.classes()
     backend, vector = of_model(start, encoder.encoder, encoder.decoder)
     if ("decoder" in backend.parts, list(start.classes or ())) != (bool(encoder.decoder), names):
         has = "a" if "decoder" in backend.parts else "no"

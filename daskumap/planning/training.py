@@ -12,7 +12,7 @@ from daskumap.planning.stage import Receipt
 # Consecutive vertices that come into a window together: cell-major, so mostly of one cell, and a slice.
 RUN_ROWS = 512
 # Below this share of the rows a window is refused: it holds few edges but the shortest (measured: 10 % of the
-# rows cost .007 of trustworthiness even where half of the steps regress to the map).
+# rows cost .007 to .010 of trustworthiness even where half of the steps regress to the map).
 LEAST_SHARE = 0.1
 
 

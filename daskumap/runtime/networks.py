@@ -14,7 +14,7 @@ from daskumap.planning import training
 def network_of(params: Params, columns: int) -> Backend:
     """Return the network of a run that is trained on rows of so many columns."""
     e = params.encoder
-    classes = len(e.labels["classes"]) if e.labels else 0
+    classes = len(e.classes())
     if e.built_in:
         return Perceptron.of(e.inputs(columns), e.hidden, params.n_components, bool(e.decoder), classes)
     from daskumap.torch_backend.modules import TorchBackend
@@ -81,6 +81,5 @@ def batch_bytes(params: Params, network: Any, columns: int) -> int:
     """Return what a batch takes in a step, in bytes."""
     e = params.encoder
     rows = training.batch_rows(e.batch_edges) * row_bytes(params, network, columns)
-    classes = len(e.labels["classes"]) if e.labels else 0
     # Of labelled rows, which are as many as edges, scores and their gradients; and pairs that are pushed.
-    return int(rows + e.batch_edges * (16 * classes + 8 * params.negative_sample_rate))
+    return int(rows + e.batch_edges * (16 * len(e.classes()) + 8 * params.negative_sample_rate))
