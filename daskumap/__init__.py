@@ -35,9 +35,12 @@ if TYPE_CHECKING:
         TaskError,
     )
     from daskumap.estimator.umap import UMAP
+    from daskumap.exports.targets import export
     from daskumap.parametric import ParametricUMAP
     from daskumap.planning.plan import Plan
     from daskumap.run import Run
+    from daskumap.sources.base import Source
+    from daskumap.sources.find import source
     from daskumap.training import train
     from daskumap.views import Decoded, Encoded, Inverted, Predicted, Transformed
 
@@ -59,6 +62,7 @@ __all__ = [
     "ProcessError",
     "Run",
     "RunMismatchError",
+    "Source",
     "SourceError",
     "SourceNotFoundError",
     "StoreError",
@@ -66,6 +70,7 @@ __all__ = [
     "Transformed",
     "__version__",
     "diagnose",
+    "export",
     "export_onnx",
     "fit",
     "inverse_transform",
@@ -73,6 +78,7 @@ __all__ = [
     "plan",
     "predict",
     "resume",
+    "source",
     "train",
     "transform",
     "verify",
@@ -98,9 +104,11 @@ _MODULES = {
     "ParametricUMAP": "daskumap.parametric",
     "Predicted": "daskumap.views",
     "Run": "daskumap.run",
+    "Source": "daskumap.sources.base",
     "Transformed": "daskumap.views",
     "UMAP": "daskumap.estimator.umap",
     "diagnose": "daskumap.api",
+    "export": "daskumap.exports.targets",
     "export_onnx": "daskumap.api",
     "fit": "daskumap.api",
     "inverse_transform": "daskumap.api",
@@ -108,6 +116,7 @@ _MODULES = {
     "plan": "daskumap.api",
     "predict": "daskumap.api",
     "resume": "daskumap.api",
+    "source": "daskumap.sources.find",
     "train": "daskumap.training",
     "transform": "daskumap.api",
     "verify": "daskumap.api",
