@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         ClusterError,
         DaskumapError,
         DependencyError,
+        LockedError,
         ParameterError,
         PlanError,
         ProcessError,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     )
     from daskumap.estimator.umap import UMAP
     from daskumap.evaluation import evaluate
+    from daskumap.jobs.work import run_job
     from daskumap.parametric import ParametricUMAP
     from daskumap.planning.plan import Plan
     from daskumap.run import Run
@@ -52,6 +54,7 @@ __all__ = [
     "Encoded",
     "Encoder",
     "Inverted",
+    "LockedError",
     "ParameterError",
     "ParametricUMAP",
     "Plan",
@@ -75,6 +78,7 @@ __all__ = [
     "plan",
     "predict",
     "resume",
+    "run_job",
     "train",
     "transform",
     "verify",
@@ -84,6 +88,7 @@ _MODULES = {
     "ClusterError": "daskumap.errors",
     "DaskumapError": "daskumap.errors",
     "DependencyError": "daskumap.errors",
+    "LockedError": "daskumap.errors",
     "ParameterError": "daskumap.errors",
     "PlanError": "daskumap.errors",
     "ProcessError": "daskumap.errors",
@@ -111,6 +116,7 @@ _MODULES = {
     "plan": "daskumap.api",
     "predict": "daskumap.api",
     "resume": "daskumap.api",
+    "run_job": "daskumap.jobs.work",
     "train": "daskumap.training",
     "transform": "daskumap.api",
     "verify": "daskumap.api",

@@ -12,28 +12,7 @@ from typing import Any
 import daskumap
 from daskumap.cli import demo, examine, fit, network
 from daskumap.cli.output import complain, open_missing_streams, showing_messages
-from daskumap.errors import (
-    ClusterError,
-    DaskumapError,
-    ParameterError,
-    PlanError,
-    RunMismatchError,
-    SourceError,
-    StoreError,
-    TaskError,
-)
-
-# What a scheduler of batch jobs sees. 0 is success, 1 an error without a code of its own, 130 and 143 are
-# SIGINT and SIGTERM.
-EXIT_CODES: tuple[tuple[type[DaskumapError], int], ...] = (
-    (ParameterError, 2),
-    (SourceError, 3),
-    (PlanError, 4),
-    (RunMismatchError, 6),
-    (StoreError, 5),
-    (TaskError, 7),
-    (ClusterError, 8),
-)
+from daskumap.errors import DaskumapError, exit_code
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -62,7 +41,7 @@ def _exit_code(command: Callable[[dict[str, Any]], None], options: dict[str, Any
         command(options)
     except DaskumapError as error:
         complain(f"daskumap: {error}")
-        return next((code for kind, code in EXIT_CODES if isinstance(error, kind)), 1)
+        return exit_code(error)
     except KeyboardInterrupt as stop:
         complain("daskumap: stopped.")
         return 128 + int(stop.args[0] if stop.args else signal.SIGINT)
