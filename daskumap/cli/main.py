@@ -8,7 +8,7 @@ To add a command:
    its result by `say`, or by `say_json` with `--json`. What it returns is the exit code; nothing is 0.
 2. Put its name and module into COMMANDS, under its heading. A command of more than one word, such as
    `cluster check`, is in a `group`.
-3. Run `python -m daskumap.cli.reference`, which writes the reference in docs/command-line.md.
+3. Give it `--json` (`options.Json`) if it says a result, and a line in CHANGELOG.md.
 
 Modules of commands import nothing heavy: the library is loaded by `daskumap.fit` and its like when called.
 `--config`, the environment, help, `--quiet` and errors are those of all commands (`command.py`).
@@ -29,16 +29,7 @@ import daskumap
 from daskumap.cli.command import PLAIN, lazy
 from daskumap.cli.mistakes import explain
 from daskumap.cli.output import complain, open_missing_streams, say
-from daskumap.errors import (
-    ClusterError,
-    DaskumapError,
-    ParameterError,
-    PlanError,
-    RunMismatchError,
-    SourceError,
-    StoreError,
-    TaskError,
-)
+from daskumap.errors import DaskumapError, exit_code
 
 # Heading of the help -> command -> module with a function of that name.
 COMMANDS = {
@@ -67,18 +58,6 @@ COMMANDS = {
         "verify": "daskumap.cli.examine",
     },
 }
-
-# What a scheduler of batch jobs sees. 0 is success, 1 an error without a code of its own, 130 and 143 are
-# SIGINT and SIGTERM.
-EXIT_CODES: tuple[tuple[type[DaskumapError], int], ...] = (
-    (ParameterError, 2),
-    (SourceError, 3),
-    (PlanError, 4),
-    (RunMismatchError, 6),
-    (StoreError, 5),
-    (TaskError, 7),
-    (ClusterError, 8),
-)
 
 app = typer.Typer(cls=lazy(COMMANDS), no_args_is_help=True, **(PLAIN | {"add_completion": True}))
 
@@ -119,7 +98,7 @@ def _exit_code(built: Any, arguments: list[str]) -> int:
         raise SystemExit(mistake.exit_code) from None
     except DaskumapError as error:
         complain(f"daskumap: {error}")
-        return next((code for kind, code in EXIT_CODES if isinstance(error, kind)), 1)
+        return exit_code(error)
     except KeyboardInterrupt as stop:
         complain("daskumap: stopped.")
         return 128 + int(stop.args[0] if stop.args else signal.SIGINT)
