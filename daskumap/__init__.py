@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         ClusterError,
         DaskumapError,
         DependencyError,
+        LockedError,
         ParameterError,
         PlanError,
         ProcessError,
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     )
     from daskumap.estimator.umap import UMAP
     from daskumap.exports.targets import export
+    from daskumap.evaluation import evaluate
+    from daskumap.jobs.work import run_job
     from daskumap.parametric import ParametricUMAP
     from daskumap.planning.plan import Plan
     from daskumap.run import Run
@@ -54,6 +57,7 @@ __all__ = [
     "Encoded",
     "Encoder",
     "Inverted",
+    "LockedError",
     "ParameterError",
     "ParametricUMAP",
     "Plan",
@@ -71,6 +75,7 @@ __all__ = [
     "__version__",
     "diagnose",
     "export",
+    "evaluate",
     "export_onnx",
     "fit",
     "inverse_transform",
@@ -79,6 +84,7 @@ __all__ = [
     "predict",
     "resume",
     "source",
+    "run_job",
     "train",
     "transform",
     "verify",
@@ -88,6 +94,7 @@ _MODULES = {
     "ClusterError": "daskumap.errors",
     "DaskumapError": "daskumap.errors",
     "DependencyError": "daskumap.errors",
+    "LockedError": "daskumap.errors",
     "ParameterError": "daskumap.errors",
     "PlanError": "daskumap.errors",
     "ProcessError": "daskumap.errors",
@@ -109,6 +116,7 @@ _MODULES = {
     "UMAP": "daskumap.estimator.umap",
     "diagnose": "daskumap.api",
     "export": "daskumap.exports.targets",
+    "evaluate": "daskumap.evaluation",
     "export_onnx": "daskumap.api",
     "fit": "daskumap.api",
     "inverse_transform": "daskumap.api",
@@ -117,6 +125,7 @@ _MODULES = {
     "predict": "daskumap.api",
     "resume": "daskumap.api",
     "source": "daskumap.sources.find",
+    "run_job": "daskumap.jobs.work",
     "train": "daskumap.training",
     "transform": "daskumap.api",
     "verify": "daskumap.api",
