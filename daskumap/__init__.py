@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         ClusterError,
         DaskumapError,
         DependencyError,
+        LockedError,
         ParameterError,
         PlanError,
         ProcessError,
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
         TaskError,
     )
     from daskumap.estimator.umap import UMAP
+    from daskumap.evaluation import evaluate
+    from daskumap.jobs.work import run_job
     from daskumap.parametric import ParametricUMAP
     from daskumap.planning.plan import Plan
     from daskumap.run import Run
@@ -51,6 +54,7 @@ __all__ = [
     "Encoded",
     "Encoder",
     "Inverted",
+    "LockedError",
     "ParameterError",
     "ParametricUMAP",
     "Plan",
@@ -66,6 +70,7 @@ __all__ = [
     "Transformed",
     "__version__",
     "diagnose",
+    "evaluate",
     "export_onnx",
     "fit",
     "inverse_transform",
@@ -73,6 +78,7 @@ __all__ = [
     "plan",
     "predict",
     "resume",
+    "run_job",
     "train",
     "transform",
     "verify",
@@ -82,6 +88,7 @@ _MODULES = {
     "ClusterError": "daskumap.errors",
     "DaskumapError": "daskumap.errors",
     "DependencyError": "daskumap.errors",
+    "LockedError": "daskumap.errors",
     "ParameterError": "daskumap.errors",
     "PlanError": "daskumap.errors",
     "ProcessError": "daskumap.errors",
@@ -101,6 +108,7 @@ _MODULES = {
     "Transformed": "daskumap.views",
     "UMAP": "daskumap.estimator.umap",
     "diagnose": "daskumap.api",
+    "evaluate": "daskumap.evaluation",
     "export_onnx": "daskumap.api",
     "fit": "daskumap.api",
     "inverse_transform": "daskumap.api",
@@ -108,6 +116,7 @@ _MODULES = {
     "plan": "daskumap.api",
     "predict": "daskumap.api",
     "resume": "daskumap.api",
+    "run_job": "daskumap.jobs.work",
     "train": "daskumap.training",
     "transform": "daskumap.api",
     "verify": "daskumap.api",
