@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         TaskError,
     )
     from daskumap.estimator.umap import UMAP
+    from daskumap.evaluation import evaluate
     from daskumap.jobs.work import run_job
     from daskumap.parametric import ParametricUMAP
     from daskumap.planning.plan import Plan
@@ -69,6 +70,7 @@ __all__ = [
     "Transformed",
     "__version__",
     "diagnose",
+    "evaluate",
     "export_onnx",
     "fit",
     "inverse_transform",
@@ -106,6 +108,7 @@ _MODULES = {
     "Transformed": "daskumap.views",
     "UMAP": "daskumap.estimator.umap",
     "diagnose": "daskumap.api",
+    "evaluate": "daskumap.evaluation",
     "export_onnx": "daskumap.api",
     "fit": "daskumap.api",
     "inverse_transform": "daskumap.api",
