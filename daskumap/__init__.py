@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         transform,
         verify,
     )
+    from daskumap.clusters import start_cluster
     from daskumap.encoder import Encoder
     from daskumap.errors import (
         ClusterError,
@@ -73,6 +74,7 @@ __all__ = [
     "plan",
     "predict",
     "resume",
+    "start_cluster",
     "train",
     "transform",
     "verify",
@@ -108,6 +110,7 @@ _MODULES = {
     "plan": "daskumap.api",
     "predict": "daskumap.api",
     "resume": "daskumap.api",
+    "start_cluster": "daskumap.clusters",
     "train": "daskumap.training",
     "transform": "daskumap.api",
     "verify": "daskumap.api",
