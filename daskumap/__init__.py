@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         ClusterError,
         DaskumapError,
         DependencyError,
+        LockedError,
         ParameterError,
         PlanError,
         ProcessError,
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
         TaskError,
     )
     from daskumap.estimator.umap import UMAP
+    from daskumap.evaluation import evaluate
+    from daskumap.jobs.work import run_job
     from daskumap.parametric import ParametricUMAP
     from daskumap.planning.plan import Plan
     from daskumap.run import Run
@@ -52,6 +55,7 @@ __all__ = [
     "Encoded",
     "Encoder",
     "Inverted",
+    "LockedError",
     "ParameterError",
     "ParametricUMAP",
     "Plan",
@@ -67,6 +71,7 @@ __all__ = [
     "Transformed",
     "__version__",
     "diagnose",
+    "evaluate",
     "export_onnx",
     "fit",
     "inverse_transform",
@@ -75,6 +80,7 @@ __all__ = [
     "predict",
     "resume",
     "start_cluster",
+    "run_job",
     "train",
     "transform",
     "verify",
@@ -84,6 +90,7 @@ _MODULES = {
     "ClusterError": "daskumap.errors",
     "DaskumapError": "daskumap.errors",
     "DependencyError": "daskumap.errors",
+    "LockedError": "daskumap.errors",
     "ParameterError": "daskumap.errors",
     "PlanError": "daskumap.errors",
     "ProcessError": "daskumap.errors",
@@ -103,6 +110,7 @@ _MODULES = {
     "Transformed": "daskumap.views",
     "UMAP": "daskumap.estimator.umap",
     "diagnose": "daskumap.api",
+    "evaluate": "daskumap.evaluation",
     "export_onnx": "daskumap.api",
     "fit": "daskumap.api",
     "inverse_transform": "daskumap.api",
@@ -111,6 +119,7 @@ _MODULES = {
     "predict": "daskumap.api",
     "resume": "daskumap.api",
     "start_cluster": "daskumap.clusters",
+    "run_job": "daskumap.jobs.work",
     "train": "daskumap.training",
     "transform": "daskumap.api",
     "verify": "daskumap.api",
