@@ -38,10 +38,13 @@ if TYPE_CHECKING:
     )
     from daskumap.estimator.umap import UMAP
     from daskumap.evaluation import evaluate
+    from daskumap.exports.targets import export
     from daskumap.jobs.work import run_job
     from daskumap.parametric import ParametricUMAP
     from daskumap.planning.plan import Plan
     from daskumap.run import Run
+    from daskumap.sources.base import Source
+    from daskumap.sources.find import source
     from daskumap.training import train
     from daskumap.views import Decoded, Encoded, Inverted, Predicted, Transformed
 
@@ -64,6 +67,7 @@ __all__ = [
     "ProcessError",
     "Run",
     "RunMismatchError",
+    "Source",
     "SourceError",
     "SourceNotFoundError",
     "StoreError",
@@ -72,6 +76,7 @@ __all__ = [
     "__version__",
     "diagnose",
     "evaluate",
+    "export",
     "export_onnx",
     "fit",
     "inverse_transform",
@@ -81,6 +86,7 @@ __all__ = [
     "resume",
     "run_job",
     "start_cluster",
+    "source",
     "train",
     "transform",
     "verify",
@@ -107,9 +113,11 @@ _MODULES = {
     "ParametricUMAP": "daskumap.parametric",
     "Predicted": "daskumap.views",
     "Run": "daskumap.run",
+    "Source": "daskumap.sources.base",
     "Transformed": "daskumap.views",
     "UMAP": "daskumap.estimator.umap",
     "diagnose": "daskumap.api",
+    "export": "daskumap.exports.targets",
     "evaluate": "daskumap.evaluation",
     "export_onnx": "daskumap.api",
     "fit": "daskumap.api",
@@ -119,6 +127,7 @@ _MODULES = {
     "predict": "daskumap.api",
     "resume": "daskumap.api",
     "start_cluster": "daskumap.clusters",
+    "source": "daskumap.sources.find",
     "run_job": "daskumap.jobs.work",
     "train": "daskumap.training",
     "transform": "daskumap.api",
