@@ -105,7 +105,9 @@ class Line(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the line; a text of several lines begins each with the same."""
         stamp = stamped(record.levelname, _time(record), facts_of(record)["run"])
-        return "\n".join(f"{stamp}daskumap  {line}" for line in hide_secrets(record.getMessage()).splitlines())
+        return "\n".join(
+            f"{stamp}daskumap  {line}" for line in hide_secrets(record.getMessage()).splitlines()
+        )
 
 
 def stamped(level: str, time: str | None = None, run: str | None = None) -> str:
