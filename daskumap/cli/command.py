@@ -15,7 +15,8 @@ from typer.core import TyperCommand, TyperGroup
 
 from daskumap.cli.defaults import PREFIX, read_defaults
 from daskumap.cli.help import render_help
-from daskumap.cli.output import showing_messages
+from daskumap.cli.output import complain_of, showing_messages
+from daskumap.errors import DaskumapError
 
 PLAIN: dict[str, Any] = {"add_completion": False, "rich_markup_mode": None, "pretty_exceptions_enable": False}
 
@@ -31,8 +32,32 @@ Config = Annotated[
     ),
 ]
 
+LogJson = Annotated[
+    bool,
+    typer.Option(
+        "--log-json",
+        rich_help_panel="Everywhere",
+        help="on standard error a line of JSON for each event: stage, task, retry, dead worker, checkpoint, "
+        "warning, verdict",
+    ),
+]
 
-class Command(TyperCommand):
+
+class Helpful:
+    """What has the help of `help.py`, and is quick to give it."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help."""
+        formatter.write(render_help(self, ctx))
+
+    def get_help_option(self, ctx: Any) -> Any:
+        """Return `--help`; where it is not given it is off: of None typer makes a bool, with pydantic."""
+        option = super().get_help_option(ctx)  # type: ignore[misc]
+        option.default, option.help = False, "say this"
+        return option
+
+
+class Command(Helpful, TyperCommand):
     """One command: its options may come from the environment, and what is logged is shown while it runs."""
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
@@ -41,22 +66,17 @@ class Command(TyperCommand):
             if option.param_type_name == "option":
                 option.envvar = variable_of(option)
 
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Write the help."""
-        formatter.write(render_help(self, ctx))
-
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
-        with showing_messages(bool(ctx.params.get("quiet"))):
-            return super().invoke(ctx)
+        with showing_messages(bool(ctx.params.get("quiet")), bool(ctx.params.get("log_json"))):
+            try:
+                return super().invoke(ctx)
+            except (DaskumapError, KeyboardInterrupt) as error:
+                return complain_of(error)
 
 
-class Group(TyperGroup):
+class Group(Helpful, TyperGroup):
     """Commands under one name, such as those of `daskumap cluster`."""
-
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Write the help."""
-        formatter.write(render_help(self, ctx))
 
     def headings(self, ctx: Any) -> dict[str, list[Any]]:
         """Return the commands by heading, as the help has them."""
@@ -144,10 +164,13 @@ def _expanded(function: Callable[..., Any]) -> Callable[..., Any]:
             parameters += [_parameter(*pair) for pair in get_type_hints(options, include_extras=True).items()]
         else:
             parameters.append(parameter.replace(annotation=hints[parameter.name]))
+    if any(parameter.name == "quiet" for parameter in parameters):  # of what takes its time
+        parameters.append(_parameter("log_json", LogJson))
     parameters.append(_parameter("config", Config))
 
     def call(**given: Any) -> Any:
         del given["config"]
+        given.pop("log_json", None)
         return function(**given)
 
     call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
