@@ -6,7 +6,19 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from daskumap.errors import ParameterError
-from daskumap.sources import anndata, dask, hdf5, memory, nodes, objects, parquet, raw, sparse, specs
+from daskumap.sources import (
+    anndata,
+    converted,
+    dask,
+    hdf5,
+    memory,
+    nodes,
+    objects,
+    parquet,
+    raw,
+    sparse,
+    specs,
+)
 from daskumap.sources import zarr as stored
 from daskumap.sources.base import Labelled, Source
 from daskumap.store.labels import Column
@@ -50,6 +62,7 @@ OPENERS: tuple[Opener, ...] = (
     Opener("raw", raw.is_raw, raw.open_raw, ("dtype", "shape", "offset", "strides"), by_path=True),
     Opener("zarr", nodes.is_place, nodes.open_node, ("storage_options",), by_path=True),
     Opener("anndata in zarr", anndata.is_anndata, anndata.matrix_of),
+    Opener("converted", converted.is_converted, converted.open_converted),
     Opener("zarr group", nodes.is_group, nodes.only_array),
     Opener("zarr array", stored.is_array, stored.ZarrSource),
     Opener("anndata", objects.is_anndata, objects.matrix_of_anndata),
