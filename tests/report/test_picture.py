@@ -8,8 +8,12 @@ import numpy as np
 import pytest
 import zarr
 
-from daskumap.report import picture
-from daskumap.report.picture import BACKGROUND, CLASSES, embedding_png, write_png
+from daskumap.report import window
+from daskumap.report.colours import CLASSES
+from daskumap.report.picture import DARK, embedding_png
+from daskumap.report.png import write_png
+
+BACKGROUND = DARK.ground
 
 
 def decode(content):
@@ -188,7 +192,7 @@ def test_bytes_do_not_depend_on_blocks_or_storage(labelled, block, monkeypatch, 
 
 def test_limits_are_percentiles():
     points = np.random.default_rng(3).standard_t(1.2, size=(50_001, 2)).astype(np.float32)
-    limits, count = picture._limits(points)
+    limits, count = window.find_limits(points)
     assert count == 50_001
     for j in range(2):
         low, high = np.quantile(points[:, j], picture.ROBUST, method="nearest")
@@ -198,6 +202,6 @@ def test_limits_are_percentiles():
 
 def test_sortable_keys():
     values = np.float32([-np.inf, -3e38, -1, -1e-40, 0, 1e-40, 1, 1.0000001, 3e38, np.inf])
-    keys = picture._sortable(values)
+    keys = window._sortable(values)
     assert (np.diff(keys) > 0).all()
-    np.testing.assert_array_equal(picture._unsorted(keys), values)
+    np.testing.assert_array_equal(window._unsorted(keys), values)
