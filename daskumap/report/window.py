@@ -1,6 +1,6 @@
 """Which part of a map a picture shows: all but fly-away rows, read in blocks.
 
-The limits are exact percentiles by radix selection, in two passes, so that 10^9 rows need as much memory as few.
+The limits are exact percentiles by radix selection, in two passes, so 10^9 rows need as much memory as few.
 """
 
 from __future__ import annotations
