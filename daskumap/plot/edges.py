@@ -1,0 +1,63 @@
+"""The edges of a run's graph, drawn on its map."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from daskumap.errors import ParameterError
+from daskumap.kernels.layout.lines import add_lines
+from daskumap.plot.maps import PIXELS, place
+from daskumap.plot.pages import axes_of, dress, theme_of
+from daskumap.report.colours import ramp
+from daskumap.report.picture import Picture, level_of
+from daskumap.report.window import View, find_limits
+from daskumap.run import Run
+
+INCHES = 6.0
+
+
+def connectivity(
+    run: Run, *, ax: Any = None, theme: str = "light", title: str | None = None, frame: bool = True, size: int = PIXELS
+) -> Any:
+    """Draw the edges of the fuzzy graph between the places of their rows: what the layout pulled together.
+
+    Each edge adds its weight along its line; many long bright lines are neighbours that the map has torn apart.
+    Edges are read a partition at a time; the map is in memory, 8 bytes a row.
+
+    Parameters
+    ----------
+    run
+        A finished run with a plane map, which kept its graph.
+    ax, theme, title, frame, size
+        As in `points`.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+    """
+    if not isinstance(run, Run):
+        raise ParameterError(f"run is {type(run).__name__}; connectivity needs a run, which has the graph.")
+    run.curve()  # refuses a map that is no plane
+    look = theme_of(theme)
+    limits, count = find_limits(run.embedding)
+    view = View.fit(limits, size, False)
+    weights = np.zeros((view.height, view.width))
+    edges = 0
+    for heads, tails, values in run.edge_blocks():
+        edges += len(values)
+        add_lines(weights, *_pixels(view, heads), *_pixels(view, tails), values)
+    image = np.empty((*weights.shape, 3))
+    image[:] = look.ground
+    drawn = weights > 0
+    image[drawn] = ramp(look.density, level_of(weights[drawn]))
+    info = Picture(view.width, view.height, count, 0, 0, view.limits)
+    ax = axes_of(ax, theme, INCHES, INCHES * view.height / view.width + 0.3)
+    place(ax, np.rint(image).astype(np.uint8), info)
+    dress(ax, theme, f"{edges // 2:,} edges of {count:,} rows" if title is None else title, frame)
+    return ax
+
+
+def _pixels(view: View, points: Any) -> tuple[Any, Any]:
+    return view.pixels(np.asarray(points, np.float64))
