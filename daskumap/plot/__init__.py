@@ -1,7 +1,7 @@
 """Pictures of maps, in the manner of `umap.plot`, streamed: from 30 rows to 10^9, through matplotlib.
 
-`points`, `density`, `connectivity` and `diagnostic` draw one map into matplotlib axes, `multiples` several beside
-one another; `save` writes a figure to a file, and `tiles` a map to zoom into. Needs the extra `plot`.
+`points`, `density`, `connectivity` and `diagnostic` draw one map into matplotlib axes, `multiples` several
+beside one another; `save` writes a figure to a file, and `tiles` a map to zoom into. Needs the extra `plot`.
 """
 
 from daskumap.plot.diagnostics import diagnostic

@@ -11,7 +11,7 @@ import numpy as np
 
 from daskumap.errors import DependencyError, ParameterError, SourceNotFoundError
 from daskumap.report.colours import CIVIDIS, MOST_CLASSES, of_classes, ramp
-from daskumap.report.paint import DISC_RADII, Colouring
+from daskumap.report.paint import Colouring
 from daskumap.report.picture import Theme
 
 Array = np.ndarray[Any, Any]
@@ -19,9 +19,6 @@ Array = np.ndarray[Any, Any]
 # Integers of more kinds than this are values, of fewer classes.
 FEW_INTEGERS = 64
 LEVELS = 256
-# The least share of the picture that a class is given: 300 of 200,000 rows are seen as a speck, not as pixels.
-CLASS_SHARE = 0.002
-MOST_GROWTH = 3.0
 # Rows of small classes count more where they share pixels with large ones, up to so many times.
 MOST_WEIGHT = 64
 
@@ -33,7 +30,7 @@ class Coloured:
     Attributes
     ----------
     names, counts
-        Of classes, the most frequent first; empty for values.
+        Of classes, in their sorted order; empty for values.
     span
         Of values, the lowest and the highest of the colour bar.
     """
@@ -62,12 +59,16 @@ def read_column(color: Any, rows: int, labels: Any = None) -> Array:
     """
     if isinstance(color, str | os.PathLike):
         text = os.fspath(color)
-        color = labels[text] if labels is not None and text in labels else _read_file(text, list(labels or ()))
+        color = (
+            labels[text] if labels is not None and text in labels else _read_file(text, list(labels or ()))
+        )
     found = np.asarray(color[:] if hasattr(color, "chunks") else color)
     if found.shape == (rows, 1):
         found = found[:, 0]
     if found.shape != (rows,):
-        raise ParameterError(f"color has the shape {found.shape}; one value for each of {rows:,} rows is needed.")
+        raise ParameterError(
+            f"color has the shape {found.shape}; one value for each of {rows:,} rows is needed."
+        )
     return found
 
 
@@ -77,7 +78,9 @@ def _read_file(text: str, names: list[str]) -> Any:
         before, _, column = text.rpartition(":")
         path = Path(before)
     if not path.exists():
-        known = f" The run has the columns {', '.join(names)}." if names else " The run has no columns of labels."
+        known = (
+            f" The run has the columns {', '.join(names)}." if names else " The run has no columns of labels."
+        )
         raise SourceNotFoundError(f"color is {text!r}, which is no file and no column of the run.{known}")
     if path.suffix == ".npy":
         return np.load(path, mmap_mode="r", allow_pickle=False)
@@ -97,8 +100,14 @@ def _read_file(text: str, names: list[str]) -> Any:
     return frame[column]
 
 
-def colour(values: Array, theme: Theme) -> Coloured:
-    """Return the colours of rows: classes for texts, booleans and few integers, values for all others."""
+def coloured(color: Any, rows: int, labels: Any, theme: Theme) -> Coloured:
+    """Return the colours of rows: classes for texts, booleans and few integers, values for all others.
+
+    Arguments are those of `read_column`; colours that are known already stay.
+    """
+    if isinstance(color, Coloured):
+        return color
+    values = read_column(color, rows, labels)
     is_text = values.dtype.kind in "OUSTb"
     if is_text or (values.dtype.kind in "iu" and len(np.unique(values)) <= FEW_INTEGERS):
         return _of_classes(values, theme)
@@ -113,26 +122,15 @@ def _of_classes(values: Array, theme: Theme) -> Coloured:
     found, codes, counts = np.unique(texts[~missing], return_inverse=True, return_counts=True)
     if len(found) > MOST_CLASSES:
         raise ParameterError(
-            f"color has {len(found):,} classes; at most {MOST_CLASSES} can be told apart. Merge some, or pass "
-            "numbers to be drawn as values."
+            f"color has {len(found):,} classes; at most {MOST_CLASSES} can be told apart. Merge some, or "
+            "pass numbers to be drawn as values."
         )
-    order = np.argsort(-counts, kind="stable")
-    place = np.empty(len(found), np.int64)
-    place[order] = np.arange(len(found))
     shown = np.full(len(values), -1, np.int64)
-    shown[~missing] = place[codes]
-    counts = counts[order]
-    weights = np.clip(np.rint(np.sqrt(counts[:1] / counts)), 1, MOST_WEIGHT).astype(np.int64)
-    colouring = Colouring(
-        shown, of_classes(len(found), theme.ground), theme.unlabelled, _growth(counts), weights
-    )
-    return Coloured(colouring, tuple(map(str, found[order].tolist())), tuple(counts.tolist()))
-
-
-def _growth(counts: Array, pixels: float = 900.0 * 700.0) -> Array:
-    """Return how many times wider rows of each class are drawn than those of large ones."""
-    disc = np.pi * DISC_RADII[0] ** 2
-    return np.clip(np.sqrt(CLASS_SHARE * pixels / (np.maximum(counts, 1) * disc)), 1, MOST_GROWTH)
+    shown[~missing] = codes
+    weights = np.clip(np.rint(np.sqrt(counts.max(initial=1) / counts)), 1, MOST_WEIGHT).astype(np.int64)
+    palette = of_classes(len(found), theme.ground)
+    colouring = Colouring(shown, palette, theme.unlabelled, counts, weights)
+    return Coloured(colouring, tuple(map(str, found.tolist())), tuple(counts.tolist()))
 
 
 def _missing(values: Array) -> Array:

@@ -8,22 +8,32 @@ import numpy as np
 
 from daskumap.errors import ParameterError
 from daskumap.kernels.layout.lines import add_lines
+from daskumap.planning.sizes import Sizes
 from daskumap.plot.maps import PIXELS, place
 from daskumap.plot.pages import axes_of, dress, theme_of
 from daskumap.report.colours import ramp
 from daskumap.report.picture import Picture, level_of
 from daskumap.report.window import View, find_limits
 from daskumap.run import Run
+from daskumap.store import schema
+from daskumap.store.graph import read_edges
 
 INCHES = 6.0
 
 
 def connectivity(
-    run: Run, *, ax: Any = None, theme: str = "light", title: str | None = None, frame: bool = True, size: int = PIXELS
+    run: Run,
+    *,
+    ax: Any = None,
+    theme: str = "light",
+    title: str | None = None,
+    frame: bool = True,
+    size: int = PIXELS,
 ) -> Any:
     """Draw the edges of the fuzzy graph between the places of their rows: what the layout pulled together.
 
-    Each edge adds its weight along its line; many long bright lines are neighbours that the map has torn apart.
+    The weight of an edge is spread over its line: long dense bundles are neighbours that the map has torn
+    apart.
     Edges are read a partition at a time; the map is in memory, 8 bytes a row.
 
     Parameters
@@ -45,9 +55,16 @@ def connectivity(
     view = View.fit(limits, size, False)
     weights = np.zeros((view.height, view.width))
     edges = 0
-    for heads, tails, values in run.edge_blocks():
+    x, y = _in_order_of_vertices(run, view)
+    sizes = Sizes(**run.store.about["sizes"])
+    for start, stop in map(sizes.partition, range(sizes.partitions)):
+        indptr, tails, values = read_edges(run.store, sizes, start, stop)
+        heads = np.repeat(np.arange(start, start + len(indptr) - 1), np.diff(indptr))
+        # Each edge stands there twice.
+        once = tails < heads
+        heads, tails, values = heads[once], tails[once], values[once]
         edges += len(values)
-        add_lines(weights, *_pixels(view, heads), *_pixels(view, tails), values)
+        add_lines(weights, x[heads], y[heads], x[tails], y[tails], values)
     image = np.empty((*weights.shape, 3))
     image[:] = look.ground
     drawn = weights > 0
@@ -55,9 +72,12 @@ def connectivity(
     info = Picture(view.width, view.height, count, 0, 0, view.limits)
     ax = axes_of(ax, theme, INCHES, INCHES * view.height / view.width + 0.3)
     place(ax, np.rint(image).astype(np.uint8), info)
-    dress(ax, theme, f"{edges // 2:,} edges of {count:,} rows" if title is None else title, frame)
+    dress(ax, theme, f"{edges:,} edges of {count:,} rows" if title is None else title, frame)
     return ax
 
 
-def _pixels(view: View, points: Any) -> tuple[Any, Any]:
-    return view.pixels(np.asarray(points, np.float64))
+def _in_order_of_vertices(run: Run, view: View) -> tuple[Any, Any]:
+    """Return x and y in pixels of each vertex."""
+    places = np.empty((run.embedding.shape[0], 2))
+    places[run.store.read(schema.VERTEX.name)] = run.embedding[:][:, :2]
+    return view.pixels(places)

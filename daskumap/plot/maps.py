@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from daskumap.errors import ParameterError
-from daskumap.plot.colouring import Coloured, colour, read_column
+from daskumap.plot.colouring import Coloured, coloured
 from daskumap.plot.pages import INK, axes_of, dress, figure, theme_of
 from daskumap.report.picture import Picture, raster
 from daskumap.report.unrolled import unrolled
@@ -45,16 +45,16 @@ def points(
     run
         A run, the result of a transform, or an embedding (n, d) of anything that slices.
     color
-        (n,) texts, booleans, integers or floats; the name of a column of `run.labels`; or the path of a `.npy`,
-        `.csv` or `.parquet` file, with `:COLUMN` where it has several. Up to 256 texts, and up to 64 different
-        integers, are classes, negative and missing ones grey. None for the density.
+        (n,) texts, booleans, integers or floats; the name of a column of `run.labels`; or the path of a
+        `.npy`, `.csv` or `.parquet` file, with `:COLUMN` where it has several. Up to 256 texts, and up to 64
+        different integers, are classes, negative and missing ones grey. None for the density.
     ax
         Axes of matplotlib; None for a new figure.
     theme
         "light", "dark" or "transparent".
     legend
-        "beside" lists the classes, "centres" writes their names on the map, "none" names none. None for beside
-        up to 12 classes.
+        "beside" lists the classes, "centres" writes their names on the map, "none" names none. None for
+        beside up to 12 classes.
     title
         None for the number of rows and the parameters of the run; "" for none.
     frame
@@ -75,12 +75,12 @@ def points(
     """
     if legend not in (None, "beside", "centres", "none"):
         raise ParameterError(f"legend is {legend!r}; allowed are 'beside', 'centres', 'none' and None.")
-    embedding, labels = _map_of(run)
+    embedding, labels = map_of(run)
     look = theme_of(theme)
     shown = None
     if color is not None:
-        shown = colour(read_column(color, embedding.shape[0], labels), look)
-    image, info = raster(embedding, shown and shown.colouring, size, look)
+        shown = coloured(color, embedding.shape[0], labels, look)
+    image, info = raster(embedding, None if shown is None else shown.colouring, size, look)
     ax = axes_of(ax, theme, INCHES, INCHES * info.height / info.width + 0.3)
     place(ax, image, info)
     dress(ax, theme, _title(run, info) if title is None else title, frame)
@@ -95,7 +95,12 @@ def density(run: Any, **options: Any) -> Any:
 
 
 def multiples(
-    runs: Sequence[Any], color: Any = None, *, theme: str = "light", titles: Sequence[str] | None = None, **options: Any
+    runs: Sequence[Any],
+    color: Any = None,
+    *,
+    theme: str = "light",
+    titles: Sequence[str] | None = None,
+    **options: Any,
 ) -> Any:
     """Draw several maps beside one another, each with what tells it from the others; options as in `points`.
 
@@ -104,7 +109,7 @@ def multiples(
     runs
         Runs, or embeddings.
     color
-        For all of them, of as many rows.
+        For all of them, of as many rows; or a list of one for each map.
     titles
         One each; None for the parameters in which the runs differ.
 
@@ -121,10 +126,13 @@ def multiples(
     made = figure(theme, 4.0 * columns, 3.7 * lines)
     names = titles if titles is not None else differences(runs)
     legend = options.pop("legend", None)
-    for number, (run, name) in enumerate(zip(runs, names, strict=True)):
-        last = number == len(runs) - 1
+    # One column for all maps has one legend, at the last of them.
+    each = color if isinstance(color, list) and len(color) == len(runs) else [color] * len(runs)
+    shared = each is not color
+    for number, (run, column, name) in enumerate(zip(runs, each, names, strict=True)):
         ax = made.add_subplot(lines, columns, number + 1)
-        points(run, color, ax=ax, theme=theme, title=name, legend=legend if last else "none", **options)
+        shown = legend if not shared or number == len(runs) - 1 else "none"
+        points(run, column, ax=ax, theme=theme, title=name, legend=shown, **options)
     return made
 
 
@@ -132,13 +140,14 @@ def differences(runs: Sequence[Any]) -> list[str]:
     """Return for each run the parameters in which it differs from others, as a text."""
     every = [run.params if isinstance(run, Mapped) else {} for run in runs]
     names = [
-        name for name in dict.fromkeys(name for params in every for name in params)
+        name
+        for name in dict.fromkeys(name for params in every for name in params)
         if any(params.get(name) != every[0].get(name) for params in every)
     ]
     return [", ".join(f"{name} {params.get(name)}" for name in names[:4]) for params in every]
 
 
-def _map_of(run: Any) -> tuple[Any, Any]:
+def map_of(run: Any) -> tuple[Any, Any]:
     """Return the map of a run as it is drawn, and its columns of labels."""
     if not isinstance(run, Mapped):
         if not hasattr(run, "shape"):
@@ -165,7 +174,7 @@ def _title(run: Any, info: Picture) -> str:
 
 def _explain(ax: Any, shown: Coloured, embedding: Any, theme: str, legend: str | None) -> None:
     """Say what the colours mean."""
-    if legend == "none":
+    if legend == "none" or not (shown.names or shown.span):
         return
     if shown.span is not None:
         _bar(ax, shown, theme)
@@ -190,13 +199,21 @@ def _beside(ax: Any, shown: Coloured, theme: str) -> None:
     from matplotlib.lines import Line2D
 
     handles = [
-        Line2D([], [], linestyle="", marker="o", markersize=6, color=tuple(c / 255), label=f"{name} ({count:,})")
+        Line2D(
+            [], [], linestyle="", marker="o", markersize=6, color=tuple(c / 255), label=f"{name} ({count:,})"
+        )
         for c, name, count in zip(shown.colouring.palette, shown.names, shown.counts, strict=True)
     ]
     columns = math.ceil(len(handles) / 30)
     ax.legend(
-        handles=handles, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8,
-        labelcolor=INK[theme], ncols=columns, handletextpad=0.1,
+        handles=handles,
+        loc="center left",
+        bbox_to_anchor=(1.01, 0.5),
+        frameon=False,
+        fontsize=8,
+        labelcolor=INK[theme],
+        ncols=columns,
+        handletextpad=0.1,
     )
 
 
@@ -209,7 +226,14 @@ def _on_the_map(ax: Any, shown: Coloured, embedding: Any, theme: str) -> None:
     for name, (x, y) in zip(shown.names, _centres(shown, embedding), strict=True):
         if not math.isnan(x):
             ax.text(
-                x, y, name, ha="center", va="center", fontsize=size, color=INK[theme], clip_on=True,
+                x,
+                y,
+                name,
+                ha="center",
+                va="center",
+                fontsize=size,
+                color=INK[theme],
+                clip_on=True,
                 path_effects=[withStroke(linewidth=2, foreground=ground)],
             )
 
@@ -224,5 +248,8 @@ def _centres(shown: Coloured, embedding: Any) -> Array:
         places.append(found[taken])
         codes.append(shown.colouring.codes[ids[taken]])
     place, code = np.concatenate(places), np.concatenate(codes)
-    medians = [np.median(place[code == c], axis=0) if (code == c).any() else [np.nan] * 2 for c in range(len(shown.names))]
+    medians = [
+        np.median(place[code == c], axis=0) if (code == c).any() else [np.nan] * 2
+        for c in range(len(shown.names))
+    ]
     return np.array(medians).reshape(-1, 2)

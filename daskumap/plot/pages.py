@@ -76,8 +76,8 @@ def check_format(path: str | Path) -> Path:
 def save(ax: Any, path: str | Path) -> Path:
     """Write the figure of some axes to a file: PNG, SVG, PDF or JPEG, by the ending of its name.
 
-    It takes the place of a file that is there only when it is whole. The points of an SVG or PDF are one raster,
-    so that a map of 10^8 rows is no larger than one of 10^4; its texts are texts.
+    It takes the place of a file that is there only when it is whole. The points of an SVG or PDF are one
+    raster, so that a map of 10^8 rows is no larger than one of 10^4; its texts are texts.
 
     Parameters
     ----------

@@ -93,6 +93,8 @@ CIVIDIS = (
 MOST_CLASSES = 256
 # Levels of each channel among which more colours are chosen; how far they keep from the ground, in OKLab.
 LEVELS, FROM_GROUND = 12, 0.22
+# Lightness of these, in OKLab: neither black nor white, which look like no class.
+LIGHTNESS = (0.35, 0.9)
 # Machado, Oliveira, Fernandes (2009), severity 1: how deuteranopes and protanopes see linear light.
 BLIND = (
     ((0.367322, 0.860646, -0.227968), (0.280085, 0.672501, 0.047413), (-0.011820, 0.042940, 0.968881)),
@@ -136,7 +138,9 @@ def of_classes(count: int, ground: tuple[int, int, int]) -> Palette:
     level = np.rint(np.linspace(0, 255, LEVELS))
     every = np.stack(np.meshgrid(level, level, level, indexing="ij"), axis=-1).reshape(-1, 3)
     seen, back = _as_seen(every), _as_seen(np.array([ground], np.float64))
-    every, seen = every[far := _apart(seen, back) > FROM_GROUND], seen[:, far]
+    lightness = seen[0, :, 0]
+    usable = (_apart(seen, back) > FROM_GROUND) & (lightness > LIGHTNESS[0]) & (lightness < LIGHTNESS[1])
+    every, seen = every[usable], seen[:, usable]
     chosen = [np.array(colour, np.float64) for colour in OKABE_ITO[:count]]
     room = np.full(len(every), np.inf)
     for colour in chosen:

@@ -18,6 +18,9 @@ PARTS = 64
 # fade, thicker than 4 they look like balloons.
 DISC = 0.3
 DISC_LEAST, DISC_RADII = 0.4, (0.8, 4.0)
+# The least share of the picture that rows of a class cover, as far as discs so many times wider do: 300 of
+# 200,000 rows are seen as a speck.
+LEAST_SHARE, MOST_GROWTH = 0.001, 3.0
 
 
 def disc_radius(count: int, view: View) -> float:
@@ -38,8 +41,8 @@ class Colouring:
         (k, 3) uint8; colours repeat after the last one.
     unlabelled
         Red, green, blue.
-    growth
-        (k,) how many times wider the rows of a colour are drawn; None for as wide as the others.
+    counts
+        (k,) how many rows have a colour, so that those of few are drawn wider; None for all alike.
     weights
         (k,) integer, how much a row counts where rows of several colours share a pixel; None for one each.
     """
@@ -47,7 +50,7 @@ class Colouring:
     codes: Any
     palette: NDArray[np.uint8]
     unlabelled: tuple[int, int, int]
-    growth: Floats | None = None
+    counts: NDArray[np.int64] | None = None
     weights: NDArray[np.int64] | None = None
 
     def of(self, rows: slice, known: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -97,8 +100,9 @@ class _Painter:
         self.shares = self.cover if colouring.weights is None else np.zeros(pixels)
         self.palette = np.array([*colouring.palette.tolist(), colouring.unlabelled], dtype=np.float64) ** 2
         count = len(colouring.palette)
-        growth = np.ones(count) if colouring.growth is None else colouring.growth
-        self.radii = np.append(_grown(radius, growth), radius)
+        counts = colouring.counts
+        radii = np.full(count, radius) if counts is None else _grown(radius, counts, pixels)
+        self.radii = np.append(radii, radius)
         weights = np.ones(count, np.int64) if colouring.weights is None else colouring.weights
         self.weights = np.append(weights, 1).astype(np.float64)
 
@@ -129,9 +133,12 @@ class _Painter:
         return np.concatenate([cover, mixed]).reshape(4, *shape)
 
 
-def _grown(radius: float, growth: Floats) -> Floats:
-    """Return the radius of each colour's rows: single pixels where they are not drawn wider."""
-    return np.where(growth > 1, np.maximum(radius, DISC_RADII[0]) * growth, radius)
+def _grown(radius: float, counts: NDArray[np.int64], pixels: int) -> Floats:
+    """Return the radius of each colour's rows: as others, unless they would cover too little to be seen."""
+    wanted = np.sqrt(LEAST_SHARE * pixels / (np.pi * np.maximum(counts, 1)))
+    most = max(radius, DISC_RADII[0]) * MOST_GROWTH
+    # A single pixel is a disc of this radius.
+    return np.where(wanted > max(radius, np.pi**-0.5), np.minimum(wanted, most), radius)
 
 
 def _stamps(x: Floats, y: Floats, view: View, radius: float) -> Iterator[tuple[NDArray[np.int64], Floats]]:

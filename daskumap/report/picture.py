@@ -132,7 +132,7 @@ def _shade(layers: Floats, radius: float, theme: Theme) -> tuple[Floats, Floats]
     """Return the (height, width, 3) colours, 0 to 255, of painted layers, and (height, width, 1) opacity."""
     painted = layers[0] > 0
     cover = layers[0][painted]
-    level = _level(_blur(layers[0], round(3 * radius))[painted])[:, None]
+    level = level_of(_blur(layers[0], round(3 * radius))[painted])[:, None]
     if len(layers) == 1:
         colour, strength = ramp(theme.density, level[:, 0]), np.ones(1)
     else:
@@ -144,7 +144,7 @@ def _shade(layers: Floats, radius: float, theme: Theme) -> tuple[Floats, Floats]
     return rgb, alpha
 
 
-def _level(values: Floats) -> Floats:
+def level_of(values: Floats) -> Floats:
     """Return 0 to 1 for densities: half by rank, which shows all structure, half by logarithm."""
     if not len(values) or values.max() == values.min():
         return np.zeros(len(values))
