@@ -42,9 +42,11 @@ COMMANDS = {
         "demo": "daskumap.cli.demo",
     },
     "Look": {
+        "inspect": "daskumap.cli.look",
         "status": "daskumap.cli.examine",
         "report": "daskumap.cli.examine",
         "diagnose": "daskumap.cli.examine",
+        "plot": "daskumap.cli.look",
     },
     "Use": {
         "transform": "daskumap.cli.use",
@@ -57,6 +59,7 @@ COMMANDS = {
     },
     "Maintain": {
         "verify": "daskumap.cli.examine",
+        "doctor": "daskumap.cli.look",
     },
 }
 
