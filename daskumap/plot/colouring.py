@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from daskumap.errors import DependencyError, ParameterError, SourceNotFoundError
+from daskumap.errors import ParameterError, SourceNotFoundError
+from daskumap.extras import load
 from daskumap.report.colours import CIVIDIS, MOST_CLASSES, of_classes, ramp
 from daskumap.report.paint import Colouring
 from daskumap.report.picture import Theme
@@ -59,10 +60,9 @@ def read_column(color: Any, rows: int, labels: Any = None) -> Array:
     """
     if isinstance(color, str | os.PathLike):
         text = os.fspath(color)
-        color = (
-            labels[text] if labels is not None and text in labels else _read_file(text, list(labels or ()))
-        )
-    found = np.asarray(color[:] if hasattr(color, "chunks") else color)
+        names = list(labels or ())
+        color = labels[text] if text in names else _read_file(text, names)
+    found = np.asarray(color)
     if found.shape == (rows, 1):
         found = found[:, 0]
     if found.shape != (rows,):
@@ -86,10 +86,7 @@ def _read_file(text: str, names: list[str]) -> Any:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     if path.suffix not in (".csv", ".parquet"):
         raise ParameterError(f"color is the file {path}; allowed are .npy, .csv and .parquet.")
-    try:
-        import pandas
-    except ImportError as error:
-        raise DependencyError("Reading a table needs pandas: pip install 'daskumap[tables]'") from error
+    pandas = load("pandas", "tables", "Reading a table")
     frame = pandas.read_csv(path) if path.suffix == ".csv" else pandas.read_parquet(path)
     if column is None and frame.shape[1] == 1:
         column = frame.columns[0]

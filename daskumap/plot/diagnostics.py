@@ -10,9 +10,8 @@ import numpy as np
 from daskumap.errors import ParameterError
 from daskumap.kernels.quality.neighbors import READ_ROWS
 from daskumap.plot.colouring import Coloured
-from daskumap.plot.maps import multiples, points
+from daskumap.plot.maps import multiples, points, refuse_no_fit
 from daskumap.report.paint import Colouring
-from daskumap.run import Run
 from daskumap.sources.base import Source
 
 Array = np.ndarray[Any, Any]
@@ -22,7 +21,7 @@ CUBE = 6
 
 
 def diagnostic(
-    run: Run, kind: str = "all", *, fitted: Any = None, theme: str = "light", **options: Any
+    run: Any, kind: str = "all", *, fitted: Any = None, theme: str = "light", **options: Any
 ) -> Any:
     """Draw a map coloured by what each row is like in the data; options as in `points`.
 
@@ -46,10 +45,7 @@ def diagnostic(
     ----------
     Levina and Bickel (2004), "Maximum likelihood estimation of intrinsic dimension".
     """
-    if not isinstance(run, Run):
-        raise ParameterError(
-            f"run is {type(run).__name__}; a diagnostic needs a run, which has the neighbours."
-        )
+    refuse_no_fit(run)
     if kind == "all":
         columns = [_column(run, name, fitted) for name in KINDS]
         return multiples([run] * len(KINDS), columns, theme=theme, titles=list(KINDS), **options)
@@ -60,13 +56,13 @@ def diagnostic(
     return points(run, column, theme=theme, **options)
 
 
-def _column(run: Run, kind: str, fitted: Any) -> Any:
+def _column(run: Any, kind: str, fitted: Any) -> Any:
     if kind not in KINDS:
         raise ParameterError(f"kind is {kind!r}; allowed are {', '.join(KINDS)}, all.")
     return KINDS[kind](run, fitted)
 
 
-def _neighborhood(run: Run, fitted: Any) -> Array:
+def _neighborhood(run: Any, fitted: Any) -> Array:
     """Return for each row the share of its neighbours that are among as many on the map."""
     from sklearn.neighbors import NearestNeighbors
 
@@ -86,7 +82,7 @@ def _neighborhood(run: Run, fitted: Any) -> Array:
     return found
 
 
-def _local_dim(run: Run, fitted: Any) -> Array:
+def _local_dim(run: Any, fitted: Any) -> Array:
     """Return the number of dimensions by the growth of the distances; NaN where neighbours coincide."""
     _, distances = run.knn()
     last = np.log(distances[:, -1:])
@@ -96,12 +92,12 @@ def _local_dim(run: Run, fitted: Any) -> Array:
     return np.where(np.isfinite(found), found, np.nan)
 
 
-def _radius(run: Run, fitted: Any) -> Array:
+def _radius(run: Any, fitted: Any) -> Array:
     found: Array = run.knn()[1][:, -1]
     return np.where(np.isfinite(found), found, np.nan)
 
 
-def _pca(run: Run, fitted: Any) -> Coloured:
+def _pca(run: Any, fitted: Any) -> Coloured:
     """Return the first three principal components of the rows as red, green and blue."""
     source = run.model(fitted).source
     axes, mean = _axes(source)
@@ -137,7 +133,7 @@ def _ranges(source: Source) -> Iterator[tuple[int, int]]:
         yield start, min(start + step, source.shape[0])
 
 
-KINDS: dict[str, Callable[[Run, Any], Any]] = {
+KINDS: dict[str, Callable[[Any, Any], Any]] = {
     "neighborhood": _neighborhood,
     "local_dim": _local_dim,
     "radius": _radius,

@@ -6,23 +6,22 @@ from typing import Any
 
 import numpy as np
 
-from daskumap.errors import ParameterError
 from daskumap.kernels.layout.lines import add_lines
 from daskumap.planning.sizes import Sizes
-from daskumap.plot.maps import PIXELS, place
+from daskumap.plot.maps import PIXELS, place, refuse_no_fit
 from daskumap.plot.pages import axes_of, dress, theme_of
 from daskumap.report.colours import ramp
 from daskumap.report.picture import Picture, level_of
 from daskumap.report.window import View, find_limits
-from daskumap.run import Run
 from daskumap.store import schema
 from daskumap.store.graph import read_edges
+from daskumap.views import Mapped
 
 INCHES = 6.0
 
 
 def connectivity(
-    run: Run,
+    run: Any,
     *,
     ax: Any = None,
     theme: str = "light",
@@ -47,8 +46,7 @@ def connectivity(
     -------
     matplotlib.axes.Axes
     """
-    if not isinstance(run, Run):
-        raise ParameterError(f"run is {type(run).__name__}; connectivity needs a run, which has the graph.")
+    refuse_no_fit(run)
     run.curve()  # refuses a map that is no plane
     look = theme_of(theme)
     limits, count = find_limits(run.embedding)
@@ -76,7 +74,7 @@ def connectivity(
     return ax
 
 
-def _in_order_of_vertices(run: Run, view: View) -> tuple[Any, Any]:
+def _in_order_of_vertices(run: Mapped, view: View) -> tuple[Any, Any]:
     """Return x and y in pixels of each vertex."""
     places = np.empty((run.embedding.shape[0], 2))
     places[run.store.read(schema.VERTEX.name)] = run.embedding[:][:, :2]

@@ -159,6 +159,20 @@ def map_of(run: Any) -> tuple[Any, Any]:
     return drawn, getattr(run, "labels", None)
 
 
+def refuse_no_fit(run: Any) -> None:
+    """Refuse what has no neighbours and no graph.
+
+    Raises
+    ------
+    ParameterError
+        If it is not the run of a fit.
+    """
+    if not (isinstance(run, Mapped) and hasattr(run, "knn")):
+        raise ParameterError(
+            f"run is {type(run).__name__}; the run of a fit is needed, which has neighbours."
+        )
+
+
 def place(ax: Any, image: Array, info: Picture) -> None:
     """Put a raster into axes, in the units of the map."""
     (left, right), (low, high) = info.limits if len(info.limits) == 2 else (*info.limits, (0.0, 1.0))

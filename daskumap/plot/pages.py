@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from daskumap.errors import DependencyError, ParameterError
+from daskumap.errors import ParameterError
+from daskumap.extras import load
 from daskumap.report.picture import THEMES, Theme
 
 FORMATS = (".png", ".svg", ".pdf", ".jpg", ".jpeg")
@@ -20,11 +21,7 @@ def matplotlib() -> Any:
     DependencyError
         If it is not installed.
     """
-    try:
-        import matplotlib.figure
-    except ImportError as error:
-        raise DependencyError("Drawing needs matplotlib: pip install 'daskumap[plot]'") from error
-    return matplotlib.figure
+    return load("matplotlib.figure", "plot", "Drawing")
 
 
 def theme_of(name: str) -> Theme:
