@@ -20,11 +20,13 @@ if TYPE_CHECKING:
         transform,
         verify,
     )
+    from daskumap.clusters import start_cluster
     from daskumap.encoder import Encoder
     from daskumap.errors import (
         ClusterError,
         DaskumapError,
         DependencyError,
+        LockedError,
         ParameterError,
         PlanError,
         ProcessError,
@@ -35,9 +37,14 @@ if TYPE_CHECKING:
         TaskError,
     )
     from daskumap.estimator.umap import UMAP
+    from daskumap.evaluation import evaluate
+    from daskumap.exports.targets import export
+    from daskumap.jobs.work import run_job
     from daskumap.parametric import ParametricUMAP
     from daskumap.planning.plan import Plan
     from daskumap.run import Run
+    from daskumap.sources.base import Source
+    from daskumap.sources.find import source
     from daskumap.training import train
     from daskumap.views import Decoded, Encoded, Inverted, Predicted, Transformed
 
@@ -51,6 +58,7 @@ __all__ = [
     "Encoded",
     "Encoder",
     "Inverted",
+    "LockedError",
     "ParameterError",
     "ParametricUMAP",
     "Plan",
@@ -59,6 +67,7 @@ __all__ = [
     "ProcessError",
     "Run",
     "RunMismatchError",
+    "Source",
     "SourceError",
     "SourceNotFoundError",
     "StoreError",
@@ -66,6 +75,8 @@ __all__ = [
     "Transformed",
     "__version__",
     "diagnose",
+    "evaluate",
+    "export",
     "export_onnx",
     "fit",
     "inverse_transform",
@@ -73,6 +84,9 @@ __all__ = [
     "plan",
     "predict",
     "resume",
+    "run_job",
+    "source",
+    "start_cluster",
     "train",
     "transform",
     "verify",
@@ -82,6 +96,7 @@ _MODULES = {
     "ClusterError": "daskumap.errors",
     "DaskumapError": "daskumap.errors",
     "DependencyError": "daskumap.errors",
+    "LockedError": "daskumap.errors",
     "ParameterError": "daskumap.errors",
     "PlanError": "daskumap.errors",
     "ProcessError": "daskumap.errors",
@@ -98,9 +113,12 @@ _MODULES = {
     "ParametricUMAP": "daskumap.parametric",
     "Predicted": "daskumap.views",
     "Run": "daskumap.run",
+    "Source": "daskumap.sources.base",
     "Transformed": "daskumap.views",
     "UMAP": "daskumap.estimator.umap",
     "diagnose": "daskumap.api",
+    "export": "daskumap.exports.targets",
+    "evaluate": "daskumap.evaluation",
     "export_onnx": "daskumap.api",
     "fit": "daskumap.api",
     "inverse_transform": "daskumap.api",
@@ -108,6 +126,9 @@ _MODULES = {
     "plan": "daskumap.api",
     "predict": "daskumap.api",
     "resume": "daskumap.api",
+    "start_cluster": "daskumap.clusters",
+    "source": "daskumap.sources.find",
+    "run_job": "daskumap.jobs.work",
     "train": "daskumap.training",
     "transform": "daskumap.api",
     "verify": "daskumap.api",

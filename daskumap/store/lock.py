@@ -22,8 +22,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
-from daskumap.errors import StoreError
-from daskumap.store.places import Folder
+from daskumap.errors import LockedError, StoreError
+from daskumap.store.documents import Documents
+from daskumap.store.places import Folder, Place
 from daskumap.store.run import RunStore
 
 log = logging.getLogger(__name__)
@@ -52,6 +53,24 @@ class Turn(Protocol):
         ...
 
 
+class Lockable(Protocol):
+    """What can be held: a run store, or the place of a job.
+
+    Attributes
+    ----------
+    documents
+        What holds the lock and the generations.
+    """
+
+    place: Place
+    documents: Documents
+
+    @property
+    def url(self) -> str:
+        """What it is called in messages."""
+        ...
+
+
 class RunLock:
     """Held while a driver works on a run store.
 
@@ -66,7 +85,7 @@ class RunLock:
         On entry, if somebody alive holds it; the message says who and what to do.
     """
 
-    def __init__(self, store: RunStore, take_over: bool = False) -> None:
+    def __init__(self, store: Lockable, take_over: bool = False) -> None:
         self.store, self.take_over = store, take_over
         self.id = uuid.uuid4().hex
         self.generation, self._lock = -1, f"lock/{self.id}"
@@ -140,8 +159,7 @@ class RunLock:
                 log.warning("The lock could not be renewed: %s", error)
 
     def _about(self) -> dict[str, Any]:
-        here = {"host": socket.gethostname(), "system": _system(), "pid": os.getpid()}
-        return {"id": self.id, **here, "time": time.time()}
+        return {"id": self.id, **this_process(), "time": time.time()}
 
     def _others(self) -> list[str]:
         return [name for name in self.store.documents.members("lock") if name != f"{self.id}.json"]
@@ -170,16 +188,16 @@ class RunLock:
         return {"host": "another host", "pid": 0, "time": time.time()}
 
     def _refusal(self, about: dict[str, Any]) -> StoreError:
-        return StoreError(
+        return LockedError(
             f"{self.store.url} is in use by process {about['pid']} on {about['host']}, which "
             f"was alive {max(0.0, time.time() - about['time']):.0f} s ago. Wait for it or stop it; the "
-            f"run store of one that died is free after {DEAD_AFTER_SECONDS:.0f} s, or at once with take_over "
+            f"lock of one that died is free after {DEAD_AFTER_SECONDS:.0f} s, or at once with take_over "
             "(--take-over)."
         )
 
     def _undated(self, about: dict[str, Any], silent: float | None) -> StoreError:
         dated = f"{about['time']!r}, which is no time" if silent is None else f"{-silent:.0f} s ahead of now"
-        return StoreError(
+        return LockedError(
             f"{self.store.url} is locked by process {about['pid']} on {about['host']}, and the lock is dated "
             f"{dated}: it cannot be told whether that one is alive. Set the clocks of both hosts, stop that "
             "process, and go on with take_over (--take-over)."
@@ -215,6 +233,18 @@ def _seconds_since(moment: Any) -> float | None:
     if isinstance(moment, bool) or not isinstance(moment, int | float) or not math.isfinite(moment):
         return None
     return time.time() - moment
+
+
+def this_process() -> dict[str, Any]:
+    """Return what tells this process from all others."""
+    return {"host": socket.gethostname(), "system": _system(), "pid": os.getpid()}
+
+
+def is_gone(process: dict[str, Any]) -> bool:
+    """Return whether a process is surely gone: it ended, or its machine was started anew since."""
+    boot, now = str(process["system"]).partition(" ")[0], _system().partition(" ")[0]
+    restarted = process["host"] == socket.gethostname() and boot != now
+    return restarted or _is_dead(process["system"], process["pid"])
 
 
 def _system() -> str:
