@@ -85,7 +85,7 @@ def test_values_have_a_bar(run):
     bar = next(other for other in ax.figure.axes if other is not ax)
     assert bar.get_ylim() == pytest.approx(tuple(np.nanquantile(values, (0.002, 0.998))))
     low, high = colour_at(ax, run.embedding[10]), colour_at(ax, run.embedding[ROWS - 1])
-    assert int(high[0]) + high[1] > int(low[0]) + low[1]
+    assert high.astype(int).sum() > low.astype(int).sum()
 
 
 def test_density_needs_no_colour(run):
@@ -139,10 +139,21 @@ def test_where_colours_come_from(run, classes, tmp_path):
 
 
 def test_a_column_of_labels(tmp_path, classes):
-    frame = pd.DataFrame(load_digits().data[:ROWS], index=pd.Index(classes, name="kind"))
-    run = daskumap.fit(frame, client="sequential", progress=False, report=False, n_epochs=0, random_state=1)
-    column = next(iter(run.labels))
-    assert {text.get_text() for text in plot.points(run, column, legend="centres").texts} == set(classes)
+    frame = pd.DataFrame(load_digits().data[:ROWS]).add_prefix("x")
+    frame.index = pd.Index(classes, name="kind")
+    frame.to_parquet(tmp_path / "rows.parquet")
+    run = daskumap.fit(
+        tmp_path / "rows.parquet",
+        tmp_path / "run.zarr",
+        client="sequential",
+        progress=False,
+        report=False,
+        n_epochs=0,
+        random_state=1,
+    )
+    assert {text.get_text() for text in plot.points(run, "kind", legend="centres").texts} == set(classes)
+    with pytest.raises(SourceNotFoundError, match=r"The run has the columns .*kind"):
+        plot.points(run, "class")
 
 
 def test_edges_are_drawn_where_they_are(run):
