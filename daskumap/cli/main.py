@@ -56,6 +56,7 @@ COMMANDS = {
         "export": "daskumap.cli.network",
     },
     "Maintain": {
+        "cluster": "daskumap.cli.cluster",
         "verify": "daskumap.cli.examine",
     },
 }
