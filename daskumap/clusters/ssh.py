@@ -97,7 +97,7 @@ class Ssh(Sized):
         from distributed.deploy import ssh
 
         login = {"connect_options": self._connect_options(), "remote_python": self.python}
-        # Not by `SSHCluster`, whose workers all have the same options: each is to listen on its own host only.
+        # Not by `SSHCluster`, whose workers all have the same options: each has to listen on its own host.
         cluster = SpecCluster(
             {i: self._worker(ssh.Worker, host, login) for i, host in enumerate(self.hosts)},
             {
