@@ -37,10 +37,13 @@ if TYPE_CHECKING:
     )
     from daskumap.estimator.umap import UMAP
     from daskumap.evaluation import evaluate
+    from daskumap.exports.targets import export
     from daskumap.jobs.work import run_job
     from daskumap.parametric import ParametricUMAP
     from daskumap.planning.plan import Plan
     from daskumap.run import Run
+    from daskumap.sources.base import Source
+    from daskumap.sources.find import source
     from daskumap.training import train
     from daskumap.views import Decoded, Encoded, Inverted, Predicted, Transformed
 
@@ -63,6 +66,7 @@ __all__ = [
     "ProcessError",
     "Run",
     "RunMismatchError",
+    "Source",
     "SourceError",
     "SourceNotFoundError",
     "StoreError",
@@ -71,6 +75,7 @@ __all__ = [
     "__version__",
     "diagnose",
     "evaluate",
+    "export",
     "export_onnx",
     "fit",
     "inverse_transform",
@@ -79,6 +84,7 @@ __all__ = [
     "predict",
     "resume",
     "run_job",
+    "source",
     "train",
     "transform",
     "verify",
@@ -105,9 +111,11 @@ _MODULES = {
     "ParametricUMAP": "daskumap.parametric",
     "Predicted": "daskumap.views",
     "Run": "daskumap.run",
+    "Source": "daskumap.sources.base",
     "Transformed": "daskumap.views",
     "UMAP": "daskumap.estimator.umap",
     "diagnose": "daskumap.api",
+    "export": "daskumap.exports.targets",
     "evaluate": "daskumap.evaluation",
     "export_onnx": "daskumap.api",
     "fit": "daskumap.api",
@@ -116,6 +124,7 @@ _MODULES = {
     "plan": "daskumap.api",
     "predict": "daskumap.api",
     "resume": "daskumap.api",
+    "source": "daskumap.sources.find",
     "run_job": "daskumap.jobs.work",
     "train": "daskumap.training",
     "transform": "daskumap.api",
