@@ -16,7 +16,8 @@ from daskumap.sources.cubes.layout import Layout
 Array = np.ndarray[Any, Any]
 
 SINCE = re.compile(
-    r"(second|minute|hour|day)s? since (\d{4})-(\d{1,2})-(\d{1,2})(?:[T ](\d{1,2}):(\d{2})(?::(\d{2})(?:\.0+)?)?)?"
+    r"(second|minute|hour|day)s? since (\d{4})-(\d{1,2})-(\d{1,2})"
+    r"(?:[T ](\d{1,2}):(\d{2})(?::(\d{2})(?:\.0+)?)?)?"
 )
 SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 CALENDARS = ("standard", "gregorian", "proleptic_gregorian")

@@ -24,6 +24,8 @@ from daskumap.sources.packing import NAMES, find_packing
 LISTED = 12
 # The names of what a caller may say of a cube.
 OPTIONS = ("variables", "sample_dims", "feature_dim")
+# What a spec has beside.
+BY_PATH = ("storage_options", *OPTIONS, "masked")
 
 
 def is_cube(data: Any) -> bool:
@@ -34,6 +36,11 @@ def is_cube(data: Any) -> bool:
         return any(array.ndim > 2 and dimension_names(array) for _, array in _arrays(data))
     except SourceError:
         return False
+
+
+def is_never(data: Any) -> bool:
+    """Return False: a path is a cube where a spec, or the option `kind`, says so."""
+    return False
 
 
 def open_group(group: zarr.Group, **options: Any) -> Any:
@@ -47,8 +54,8 @@ def open_cube_at(where: Any, storage_options: dict[str, Any] | None = None, **op
     if isinstance(node, zarr.Group):
         return open_cube(node, **options)
     raise ParameterError(
-        f"{node.store_path} is one array, without the coordinates that lie beside it. Name its group, and the "
-        "array with the option variables."
+        f"{node.store_path} is one array, without the coordinates beside it. Name its group, and the array "
+        "with the option variables."
     )
 
 
@@ -81,6 +88,9 @@ def open_cube(
     """
     opened = _of_group if isinstance(data, zarr.Group) else _of_xarray
     found, name = opened(data, _as_names(variables))
+    matrices = [variable for variable in found if len(variable.dims) == 2]
+    if (variables, sample_dims, feature_dim) == (None, None, None) and len(matrices) == 1:
+        found = matrices if all(len(variable.dims) <= 2 for variable in found) else found
     layout = lay_out(found, sample_dims, feature_dim)
     features = dict.fromkeys(dim for dims in layout.feature_dims for dim in dims)
     options = {

@@ -49,9 +49,7 @@ def to_xarray(source: CubeSource, values: Any, name: str, attrs: dict[str, Any])
     return xarray.Dataset(data, {**coords, COMPONENT: np.arange(width)}, attrs)
 
 
-def write_cube(
-    source: CubeSource, values: Any, group: zarr.Group, name: str, attrs: dict[str, Any]
-) -> None:
+def write_cube(source: CubeSource, values: Any, group: zarr.Group, name: str, attrs: dict[str, Any]) -> None:
     """Write a result on its grid, with coordinates, into an empty Zarr group, some points at a time."""
     layout, width = source.layout, int(values.shape[1])
     for one in source.coordinates.values():
@@ -99,7 +97,7 @@ def _write_coordinate(group: zarr.Group, one: Coordinate) -> None:
 def _write(group: zarr.Group, name: str, values: Array, dims: tuple[str, ...], attrs: dict[str, Any]) -> None:
     if values.dtype.kind not in "biuf":
         values = values.astype(np.dtypes.StringDType())
-    with warnings.catch_warnings(action="ignore"):  # Texts have no place in the format yet; xarray reads them.
+    with warnings.catch_warnings(action="ignore"):  # of texts, which xarray reads
         array = group.create_array(name, shape=values.shape, dtype=values.dtype, dimension_names=dims)
     array[...] = values
     array.attrs.update(attrs)
@@ -108,9 +106,9 @@ def _write(group: zarr.Group, name: str, values: Array, dims: tuple[str, ...], a
 def _plain(one: Coordinate) -> dict[str, Any]:
     """Return what is said of a coordinate in JSON types, but how its dates were stored."""
     dated = ("units", "calendar") if one.values.dtype.kind in "Mm" else ()
-    kinds = str | int | float | bool | list
+    kinds = (str, int, float, bool, list, np.generic)
     return {
         str(key): value.item() if isinstance(value, np.generic) else value
         for key, value in one.attrs.items()
-        if key not in dated and isinstance(value, kinds | np.generic)
+        if key not in dated and isinstance(value, kinds)
     }
