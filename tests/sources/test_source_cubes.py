@@ -224,3 +224,29 @@ def test_dates_are_those_of_xarray(units, calendar):
 def test_a_matrix_beside_lines_is_the_one_that_is_meant():
     matrix = xr.Dataset({"x": (("a", "b"), np.ones((4, 3))), "id": ("a", np.arange(4))})
     assert daskumap.source(matrix).shape == (4, 3)
+
+
+def test_what_xarray_did_not_unpack_is_refused():
+    raw = xr.DataArray(np.ones((4, 3)), dims=("a", "b"), attrs={"scale_factor": 0.1})
+    with pytest.raises(SourceError, match=r"attribute scale_factor\. Unpack it with xarray\.decode_cf"):
+        daskumap.source(raw)
+
+
+def test_objects_that_leave_a_choice(cube):
+    with pytest.raises(SourceError, match=r"has no data variable with dimensions; it has n\. Name"):
+        daskumap.source(xr.Dataset({"n": 1}))
+    tree = xr.DataTree.from_dict({"/a": cube[["t2m"]], "/b": cube[["rain"]]})
+    with pytest.raises(SourceError, match=r"several groups: a/t2m, b/rain\. Choose some"):
+        daskumap.source(tree, feature_dim="time")
+    with pytest.raises(SourceError, match=r"DataArray, 'rain'; leave variables out"):
+        daskumap.source(cube.rain, variables="t2m", feature_dim="time")
+
+
+def test_a_tree_by_path(cube, tmp_path):
+    """Coordinates lie above the variables, or beside them."""
+    tree = xr.DataTree.from_dict({"/": cube[["region"]].drop_vars("time"), "/air": cube[["t2m"]]})
+    tree.to_zarr(tmp_path / "tree.zarr")
+    source = daskumap.source(tmp_path / "tree.zarr", variables="air/t2m", feature_dim="time")
+    expected = daskumap.source(cube, variables="t2m", feature_dim="time")
+    assert source.digest() == expected.digest()
+    assert list(source.labels) == ["lat", "lon", "region"]
