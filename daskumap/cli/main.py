@@ -50,7 +50,7 @@ COMMANDS = {
         "status": "daskumap.cli.examine",
         "report": "daskumap.cli.examine",
         "diagnose": "daskumap.cli.examine",
-        "plot": "daskumap.cli.look",
+        "plot": "daskumap.cli.picture",
     },
     "Use": {
         "transform": "daskumap.cli.use",
@@ -63,6 +63,7 @@ COMMANDS = {
         "convert": "daskumap.cli.move",
     },
     "Maintain": {
+        "cluster": "daskumap.cli.cluster",
         "verify": "daskumap.cli.examine",
         "doctor": "daskumap.cli.look",
     },
