@@ -63,32 +63,6 @@ def test_an_anndata_without_a_dense_matrix_names_what_is_dense(matrix):
         find(anndata(matrix))
 
 
-def test_a_backed_anndata_lies_in_hdf5():
-    dataset = of("h5py._hl.dataset", "Dataset", shape=X.shape, dtype=X.dtype)
-    for data in (dataset, anndata(dataset)):
-        with pytest.raises(SourceError, match=r"HDF5 dataset \(12, 5\) float32\. Pass data\[:\] if it fits"):
-            find(data)
-    with pytest.raises(SourceError, match=r"HDF5 File.*data\['name'\]\[:\]"):
-        find(of("h5py._hl.files", "File"))
-
-
-def test_an_xarray_dataset_is_its_only_matrix():
-    matrix = of("xarray.core.dataarray", "DataArray", data=X, dtype=X.dtype, shape=X.shape)
-    line = of("xarray.core.dataarray", "DataArray", data=X[0], shape=(5,))
-
-    def dataset(**variables):
-        members = {"data_vars": variables, "__getitem__": lambda self, name: variables[name]}
-        return of("xarray.core.dataset", "Dataset", **members)
-
-    np.testing.assert_array_equal(find(dataset(a=matrix, b=line)).read(0, 12), X)
-    with pytest.raises(SourceError, match=r"2 variables of two.*data\['a'\], data\['c'\]"):
-        daskumap.fit(dataset(a=matrix, b=line, c=matrix))
-    with pytest.raises(SourceError, match=r"holds 0 variables .*stack"):
-        find(dataset(b=line))
-    with pytest.raises(SourceError, match=r"DataTree, which may hold several"):
-        find(of("xarray.core.datatree", "DataTree"))
-
-
 @pytest.mark.parametrize("labels", [np.arange(12), X, [1, 2], (1, 2)])
 def test_labels_are_no_place(labels):
     with pytest.raises(ParameterError, match=r"^run is a .*; it must be the place .* Labels are not taken"):
@@ -153,11 +127,7 @@ def test_blocks_of_dask_that_are_no_arrays():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        (
-            "x.parquet",
-            r"Parquet file.*dask\.dataframe\.read_parquet\(path\)\[columns\]\.to_dask_array\(lengths",
-        ),
-        ("x.pq", "Parquet file"),
+        ("x.parquet", r"x\.parquet is no parquet file, or a damaged one"),
         ("x.nc", r"netCDF file.*open_dataset\(path\)\.to_zarr"),
     ],
 )
