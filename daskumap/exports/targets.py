@@ -9,14 +9,8 @@ from typing import Any, NamedTuple
 
 from daskumap import api
 from daskumap.errors import ParameterError
-<<<<<<< HEAD
-from daskumap.exports import tables
-from daskumap.exports.files import refuse_what_is_there
-||||||| c6ae24c
-from daskumap.exports import tables
-=======
 from daskumap.exports import cubes, tables
->>>>>>> trunk
+from daskumap.exports.files import refuse_what_is_there
 from daskumap.views import Mapped
 
 
@@ -82,14 +76,8 @@ def export(run: Any, target: Any, *, overwrite: bool = False, kind: str | None =
     target
         Path of the file. Its ending says what is written: .parquet (columns x, y, and z of a map with three
         dimensions, else umap_0, umap_1, ...; and the labels by their names), .csv or .tsv (the same), .npy
-<<<<<<< HEAD
-        (the array), or .onnx. A file appears under its name once it is whole.
-||||||| c6ae24c
-        (the array). A file appears under its name once it is whole.
-=======
-        (the array), .zarr (of a cube: the map on its grid, for `xarray.open_zarr`). A file appears under its
-        name once it is whole.
->>>>>>> trunk
+    from daskumap.exports import cubes, tables
+    from daskumap.exports.files import refuse_what_is_there
     overwrite
         Replace what is there.
     kind

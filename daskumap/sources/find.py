@@ -64,15 +64,9 @@ OPENERS: tuple[Opener, ...] = (
     Opener("raw", raw.is_raw, raw.open_raw, ("dtype", "shape", "offset", "strides"), by_path=True),
     Opener("zarr", nodes.is_place, nodes.open_node, ("storage_options",), by_path=True),
     Opener("anndata in zarr", anndata.is_anndata, anndata.matrix_of),
-<<<<<<< HEAD
     Opener("converted", converted.is_converted, converted.open_converted),
-    Opener("zarr group", nodes.is_group, nodes.only_array),
-||||||| c6ae24c
-    Opener("zarr group", nodes.is_group, nodes.only_array),
-=======
     Opener("cube", cubes.is_never, cubes.open_cube_at, cubes.BY_PATH, by_path=True),
     Opener("zarr group", nodes.is_group, cubes.open_group, cubes.OPTIONS),
->>>>>>> trunk
     Opener("zarr array", stored.is_array, stored.ZarrSource),
     Opener("anndata", objects.is_anndata, objects.matrix_of_anndata),
     Opener("xarray", objects.is_xarray, cubes.open_cube, cubes.OPTIONS),
