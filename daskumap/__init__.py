@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         ClusterError,
         DaskumapError,
         DependencyError,
+        LockedError,
         ParameterError,
         PlanError,
         ProcessError,
@@ -35,9 +36,14 @@ if TYPE_CHECKING:
         TaskError,
     )
     from daskumap.estimator.umap import UMAP
+    from daskumap.exports.targets import export
+    from daskumap.evaluation import evaluate
+    from daskumap.jobs.work import run_job
     from daskumap.parametric import ParametricUMAP
     from daskumap.planning.plan import Plan
     from daskumap.run import Run
+    from daskumap.sources.base import Source
+    from daskumap.sources.find import source
     from daskumap.training import train
     from daskumap.views import Decoded, Encoded, Inverted, Predicted, Transformed
 
@@ -51,6 +57,7 @@ __all__ = [
     "Encoded",
     "Encoder",
     "Inverted",
+    "LockedError",
     "ParameterError",
     "ParametricUMAP",
     "Plan",
@@ -59,6 +66,7 @@ __all__ = [
     "ProcessError",
     "Run",
     "RunMismatchError",
+    "Source",
     "SourceError",
     "SourceNotFoundError",
     "StoreError",
@@ -66,6 +74,8 @@ __all__ = [
     "Transformed",
     "__version__",
     "diagnose",
+    "export",
+    "evaluate",
     "export_onnx",
     "fit",
     "inverse_transform",
@@ -73,6 +83,8 @@ __all__ = [
     "plan",
     "predict",
     "resume",
+    "source",
+    "run_job",
     "train",
     "transform",
     "verify",
@@ -82,6 +94,7 @@ _MODULES = {
     "ClusterError": "daskumap.errors",
     "DaskumapError": "daskumap.errors",
     "DependencyError": "daskumap.errors",
+    "LockedError": "daskumap.errors",
     "ParameterError": "daskumap.errors",
     "PlanError": "daskumap.errors",
     "ProcessError": "daskumap.errors",
@@ -98,9 +111,12 @@ _MODULES = {
     "ParametricUMAP": "daskumap.parametric",
     "Predicted": "daskumap.views",
     "Run": "daskumap.run",
+    "Source": "daskumap.sources.base",
     "Transformed": "daskumap.views",
     "UMAP": "daskumap.estimator.umap",
     "diagnose": "daskumap.api",
+    "export": "daskumap.exports.targets",
+    "evaluate": "daskumap.evaluation",
     "export_onnx": "daskumap.api",
     "fit": "daskumap.api",
     "inverse_transform": "daskumap.api",
@@ -108,6 +124,8 @@ _MODULES = {
     "plan": "daskumap.api",
     "predict": "daskumap.api",
     "resume": "daskumap.api",
+    "source": "daskumap.sources.find",
+    "run_job": "daskumap.jobs.work",
     "train": "daskumap.training",
     "transform": "daskumap.api",
     "verify": "daskumap.api",

@@ -50,7 +50,7 @@ def diagnose_map(
         Whether it is the run's own map, whose order is known.
     """
     with contextlib.closing(_context(store, params)) as context:
-        positions = _positions(context, _open_map(embedding, context.sizes.rows))
+        positions = _positions(context, open_map(embedding, context.sizes.rows))
         sums, entries = list[Sums](), 0
         for start, stop in map(context.sizes.partition, range(context.sizes.partitions)):
             if start < len(positions):
@@ -80,7 +80,7 @@ def _context(store: RunStore, params: Params | None) -> Context:
     )
 
 
-def _open_map(embedding: Any, rows: int) -> Source:
+def open_map(embedding: Any, rows: int) -> Source:
     """Return the source of a map of so many rows."""
     if isinstance(embedding, str | os.PathLike) and os.fspath(embedding).endswith(".npy"):
         embedding = _map_file(os.fspath(embedding))

@@ -42,6 +42,10 @@ class StoreError(DaskumapError, OSError):
     """The run store cannot be read or written, or holds something else."""
 
 
+class LockedError(StoreError):
+    """Another process works on the run store, or runs the job."""
+
+
 class RunMismatchError(StoreError):
     """The run store holds a run with another input or other parameters."""
 
@@ -60,3 +64,22 @@ class ProcessError(DaskumapError, RuntimeError):
 
 class DependencyError(DaskumapError, ImportError):
     """An optional package is needed and missing."""
+
+
+# What a scheduler of batch jobs sees. 0 is success, 1 an error without a code of its own, 130 and 143 are
+# SIGINT and SIGTERM; 10 and 11 are those of `daskumap status`.
+EXIT_CODES: tuple[tuple[type[DaskumapError], int], ...] = (
+    (ParameterError, 2),
+    (SourceError, 3),
+    (PlanError, 4),
+    (RunMismatchError, 6),
+    (LockedError, 9),
+    (StoreError, 5),
+    (TaskError, 7),
+    (ClusterError, 8),
+)
+
+
+def exit_code(error: BaseException) -> int:
+    """Return the exit code of a command that an error ends."""
+    return next((code for kind, code in EXIT_CODES if isinstance(error, kind)), 1)

@@ -20,11 +20,12 @@ from daskumap.planning.job import Job
 from daskumap.planning.sizes import Resources, Sizes
 from daskumap.runtime.context import Context, make_context
 from daskumap.sources.base import Source
-from daskumap.sources.find import find, open_spec
+from daskumap.sources.find import check_stored_spec, find, open_spec
 from daskumap.sources.ingest import as_stored, names_of_copy, open_ingested
-from daskumap.sources.nodes import check_stored_spec, is_near
+from daskumap.sources.specs import is_near
 from daskumap.store import schema
 from daskumap.store.damage import find_damage
+from daskumap.store.labels import COLUMNS, find_damaged_labels
 from daskumap.store.model import Model
 from daskumap.store.places import find_place
 from daskumap.store.run import RunStore, check_same, differences
@@ -350,7 +351,8 @@ def is_copied(store: RunStore) -> bool:
 def find_damaged_copy(store: RunStore) -> list[str]:
     """Return what is wrong with a run's copy of its input and of what came with it, which are read."""
     names = (*(names_of_copy(store) if is_copied(store) else ()), *names_of_brought(store))
-    return [text for name in names for text in find_damage(store, name, True, {})]
+    found = [text for name in names for text in find_damage(store, name, True, {})]
+    return found + find_damaged_labels(store)
 
 
 def forget_copy(store: RunStore) -> None:
@@ -359,6 +361,9 @@ def forget_copy(store: RunStore) -> None:
     for name in names_of_brought(store):
         if find_damage(store, name, True, {}):
             store.documents.delete_folder(name)
+    if find_damaged_labels(store):
+        store.documents.delete(f"{COLUMNS}.json")
+        store.documents.delete_folder(schema.ROW_LABELS)
 
 
 def names_of_brought(store: RunStore) -> list[str]:

@@ -37,9 +37,10 @@ from daskumap.sources.distances import SparseDistances, find_distances
 from daskumap.sources.find import find
 from daskumap.sources.given import Given, open_given
 from daskumap.sources.ingest import as_stored
-from daskumap.sources.nodes import public_spec
+from daskumap.sources.specs import public_spec
 from daskumap.stages.shared import micro
 from daskumap.store import schema
+from daskumap.store.labels import Labels, read_labels
 from daskumap.store.model import Model
 from daskumap.store.run import is_run_store
 
@@ -112,6 +113,13 @@ class Request:
             if about["spec"] == public_spec(self.source.spec()):
                 return dict(about["source"])
         return self.source.identity()
+
+    @property
+    def labels(self) -> Labels:
+        """What rows are called: by the input, or by the run of which these are the rows."""
+        if self.source.labels or self.model is None or self.anew is None:
+            return self.source.labels
+        return read_labels(self.model.store)
 
     def plan(self, resources: Resources, ingested: bool) -> Plan:
         """Return the plan, with the input where it is or as it lies in the run store; starts nothing."""

@@ -27,7 +27,7 @@ from daskumap.session import (
 from daskumap.sources.base import Source
 from daskumap.sources.find import find
 from daskumap.sources.ingest import ingest
-from daskumap.sources.nodes import public_spec
+from daskumap.sources.specs import public_spec
 from daskumap.stages.graph.typical import TYPICAL
 from daskumap.stages.shared.typical import typical
 from daskumap.store import schema
@@ -103,6 +103,7 @@ def _copy_items(run: Context, copy: RunStore) -> None:
             names += documents.below(item.name)
         else:
             names.append(item.name if isinstance(item, schema.File) else f"{item.name}.json")
+    names += documents.below(schema.ROW_LABELS)
     groups = {f"{name.split('/')[0]}/zarr.json" for name in names}
     for name in sorted({*names, *groups}):
         value = documents.load_bytes(name)

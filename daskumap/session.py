@@ -40,9 +40,10 @@ from daskumap.runtime.context import Context
 from daskumap.sources.base import Source
 from daskumap.sources.given import Given
 from daskumap.sources.ingest import ingest, open_ingested
-from daskumap.sources.nodes import public_spec
+from daskumap.sources.specs import public_spec
 from daskumap.store import schema
 from daskumap.store.damage import find_damage
+from daskumap.store.labels import write_labels
 from daskumap.store.lock import Turn, alone
 from daskumap.store.model import Model, find_damaged_model, in_run
 from daskumap.store.places import Memory, Place, Temporary, find_enclosing, find_place
@@ -212,6 +213,7 @@ def open_fit(store: RunStore, request: Request, ingested: bool, resources: Resou
     if store.ledger.finished() is None:
         for name, values in request.brought.items():
             store.put(name, values)
+        write_labels(store, request.labels)
     if ingested:
         if input_digest(store) is None or schema.SOURCE.name in store.ledger.freed():
             store.documents.save(INPUT_DIGEST, ingest(source, store.arrays, schema.SOURCE.name))

@@ -13,6 +13,7 @@ from daskumap.planning.sizes import Sizes
 from daskumap.report.text import assemble, render
 from daskumap.store import schema
 from daskumap.store.graph import read_blocks
+from daskumap.store.labels import Labels, read_labels
 from daskumap.store.model import Model, in_run
 from daskumap.store.run import RunStore
 
@@ -122,6 +123,15 @@ class Mapped(View):
                 "transform_mode='embedding' for a map."
             )
         return self._result(schema.EMBEDDING)
+
+    @property
+    def labels(self) -> Labels:
+        """What rows are called, by name: ids, an index, coordinates, as they came with the input.
+
+        Each is read by slices, such as `run.labels["index"][:1000]`, to a NumPy array; of texts to one of
+        objects, None where a text is missing. Empty where rows had no names.
+        """
+        return read_labels(self.store)
 
     def curve(self) -> tuple[float, float]:
         """Return a and b of the map, with which the distance r of two rows is 1 / (1 + a r^2b) of an edge.

@@ -2,76 +2,74 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
+from typing import Annotated
+
+import typer
 
 import daskumap
 from daskumap.cli import options as shared
-from daskumap.cli.output import say
+from daskumap.cli.command import command
+from daskumap.cli.output import say, say_json
 from daskumap.errors import StoreError
-from daskumap.report.text import render_diagnostics
+
+Curve = Annotated[float | None, typer.Option(metavar="X", help="of that map's curve; default: as of the run")]
 
 
-def add_commands(commands: Any) -> None:
-    """Add these commands to the parser's."""
-    status = commands.add_parser("status", help="say how far a run is")
-    shared.add_run(status)
-    shared.add_json(status)
-    status.set_defaults(command=run_status)
-
-    report = commands.add_parser("report", help="show what was measured")
-    shared.add_run(report)
-    shared.add_json(report)
-    report.set_defaults(command=run_report)
-
-    diagnose = commands.add_parser("diagnose", help="measure how well a map fits the graph of a run")
-    shared.add_run(diagnose)
-    diagnose.add_argument(
-        "--embedding",
-        metavar="FILE",
-        help="a NumPy file, Zarr array or run with a place for each row; default: the run's own map",
-    )
-    for name in ("a", "b"):
-        diagnose.add_argument(f"--{name}", type=float, help="of that map's curve; default: as of the run")
-    shared.add_json(diagnose)
-    diagnose.set_defaults(command=run_diagnose)
-
-    verify = commands.add_parser("verify", help="read a run store against its checksums")
-    shared.add_run(verify)
-    verify.add_argument("--repair", action="store_true", help="mark what is damaged as not done")
-    verify.set_defaults(command=run_verify)
-
-
-def run_status(options: dict[str, Any]) -> None:
-    """Print how many tasks each stage has done."""
-    run = daskumap.open(options["run"])
-    status = run.status()
-    if options["json"]:
-        say(json.dumps({"finished": run.finished, "tasks": status}, indent=1))
+@command(example="daskumap status map.zarr --json")
+def status(run: shared.RunPath, json: shared.Json = False) -> None:
+    """Say how far a run is."""
+    found = daskumap.open(run)
+    done = found.status()
+    if json:
+        say_json({"finished": found.finished, "tasks": done})
         return
-    lines = [f"{name:<20}{count:>8,}" for name, count in status.items() if count]
-    say("\n".join([repr(run), f"{'stage':<20}{'done':>8}", *lines]))
+    lines = [f"{name:<20}{count:>8,}" for name, count in done.items() if count]
+    say("\n".join([repr(found), f"{'stage':<20}{'done':>8}", *lines]))
 
 
-def run_report(options: dict[str, Any]) -> None:
-    """Print the report."""
-    run = daskumap.open(options["run"])
-    say(json.dumps(run.report, indent=1) if options["json"] else str(run))
+@command(example="daskumap report map.zarr")
+def report(run: shared.RunPath, json: shared.Json = False) -> None:
+    """Show what was measured."""
+    found = daskumap.open(run)
+    say_json(found.report) if json else say(str(found))
 
 
-def run_diagnose(options: dict[str, Any]) -> None:
-    """Print how well a map fits the graph of a run."""
-    found = daskumap.diagnose(options["run"], options["embedding"], a=options["a"], b=options["b"])
-    say(json.dumps(found, indent=1) if options["json"] else render_diagnostics(found))
+@command(example="daskumap diagnose map.zarr --embedding other.npy")
+def diagnose(
+    run: shared.RunPath,
+    embedding: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="a NumPy file, Zarr array or run with a place for each row; default: the run's own map",
+        ),
+    ] = None,
+    a: Curve = None,
+    b: Curve = None,
+    json: shared.Json = False,
+) -> None:
+    """Measure how well a map fits the graph of a run."""
+    from daskumap.report.text import render_diagnostics
+
+    found = daskumap.diagnose(run, embedding, a=a, b=b)
+    say_json(found) if json else say(render_diagnostics(found))
 
 
-def run_verify(options: dict[str, Any]) -> None:
-    """Check a run store; damage that is not repaired is an error."""
-    place, repair = options["run"], options["repair"]
-    damage = daskumap.verify(place, repair=repair)
-    for stage, texts in damage.items():
-        for text in texts:
-            say(f"{stage}: {text}")
+@command(example="daskumap verify map.zarr --repair")
+def verify(
+    run: shared.RunPath,
+    repair: Annotated[bool, typer.Option("--repair", help="mark what is damaged as not done")] = False,
+    json: shared.Json = False,
+) -> None:
+    """Read a run store against its checksums; damage that is not repaired is an error."""
+    damage = daskumap.verify(run, repair=repair)
+    if json:
+        say_json({"damage": damage, "marked": bool(damage) and repair})
+    else:
+        for stage, texts in damage.items():
+            for text in texts:
+                say(f"{stage}: {text}")
     if damage and not repair:
-        raise StoreError(f"{place} is damaged. `daskumap verify --repair`, then `resume`, mends it.")
-    say("Marked; `daskumap resume` makes it again." if damage else "All is well.")
+        raise StoreError(f"{run} is damaged. `daskumap verify --repair`, then `resume`, mends it.")
+    if not json:
+        say("Marked; `daskumap resume` makes it again." if damage else "All is well.")

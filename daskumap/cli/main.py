@@ -1,72 +1,107 @@
-"""`daskumap COMMAND`: thin; each command calls what a script would, and its errors become exit codes."""
+"""`daskumap COMMAND`: thin; each command calls what a script would, and its errors become exit codes.
+
+To add a command:
+
+1. Write a function in a module of its group, such as `fit.py`, or in a new one, with `@command(example=...)`:
+   parameters are its arguments and options (`typer.Argument`, `typer.Option` in `Annotated`; those that are
+   shared stand in `options.py`), its docstring is the help. It calls one function of the library, and says
+   its result by `say`, or by `say_json` with `--json`. What it returns is the exit code; nothing is 0.
+2. Put its name and module into COMMANDS, under its heading. A command of more than one word, such as
+   `cluster check`, is in a `group`.
+3. Give it `--json` (`options.Json`) if it says a result, and a line in CHANGELOG.md.
+
+Modules of commands import nothing heavy: the library is loaded by `daskumap.fit` and its like when called.
+`--config`, the environment, help, `--quiet` and errors are those of all commands (`command.py`).
+"""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
+import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import typer
 
 import daskumap
-from daskumap.cli import demo, examine, fit, network
-from daskumap.cli.output import complain, open_missing_streams, showing_messages
-from daskumap.errors import (
-    ClusterError,
-    DaskumapError,
-    ParameterError,
-    PlanError,
-    RunMismatchError,
-    SourceError,
-    StoreError,
-    TaskError,
-)
+from daskumap.cli.command import PLAIN, lazy
+from daskumap.cli.mistakes import explain
+from daskumap.cli.output import complain, open_missing_streams, say
+from daskumap.errors import DaskumapError, exit_code
 
-# What a scheduler of batch jobs sees. 0 is success, 1 an error without a code of its own, 130 and 143 are
-# SIGINT and SIGTERM.
-EXIT_CODES: tuple[tuple[type[DaskumapError], int], ...] = (
-    (ParameterError, 2),
-    (SourceError, 3),
-    (PlanError, 4),
-    (RunMismatchError, 6),
-    (StoreError, 5),
-    (TaskError, 7),
-    (ClusterError, 8),
-)
+# Heading of the help -> command -> module with a function of that name.
+COMMANDS = {
+    "Fit": {
+        "plan": "daskumap.cli.fit",
+        "fit": "daskumap.cli.fit",
+        "resume": "daskumap.cli.fit",
+        "train": "daskumap.cli.network",
+        "demo": "daskumap.cli.demo",
+    },
+    "Look": {
+        "status": "daskumap.cli.examine",
+        "report": "daskumap.cli.examine",
+        "diagnose": "daskumap.cli.examine",
+    },
+    "Use": {
+        "transform": "daskumap.cli.use",
+        "inverse": "daskumap.cli.use",
+        "predict": "daskumap.cli.network",
+    },
+    "Move data": {
+        "save": "daskumap.cli.use",
+        "export": "daskumap.cli.network",
+    },
+    "Maintain": {
+        "verify": "daskumap.cli.examine",
+    },
+}
+
+app = typer.Typer(cls=lazy(COMMANDS), no_args_is_help=True, **(PLAIN | {"add_completion": True}))
+
+
+def _say_version(value: bool) -> None:
+    if value:
+        say(f"daskumap {daskumap.__version__}")
+        raise typer.Exit
+
+
+@app.callback(help="UMAP for Zarr arrays larger than memory, on Dask.", epilog="daskumap COMMAND --help")
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="say the version")
+    ] = False,
+) -> None:
+    """Take the options before a command."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; returns the exit code."""
+    """Run one command; returns the exit code. Wrong usage ends in `SystemExit` with code 2."""
     open_missing_streams()
-    options = vars(build_parser().parse_args(arguments))
-    command = options.pop("command")
-    with showing_messages(options.get("quiet", False)), _stopping_in_order():
-        return _exit_code(command, options)
+    built: Any = typer.main.get_command(app)
+    if "_DASKUMAP_COMPLETE" in os.environ:  # a shell asks
+        built.main(arguments, prog_name="daskumap")
+    with _stopping_in_order():
+        return _exit_code(built, sys.argv[1:] if arguments is None else arguments)
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of all commands; imports nothing heavy."""
-    parser = argparse.ArgumentParser(
-        prog="daskumap", description="UMAP for Zarr arrays larger than memory, on Dask."
-    )
-    parser.add_argument("--version", action="version", version=f"daskumap {daskumap.__version__}")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for group in (fit, network, examine, demo):
-        group.add_commands(commands)
-    return parser
-
-
-def _exit_code(command: Callable[[dict[str, Any]], None], options: dict[str, Any]) -> int:
+def _exit_code(built: Any, arguments: list[str]) -> int:
     try:
-        command(options)
+        with built.make_context("daskumap", list(arguments)) as context:
+            return int(built.invoke(context) or 0)
+    except typer.Exit as over:
+        return over.exit_code
+    except typer.TyperException as mistake:
+        complain(explain(mistake))
+        raise SystemExit(mistake.exit_code) from None
     except DaskumapError as error:
         complain(f"daskumap: {error}")
-        return next((code for kind, code in EXIT_CODES if isinstance(error, kind)), 1)
+        return exit_code(error)
     except KeyboardInterrupt as stop:
         complain("daskumap: stopped.")
         return 128 + int(stop.args[0] if stop.args else signal.SIGINT)
-    return 0
 
 
 @contextlib.contextmanager

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 from daskumap.errors import DaskumapError
 
@@ -42,6 +44,11 @@ def say(text: str) -> None:
                 f"The result cannot be written to standard output: {error}. Send it elsewhere; "
                 "`daskumap status` and `report` say what a run has done."
             ) from error
+
+
+def say_json(value: Any) -> None:
+    """Write a result for programs."""
+    say(json.dumps(value, indent=1))
 
 
 def complain(text: str) -> None:

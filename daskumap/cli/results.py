@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import daskumap
-from daskumap.cli.output import say
+from daskumap.cli.output import say, say_json
 
 
-def make(function: Callable[..., Any], options: dict[str, Any], given: str) -> None:
+def make(function: Callable[..., Any], run: str, data: str, out: str, options: Mapping[str, Any]) -> None:
     """Make what a finished run and an input give, and say where it is."""
-    run, data, out = (options.pop(name) for name in ("run", given, "out"))
-    quiet, scheduler = options.pop("quiet"), options.pop("scheduler")
-    result = function(run, data, out, client=scheduler, progress=not quiet, **options)
-    if not quiet:
-        show(result, out)
+    given = {name: value for name, value in options.items() if name not in ("quiet", "json", "scheduler")}
+    quiet, scheduler = options["quiet"], options["scheduler"]
+    result = function(run, data, out, client=scheduler, progress=not quiet, **given)
+    show(result, out, quiet, options["json"])
 
 
-def show(result: Any, place: str) -> None:
+def show(result: Any, place: str, quiet: bool, json: bool) -> None:
     """Say what was measured and where the result is, and its picture, which a run without a report lacks."""
-    lines = [str(result), "", *(f"{name.replace('_', ' '):<21}{place}/{name}" for name in names_of(result))]
-    if result.report["measures"]:
-        lines.append(f"picture              {place}/embedding.png")
-    say("\n".join(lines))
+    if quiet and not json:
+        return
+    arrays = {name: f"{place}/{name}" for name in names_of(result)}
+    picture = {"picture": f"{place}/embedding.png"} if result.report["measures"] else {}
+    if json:
+        say_json({"run": place, **arrays, **picture, "report": result.report})
+    else:
+        lines = [f"{name.replace('_', ' '):<21}{where}" for name, where in (arrays | picture).items()]
+        say("\n".join([str(result), "", *lines]))
 
 
 def names_of(result: Any) -> list[str]:

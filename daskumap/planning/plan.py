@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from daskumap.errors import PlanError
 from daskumap.planning import costs, training
@@ -105,6 +106,32 @@ class Plan:
                 f"The run store needs {self.disk_bytes / 1e9:.2f} GB of disk, {free_disk / 1e9:.2f} GB are "
                 "free. Free some, or put the run store elsewhere."
             )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what `print` shows, as values of JSON; sizes in bytes, times in seconds."""
+        s, r = self.job.sizes, self.job.resources
+        return {
+            "rows": s.rows,
+            "columns": s.columns,
+            "workers": r.workers,
+            "threads": r.threads,
+            "memory": r.memory,
+            "stages": [
+                {
+                    "name": stage.name,
+                    "tasks": stage.tasks,
+                    "task_bytes": stage.task_bytes,
+                    "peak_bytes": self.peak_bytes(stage),
+                    "read_bytes": stage.read_bytes,
+                    "written_bytes": stage.written_bytes,
+                    "seconds": self.seconds(stage),
+                }
+                for stage in self.stages
+            ],
+            "disk_bytes": self.disk_bytes,
+            "kept_bytes": self.kept_bytes,
+            "kept_by_level": self.kept_by_level,
+        }
 
     def __str__(self) -> str:
         s, r = self.job.sizes, self.job.resources

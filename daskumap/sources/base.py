@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from daskumap.errors import ParameterError, SourceError
 from daskumap.secrets import hide_secrets
+from daskumap.store.labels import Labels
 
 Array = npt.NDArray[Any]
 
@@ -27,6 +29,13 @@ REMEDIES = {
     "V": "Pass numpy.lib.recfunctions.structured_to_unstructured(data)",
     "c": "Pass numpy.concatenate([data.real, data.imag], axis=1)",
 }
+
+
+class Labelled(NamedTuple):
+    """What an opener found on the way to the rows, and what rows are called."""
+
+    data: Any
+    labels: Labels
 
 
 class Source(ABC):
@@ -48,6 +57,10 @@ class Source(ABC):
         the rows into its store first.
     gathers
         Whether scattered rows, as `take` returns them, cost no more than consecutive ones.
+    labels
+        What rows are called, by name: ids, an index, coordinates. Empty where they have no names.
+    storage_options
+        What the caller gave to reach the place, passwords too; they stay in memory.
     """
 
     in_place: ClassVar[bool] = True
@@ -58,6 +71,8 @@ class Source(ABC):
         self.shape: tuple[int, int] = (int(array.shape[0]), int(array.shape[1]))
         self.dtype: np.dtype[Any] = array.dtype.newbyteorder("=")
         self.block_rows = block_rows
+        self.labels: Labels = {}
+        self.storage_options: dict[str, Any] = {}
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}: {self.shape[0]} x {self.shape[1]} {self.dtype}>"
@@ -117,7 +132,15 @@ class Source(ABC):
         """Return what `open_spec` needs to open the same array in another process, as JSON types.
 
         None where no other process can open it: it then has to be written into the run store for them.
+        It may hold passwords among its `storage_options`: a run store holds `specs.public_spec` of it.
         """
+        spec = self._spec()
+        if spec is None or not self.storage_options:
+            return spec
+        return {**spec, "storage_options": {**spec.get("storage_options", {}), **self.storage_options}}
+
+    def _spec(self) -> dict[str, Any] | None:
+        """Return kind, path, and options of the kind, if another process can open it."""
         return None
 
     def identity(self) -> dict[str, Any]:
@@ -133,6 +156,8 @@ class Source(ABC):
             "path": hide_secrets(spec["path"]) if spec else None,
             "metadata": None,
             "rows": self._row_digest(),
+            **({"options": spec["options"]} if spec and spec.get("options") else {}),
+            **({"labels": self._label_digest()} if self.labels else {}),
         }
 
     def count_missing(self) -> int | None:
@@ -153,6 +178,14 @@ class Source(ABC):
         for row in rows.astype(np.int64).tolist():
             digest.update(self._read(row, row + 1, self.dtype).data)
         return digest.hexdigest()
+
+    def _label_digest(self) -> str:
+        """Hash the labels of the same rows."""
+        digest, rows = hashlib.sha256(), np.linspace(0, self.shape[0] - 1, self.fingerprint_rows())
+        for name, column in self.labels.items():
+            values = [str(column.read(row, row + 1)[0]) for row in rows.astype(np.int64).tolist()]
+            digest.update(json.dumps([name, column.dtype, values]).encode())
+        return digest.hexdigest()[:16]
 
     def fingerprint_rows(self) -> int:
         """Return how many scattered rows can be read at little cost: as many as a fingerprint reads."""

@@ -3,32 +3,95 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
-from daskumap.sources import anndata, dask, memory, nodes, objects, sparse
+from daskumap.errors import ParameterError
+from daskumap.sources import anndata, dask, memory, nodes, objects, sparse, specs
 from daskumap.sources import zarr as stored
-from daskumap.sources.base import Source
+from daskumap.sources.base import Labelled, Source
+from daskumap.store.labels import Column
 
-# Each opener knows its kind without importing the library, and returns a source or what lies inside: a path
-# leads to a Zarr group, the group to its array. The first that knows the data opens it, so that a kind comes
-# before the more general one that it belongs to.
-OPENERS: tuple[tuple[Callable[[Any], bool], Callable[[Any], Any]], ...] = (
-    (nodes.is_place, nodes.open_node),
-    (anndata.is_anndata, anndata.matrix_of),
-    (nodes.is_group, nodes.only_array),
-    (stored.is_array, stored.ZarrSource),
-    (objects.is_anndata, objects.matrix_of_anndata),
-    (objects.is_xarray, objects.array_of_xarray),
-    (objects.is_hdf5, objects.refuse_hdf5),
-    (dask.is_dask, dask.open_dask),
-    (objects.is_several, objects.refuse_several),
-    (objects.is_sparse_matrix, sparse.SparseSource),
-    (memory.is_object, memory.open_object),
+# The option that every kind has: which kind it is, where the ending of a path does not tell.
+KIND = "kind"
+
+
+class Opener(NamedTuple):
+    """A kind of input: how it is known, without importing its library, and what opens it.
+
+    Attributes
+    ----------
+    kind
+        Its name, in specs and as the option `kind`.
+    knows
+        Whether data are of this kind.
+    opens
+        Takes the data and the options, and returns a source or what lies inside, `Labelled` where names of
+        rows come with it: a path leads to a Zarr group, the group to its array.
+    options
+        Names of the options that it takes.
+    by_path
+        Whether a run store may name its input as of this kind.
+    """
+
+    kind: str
+    knows: Callable[[Any], bool]
+    opens: Callable[..., Any]
+    options: tuple[str, ...] = ()
+    by_path: bool = False
+
+
+# The first that knows the data opens it, so that a kind comes before the more general one that it belongs to.
+OPENERS: tuple[Opener, ...] = (
+    Opener("zarr", nodes.is_place, nodes.open_node, ("storage_options",), by_path=True),
+    Opener("anndata in zarr", anndata.is_anndata, anndata.matrix_of),
+    Opener("zarr group", nodes.is_group, nodes.only_array),
+    Opener("zarr array", stored.is_array, stored.ZarrSource),
+    Opener("anndata", objects.is_anndata, objects.matrix_of_anndata),
+    Opener("xarray", objects.is_xarray, objects.array_of_xarray),
+    Opener("hdf5 dataset", objects.is_hdf5, objects.refuse_hdf5),
+    Opener("dask", dask.is_dask, dask.open_dask),
+    Opener("list", objects.is_several, objects.refuse_several),
+    Opener("sparse", objects.is_sparse_matrix, sparse.SparseSource),
+    Opener("memory", memory.is_object, memory.open_object),
 )
 
 
-def find(data: Any) -> Source:
+def source(data: Any, **options: Any) -> Source:
+    """Return the rows that a path, a URL or an object stands for, as options of its kind say.
+
+    What it returns is taken wherever data are: by `fit`, `plan`, `transform`, `train`, `resume` and
+    estimators. Without options there is no need for it.
+
+    Parameters
+    ----------
+    data
+        As of `fit`.
+    **options
+        Those of the kind, such as `storage_options` of a URL (what its file system is told, which no run
+        store holds); and `kind`, for a path whose ending does not tell what it is.
+
+    Returns
+    -------
+    Source
+        With `shape`, `dtype`, `labels` of its rows and `read(start, stop)`.
+
+    Raises
+    ------
+    ParameterError
+        If this kind has no such option; it lists those that there are.
+    SourceError, SourceNotFoundError, DependencyError
+        As `fit`.
+    """
+    return find(data, options)
+
+
+def find(data: Any, options: dict[str, Any] | None = None) -> Source:
     """Return the source that a path, a URL, a Zarr array or group, or an array in memory stands for.
+
+    Parameters
+    ----------
+    options
+        Each is taken by the first opener on the way to the rows that has it.
 
     Raises
     ------
@@ -36,24 +99,80 @@ def find(data: Any) -> Source:
         If there is nothing at the path.
     SourceError
         If it is no two-dimensional numeric array, or several are possible.
+    ParameterError
+        If an option belongs to no opener on the way.
     DependencyError
         If a URL needs a package that is missing.
     """
-    found = data
+    rest, found = dict(options or {}), data
+    labels: dict[str, Column] = {}
+    kind, on_the_way = rest.pop(KIND, None), []
+    _refuse_unknown(rest)
     while not isinstance(found, Source):
-        found = _opener(found)(found)
+        opener = _opener(found) if kind is None else _named(kind)
+        kind = None
+        on_the_way.append(opener)
+        found = opener.opens(found, **{name: rest.pop(name) for name in opener.options if name in rest})
+        if isinstance(found, Labelled):
+            found, labels = found.data, {**labels, **found.labels}
+    if rest:
+        raise _no_such_option(rest, on_the_way)
+    if labels:
+        found.labels = {**found.labels, **labels}
+    if on_the_way and options and options.get("storage_options"):
+        found.storage_options = dict(options["storage_options"])
     return found
 
 
 def is_plain(data: Any) -> bool:
     """Return whether it is an array, a frame or a sparse matrix in memory, or nested lists."""
-    return not isinstance(data, Source) and _opener(data) in (memory.open_object, sparse.SparseSource)
-
-
-def _opener(data: Any) -> Callable[[Any], Any]:
-    return next(opened for is_kind, opened in OPENERS if is_kind(data))
+    return not isinstance(data, Source) and _opener(data).opens in (memory.open_object, sparse.SparseSource)
 
 
 def open_spec(spec: dict[str, Any]) -> Source:
     """Open what `Source.spec` describes, in any process."""
-    return find(nodes.open_node(spec["path"], spec.get("storage_options")))
+    options = {name: spec[name] for name in (KIND, "storage_options") if name in spec}
+    return find(spec["path"], {**options, **spec.get("options", {})})
+
+
+def check_stored_spec(spec: dict[str, Any], run: str) -> None:
+    """Refuse a spec in a run store that names what is not contacted on its word.
+
+    Raises
+    ------
+    StoreError
+        Saying what it names, and how the caller allows that.
+    """
+    kinds = {opener.kind: opener.options for opener in OPENERS if opener.by_path}
+    specs.refuse_foreign(spec, run, kinds)
+
+
+def _opener(data: Any) -> Opener:
+    return next(opener for opener in OPENERS if opener.knows(data))
+
+
+def _named(kind: Any) -> Opener:
+    """Return the opener of a kind of file."""
+    kinds = {opener.kind: opener for opener in OPENERS if opener.by_path}
+    if kind not in kinds:
+        raise ParameterError(f"kind is {kind!r}; kinds of files are {', '.join(kinds)}.")
+    return kinds[kind]
+
+
+def _refuse_unknown(options: dict[str, Any]) -> None:
+    """Refuse options that no kind has, before anything is opened."""
+    known = {name for opener in OPENERS for name in opener.options}
+    if options.keys() - known:
+        raise ParameterError(
+            f"No input has the option {', '.join(sorted(options.keys() - known))}. Options are {KIND}, "
+            f"{', '.join(sorted(known))}."
+        )
+
+
+def _no_such_option(options: dict[str, Any], openers: list[Opener]) -> ParameterError:
+    known = [KIND, *(name for opener in openers for name in opener.options)]
+    kinds = " and ".join(opener.kind for opener in openers) or "a source that is open already"
+    return ParameterError(
+        f"The input is read as {kinds}, without the option {', '.join(sorted(options))}. Its options are "
+        f"{', '.join(known)}."
+    )

@@ -15,7 +15,8 @@ from daskumap.errors import ParameterError
 from daskumap.sources.base import Source
 from daskumap.sources.find import find
 from daskumap.sources.memory import MemorySource
-from daskumap.sources.nodes import open_node, public_spec
+from daskumap.sources.nodes import open_node
+from daskumap.sources.specs import public_spec
 
 log = logging.getLogger(__name__)
 

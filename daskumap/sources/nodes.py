@@ -15,17 +15,13 @@ from zarr.abc.store import Store
 from zarr.errors import NodeNotFoundError
 from zarr.storage import FsspecStore, LocalStore
 
-from daskumap.errors import DaskumapError, DependencyError, SourceError, SourceNotFoundError, StoreError
-from daskumap.secrets import has_secrets, hide_secrets, printable
+from daskumap.errors import DaskumapError, DependencyError, SourceError, SourceNotFoundError
+from daskumap.secrets import has_secrets, printable
 from daskumap.sources.base import is_numeric
+from daskumap.sources.specs import SHARED_OPTIONS
 from daskumap.store.trouble import is_url, refuse_without_asserts
 
 LISTED = 12
-# Never a secret: a spec goes into the run store, and credentials come from each worker's environment.
-SHARED_OPTIONS = ("anon", "endpoint_url", "profile", "project", "requester_pays", "account_name")
-# Options that say which host is asked, and protocols whose host only they, or what follows an @, can say.
-HOSTS = {"endpoint_url", "account_name"}
-BUCKETS = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")
 # What people pass instead of Zarr, and how it becomes Zarr.
 FOREIGN = {
     ".npy": ("a NumPy file", "Pass numpy.load(path, mmap_mode='r') instead of the path"),
@@ -137,69 +133,6 @@ def node_spec(array: zarr.Array[Any]) -> dict[str, Any] | None:
         url = "/".join(part for part in (fs.unstrip_protocol(store.path), array.path) if part)
         return {"kind": "zarr", "path": url, "storage_options": options}
     return None
-
-
-def public_spec(spec: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Return a spec as it may be stored: without passwords and tokens, which a resume asks for again."""
-    if spec is None:
-        return None
-    options = {name: _without_secrets(value) for name, value in spec.get("storage_options", {}).items()}
-    shared = {"storage_options": options} if "storage_options" in spec else {}
-    return {**spec, "path": hide_secrets(spec["path"]), **shared}
-
-
-def is_near(path: str, run: str) -> bool:
-    """Return whether what a run store names is of this machine, or of the run's own buckets."""
-    if "://" not in path:
-        return Path(path).is_absolute()
-    own = path.startswith("file://") or (
-        _bucket_host(path) is not None and _bucket_host(path) == _bucket_host(run)
-    )
-    return own and "::" not in path
-
-
-# How a caller vouches for the input of a run.
-NAME_IT = "daskumap.resume(run, data=...), or --source; daskumap.transform(run, ..., fitted=...), or --fitted"
-
-
-def check_stored_spec(spec: dict[str, Any], run: str) -> None:
-    """Refuse a spec that a run store names unless it is of this machine, or of the run's own buckets.
-
-    A run store may come from anybody: what it names is contacted with the caller's credentials.
-
-    Parameters
-    ----------
-    run
-        Where the run store is.
-
-    Raises
-    ------
-    StoreError
-        Saying what it names, and how the caller allows that.
-    """
-    path, options = str(spec.get("path")), spec.get("storage_options", {})
-    known = spec.keys() <= {"kind", "path", "storage_options"} and isinstance(options, dict)
-    if not known or spec.get("kind") != "zarr" or options.keys() - set(SHARED_OPTIONS):
-        raise StoreError(
-            f"{run} does not say where its input is in the way that daskumap writes it. Name the input: "
-            f"{NAME_IT}."
-        )
-    if not is_near(path, run) or (options.keys() & HOSTS and _bucket_host(path) is not None):
-        raise StoreError(
-            f"{run} names {path} as its input: another protocol or host than its own, which is not contacted "
-            "on the word of a run store. Name the input, with its password or token if it has one: "
-            f"{NAME_IT}."
-        )
-
-
-def _bucket_host(url: str) -> tuple[str, str] | None:
-    """Return protocol and host of a URL of an object store; None for all else."""
-    parts = urlsplit(url)
-    return (parts.scheme, parts.netloc.partition("@")[2]) if parts.scheme in BUCKETS else None
-
-
-def _without_secrets(value: Any) -> Any:
-    return hide_secrets(value) if isinstance(value, str) else value
 
 
 def _open(where: Any, name: str, storage_options: dict[str, Any] | None) -> zarr.Array[Any] | zarr.Group:

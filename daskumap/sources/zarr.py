@@ -52,7 +52,7 @@ class ZarrSource(Source):
         if self._packing is not None:
             self.dtype = self._packing.dtype
 
-    def spec(self) -> dict[str, Any] | None:
+    def _spec(self) -> dict[str, Any] | None:
         """Return path or URL, and options; None for other stores than folders and fsspec's."""
         return node_spec(self._array)
 

@@ -22,8 +22,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
-from daskumap.errors import StoreError
-from daskumap.store.places import Folder
+from daskumap.errors import LockedError, StoreError
+from daskumap.store.documents import Documents
+from daskumap.store.places import Folder, Place
 from daskumap.store.run import RunStore
 
 log = logging.getLogger(__name__)
@@ -52,6 +53,24 @@ class Turn(Protocol):
         ...
 
 
+class Lockable(Protocol):
+    """What can be held: a run store, or the place of a job.
+
+    Attributes
+    ----------
+    documents
+        What holds the lock and the generations.
+    """
+
+    place: Place
+    documents: Documents
+
+    @property
+    def url(self) -> str:
+        """What it is called in messages."""
+        ...
+
+
 class RunLock:
     """Held while a driver works on a run store.
 
@@ -66,7 +85,7 @@ class RunLock:
         On entry, if somebody alive holds it; the message says who and what to do.
     """
 
-    def __init__(self, store: RunStore, take_over: bool = False) -> None:
+    def __init__(self, store: Lockable, take_over: bool = False) -> None:
         self.store, self.take_over = store, take_over
         self.id = uuid.uuid4().hex
         self.generation, self._lock = -1, f"lock/{self.id}"
@@ -170,16 +189,16 @@ class RunLock:
         return {"host": "another host", "pid": 0, "time": time.time()}
 
     def _refusal(self, about: dict[str, Any]) -> StoreError:
-        return StoreError(
+        return LockedError(
             f"{self.store.url} is in use by process {about['pid']} on {about['host']}, which "
             f"was alive {max(0.0, time.time() - about['time']):.0f} s ago. Wait for it or stop it; the "
-            f"run store of one that died is free after {DEAD_AFTER_SECONDS:.0f} s, or at once with take_over "
+            f"lock of one that died is free after {DEAD_AFTER_SECONDS:.0f} s, or at once with take_over "
             "(--take-over)."
         )
 
     def _undated(self, about: dict[str, Any], silent: float | None) -> StoreError:
         dated = f"{about['time']!r}, which is no time" if silent is None else f"{-silent:.0f} s ahead of now"
-        return StoreError(
+        return LockedError(
             f"{self.store.url} is locked by process {about['pid']} on {about['host']}, and the lock is dated "
             f"{dated}: it cannot be told whether that one is alive. Set the clocks of both hosts, stop that "
             "process, and go on with take_over (--take-over)."

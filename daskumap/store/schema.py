@@ -120,6 +120,8 @@ def _order(name: str, dtype: str, *dims: str, stays: int = SCRATCH) -> Array:
 SOURCE = Array("input/rows", MODEL, "metric", ("row", "column"))
 # Kept in any case: the user's, and no larger than the result.
 INIT = Array("input/init", RESULT, "float32", ("row", "component"))
+# Names and numbers of rows, as they came with the input: the folder of `store/labels.py`.
+ROW_LABELS = "labels"
 # What is known of rows that an encoder is trained on: numbers of classes, -1 for none; places, NaN for none.
 LABELS = Array("input/labels", RESULT, "int32", ("row",))
 LANDMARKS = Array("input/landmarks", RESULT, "float32", ("row", "component"))

@@ -129,7 +129,7 @@ def test_to_take_over_by_the_command_line(finished, place, capsys):
     shutil.copytree(finished[0], place)
     lock_of(forget(place, "publish"), time=time.time() + 3600)
     command = ["resume", str(place), "--scheduler", "sequential", "--quiet"]
-    assert main(command) == 5
+    assert main(command) == 9
     assert "go on with take_over (--take-over)" in capsys.readouterr().err
     assert main([*command, "--take-over"]) == 0
     assert sha(daskumap.open(place).embedding) == finished[1]

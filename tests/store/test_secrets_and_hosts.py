@@ -17,8 +17,8 @@ from daskumap.cli.main import main
 from daskumap.errors import DaskumapError, ParameterError, StoreError
 from daskumap.planning.job import Job
 from daskumap.secrets import hide_secrets
-from daskumap.sources.find import find
-from daskumap.sources.nodes import check_stored_spec, public_spec
+from daskumap.sources.find import check_stored_spec, find
+from daskumap.sources.specs import public_spec
 from daskumap.store.documents import as_text
 from daskumap.store.places import find_place
 from daskumap.testing.faults import FailingEngine, Fault

@@ -136,8 +136,21 @@ def knn_accuracy(embedding: Any, labels: Any, k: int = 15, sample_rows: Ids | No
     if not len(rows):
         return float("nan")
     ids, _ = embedding_neighbors(embedding, rows, k)
-    votes = np.sort(np.where(ids >= 0, labels[ids], -1), axis=1)
-    counts = sum((votes == votes[:, c : c + 1]).astype(np.int64) for c in range(k)) * (votes >= 0)
+    return float(np.mean(winners(np.where(ids >= 0, labels[ids], -1)) == labels[rows]))
+
+
+def winners(votes: Ids) -> Ids:
+    """Return the label that most of each row's votes name, (q,) int64; ties go to the smallest.
+
+    Parameters
+    ----------
+    votes
+        (q, k) int64; negative is no vote.
+    """
+    votes = np.sort(votes, axis=1)
+    counts = sum((votes == votes[:, c : c + 1]).astype(np.int64) for c in range(votes.shape[1])) * (
+        votes >= 0
+    )
     # Votes are sorted, and argmax takes the first of equals: the smallest label.
-    winner = votes[np.arange(len(rows)), counts.argmax(axis=1)]
-    return float(np.mean(winner == labels[rows]))
+    found: Ids = votes[np.arange(len(votes)), counts.argmax(axis=1)]
+    return found

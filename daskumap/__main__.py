@@ -1,0 +1,7 @@
+"""`python -m daskumap` is `daskumap`."""
+
+import sys
+
+from daskumap.cli.main import main
+
+sys.exit(main())
