@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -39,9 +38,11 @@ class CsrSource(Source):
         A group with the arrays data, indices and indptr, and the attribute shape.
     name
         What messages call it.
+    spec
+        What opens the same in another process; None for what Zarr alone finds again.
     """
 
-    def __init__(self, group: Mapping[str, Any], name: str) -> None:
+    def __init__(self, group: Mapping[str, Any], name: str, spec: dict[str, Any] | None = None) -> None:
         missing = [part for part in PARTS if part not in group]
         if missing:
             raise SourceError(f"{name} is a sparse matrix without its array {missing[0]}. Write it again.")
@@ -53,8 +54,8 @@ class CsrSource(Source):
         what = _Shape(shape, self._parts["data"].dtype)  # type: ignore[arg-type]
         check_array(what, name)
         super().__init__(what, name, block_rows=1)
+        self._found = spec
         self._starts = self._read_starts()
-        self._group = group
 
     def _read_starts(self) -> Array:
         starts = np.asarray(self._load("indptr", 0, self.shape[0] + 1), np.int64)
@@ -67,8 +68,9 @@ class CsrSource(Source):
             )
         return starts
 
-    def spec(self) -> dict[str, Any] | None:
-        """Return path or URL, and options; None for what Zarr alone does not find again."""
+    def _spec(self) -> dict[str, Any] | None:
+        if self._found is not None:
+            return self._found
         part = self._parts["data"]
         found = node_spec(part) if isinstance(part, zarr.Array) else None
         return found and {**found, "path": found["path"].removesuffix("/data")}
@@ -76,7 +78,7 @@ class CsrSource(Source):
     def identity(self) -> dict[str, Any]:
         """Return the fingerprint of the rows, and where their entries lie."""
         where = hashlib.sha256(self._starts.tobytes()).hexdigest()
-        return super().identity() | {"metadata": json.dumps(where)[1:-1]}
+        return super().identity() | {"metadata": where}
 
     def read_bytes(self, rows: int) -> int:
         """Return the bytes of the dense rows, and of as many entries as so many rows have at most."""

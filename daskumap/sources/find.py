@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from daskumap.errors import ParameterError
-from daskumap.sources import anndata, dask, memory, nodes, objects, sparse, specs
+from daskumap.sources import anndata, cells, dask, memory, nodes, objects, sparse, specs
 from daskumap.sources import zarr as stored
 from daskumap.sources.base import Labelled, Source
 from daskumap.store.labels import Column
@@ -42,11 +42,18 @@ class Opener(NamedTuple):
 
 # The first that knows the data opens it, so that a kind comes before the more general one that it belongs to.
 OPENERS: tuple[Opener, ...] = (
+    Opener("h5ad", anndata.is_h5ad, anndata.open_h5ad, cells.OPTIONS, by_path=True),
     Opener("zarr", nodes.is_place, nodes.open_node, ("storage_options",), by_path=True),
-    Opener("anndata in zarr", anndata.is_anndata, anndata.matrix_of),
+    Opener("anndata in zarr", anndata.is_anndata, anndata.open_group, cells.OPTIONS),
     Opener("zarr group", nodes.is_group, nodes.only_array),
     Opener("zarr array", stored.is_array, stored.ZarrSource),
-    Opener("anndata", objects.is_anndata, objects.matrix_of_anndata),
+    Opener(
+        "anndata",
+        anndata.is_object,
+        anndata.open_object,
+        (*cells.OPTIONS, "storage_options"),
+        by_path=True,
+    ),
     Opener("xarray", objects.is_xarray, objects.array_of_xarray),
     Opener("hdf5 dataset", objects.is_hdf5, objects.refuse_hdf5),
     Opener("dask", dask.is_dask, dask.open_dask),
