@@ -36,8 +36,8 @@ if TYPE_CHECKING:
         TaskError,
     )
     from daskumap.estimator.umap import UMAP
-    from daskumap.exports.targets import export
     from daskumap.evaluation import evaluate
+    from daskumap.exports.targets import export
     from daskumap.jobs.work import run_job
     from daskumap.parametric import ParametricUMAP
     from daskumap.planning.plan import Plan
@@ -74,8 +74,8 @@ __all__ = [
     "Transformed",
     "__version__",
     "diagnose",
-    "export",
     "evaluate",
+    "export",
     "export_onnx",
     "fit",
     "inverse_transform",
@@ -83,8 +83,8 @@ __all__ = [
     "plan",
     "predict",
     "resume",
-    "source",
     "run_job",
+    "source",
     "train",
     "transform",
     "verify",

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from math import fsum
 from typing import Any
 
+from daskumap import events
 from daskumap.engine.base import Engine
 from daskumap.errors import DaskumapError, RunMismatchError, SourceError
 from daskumap.planning import memory
@@ -251,6 +252,7 @@ def run_stage(stage: Stage, context: Context, engine: Engine, progress: Progress
     progress.start(stage.name, stage.tasks, len(receipts))
     started = time.perf_counter()
     if todo:
+        _tell_stage(stage, "begun", done=len(receipts))
         if not receipts:  # What an earlier attempt made may be damaged, a group's metadata too.
             for name in stage.made:
                 store.documents.delete_folder(name)
@@ -260,6 +262,7 @@ def run_stage(stage: Stage, context: Context, engine: Engine, progress: Progress
         turn.check()
         store.ledger.record(stage.name, number, receipt)
         receipts[number] = receipt
+        _tell_task(stage, number, receipt)
         if stage.ordered:
             _delete_superfluous(stage, context, number)
     context.leave()
@@ -271,8 +274,30 @@ def run_stage(stage: Stage, context: Context, engine: Engine, progress: Progress
         store.discard()  # All that is there came of rows that have to be mended first.
         raise
     if todo:
-        _keep_times(stage, context, receipts, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        _keep_times(stage, context, receipts, seconds)
+        _tell_stage(stage, "finished", done=len(receipts), seconds=round(seconds, 3))
     progress.finish()
+
+
+def _tell_stage(stage: Stage, state: str, **facts: Any) -> None:
+    text = f"stage {stage.name} {state}: {facts['done']} of {stage.tasks} tasks done"
+    events.tell("stage", text, stage=stage.name, state=state, tasks=stage.tasks, **facts)
+
+
+def _tell_task(stage: Stage, number: int, receipt: Receipt) -> None:
+    """Tell of a task that is recorded, and of the checkpoint that it is."""
+    about: dict[str, Any] = {"stage": stage.name, "task": number, "tasks": stage.tasks}
+    events.tell(
+        "task",
+        f"task {number} of stage {stage.name} done in {receipt.seconds:.2f} s",
+        **about,
+        rows=receipt.rows,
+        seconds=round(receipt.seconds, 3),
+        peak_bytes=receipt.peak_bytes,
+    )
+    if {schema.STATE.name, schema.TRAINING.name} & stage.writes:
+        events.tell("checkpoint", f"checkpoint {number} of stage {stage.name} is written", **about)
 
 
 def _delete_superfluous(stage: Stage, context: Context, task: int) -> None:

@@ -9,12 +9,14 @@ import tempfile
 import uuid
 import weakref
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from daskumap import events
 from daskumap.driver import Steps, make_plan, refuse_changed_input, reopen, run_pipeline, survey
 from daskumap.engine.base import KEPT, Engine
 from daskumap.errors import ParameterError, RunMismatchError, StoreError
@@ -34,9 +36,11 @@ from daskumap.opening import (
 from daskumap.pipeline import kind_in
 from daskumap.planning.plan import Plan
 from daskumap.planning.sizes import Resources
+from daskumap.report.measures import judge
 from daskumap.report.progress import Progress
 from daskumap.request import Request
 from daskumap.runtime.context import Context
+from daskumap.secrets import hide_secrets
 from daskumap.sources.base import Source
 from daskumap.sources.given import Given
 from daskumap.sources.ingest import ingest, open_ingested
@@ -270,6 +274,7 @@ def drive(
 ) -> None:
     """Run what is left of a run, alone."""
     with contextlib.ExitStack() as stack:
+        stack.enter_context(events.of_run(store.url))
         stack.callback(progress.close)
         turn = stack.enter_context(alone(store, take_over))
         store.check_identity()
@@ -285,12 +290,34 @@ def drive(
             if not trust_input and reads_input(steps):
                 refuse_changed_input(context, *kind_of_context(context).digests, engine, progress)
             go_on(context, steps, turn)
+        events.tell("run", "the run begins" if fresh else "the run goes on", state="begun")
         try:
             run_pipeline(context, steps, engine, progress, turn)
         except KeyboardInterrupt:
             say_stopped(store)
             raise
+        except Exception as error:
+            note_failure(store, turn, error)
+            raise
         store.place.sweep()  # Workers may have died in this attempt.
+        tell_end(store)
+
+
+def note_failure(store: RunStore, turn: Turn, error: Exception) -> None:
+    """Write down what ended a driver's turn, for whoever asks later; and tell it."""
+    text = f"{type(error).__name__}: {error}"
+    events.tell("failure", f"the run failed: {text}", state="failed", error=text)
+    with contextlib.suppress(Exception):  # The store may be what failed, or another one's by now.
+        turn.check()
+        store.ledger.fail(datetime.now(UTC).isoformat(timespec="seconds"), hide_secrets(text))
+
+
+def tell_end(store: RunStore) -> None:
+    """Tell that a run is finished, and what its map is worth."""
+    verdict = judge(store.documents.load(schema.MEASURES.name) or {})
+    if verdict is not None:
+        events.tell("verdict", verdict["sentence"], **verdict)
+    events.tell("run", "the run is finished", state="finished")
 
 
 def say_stopped(store: RunStore) -> None:

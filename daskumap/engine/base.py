@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import logging
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol, runtime_checkable
 
+from daskumap import events
 from daskumap.engine.process import enter, one_thread, peak_bytes, usual_floats
 from daskumap.errors import NO_SPACE, DaskumapError, StoreError, TaskError
 from daskumap.planning.sizes import Resources
@@ -117,4 +119,18 @@ def memory_need(stage: Stage, resources: Resources) -> str:
         f"The plan gives a task {stage.task_bytes / 1e6:,.0f} MB ({terms}), and a worker "
         f"{resources.memory / 1e6:,.0f} MB with {resources.threads} thread(s). Resume with fewer "
         f"threads a worker, or with more memory a worker; or start over with a lower {smaller} (restart)."
+    )
+
+
+def tell_retry(stage: str, number: int, error: str, failed: int, run: str) -> None:
+    """Tell that a task failed and is tried again."""
+    events.tell(
+        "retry",
+        f"Task {number} of stage '{stage}' failed and is tried again ({failed} of {RETRIES} times): {error}",
+        logging.WARNING,
+        run=run,
+        stage=stage,
+        task=number,
+        attempt=failed,
+        error=error,
     )

@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
@@ -29,7 +30,17 @@ from distributed import (
 from distributed.client import ClosedClientError
 from distributed.comm import CommClosedError
 
-from daskumap.engine.base import KEPT, RETRIES, Context, Listener, in_our_words, measured, memory_need
+from daskumap import events
+from daskumap.engine.base import (
+    KEPT,
+    RETRIES,
+    Context,
+    Listener,
+    in_our_words,
+    measured,
+    memory_need,
+    tell_retry,
+)
 from daskumap.engine.machine import available_memory
 from daskumap.engine.rounds import run_part, run_rounds
 from daskumap.errors import ClusterError, DaskumapError, ParameterError, TaskError
@@ -50,6 +61,8 @@ ANSWER_SECONDS = 10
 ROUNDS_AHEAD = 10
 # A few events a second say all that a person can read.
 EVENT_SECONDS = 0.2
+# The scheduler's topic that workers come and go by.
+EVERYTHING = "all"
 # What a client that was cut off raises, by whatever it was doing.
 LOST = (CancelledError, CommClosedError, ClosedClientError)
 
@@ -78,7 +91,7 @@ class DaskEngine:
         self.client, self._owned = client, owned
         self.address = client.scheduler.address
         logging.getLogger("distributed.batched").addFilter(_is_news)
-        self._name = ""
+        self._name, self._hears_all = "", False
         self._progress = _Progress()
         self._context: Context | None = None
         self._take_slot: Callable[[], None] | None = None
@@ -134,7 +147,11 @@ class DaskEngine:
         self._take_slot = _give_up_slot()
         try:
             self._register(ContextPlugin(context.opener()))
+            self._progress.run = context.url
             self.client.subscribe_topic(self._name, self._progress.hear)
+            if EVERYTHING not in self.client._event_handlers:  # which may be the user's own
+                self.client.subscribe_topic(EVERYTHING, self._progress.hear_of_workers)
+                self._hears_all = True
         except (OSError, *LOST) as error:
             self.end()
             raise self._lost(error, "before the first stage") from error
@@ -247,8 +264,11 @@ class DaskEngine:
     def end(self) -> None:
         """End the run: workers close its contexts, where they can still be told."""
         self._progress.stop()
+        hears_all, self._hears_all = self._hears_all, False
         if self._name and self.client.status == "running":
             with suppress(Exception):
+                if hears_all:
+                    self.client.unsubscribe_topic(EVERYTHING)
                 self.client.unsubscribe_topic(self._name)
                 self.client.unregister_worker_plugin(self._name)
         self._name, self._context = "", None
@@ -309,19 +329,47 @@ class _Progress:
     """What a client calls for every event of a run; it keeps this for as long as it lives."""
 
     def __init__(self) -> None:
-        self._stage = ""
+        self._stage, self.run = "", ""
         self._listener: Listener = _hear_nothing
+        self._failed: Counter[int] = Counter()
 
     def start(self, stage: str, listener: Listener) -> None:
         self._stage, self._listener = stage, listener
+        self._failed.clear()
 
     def stop(self) -> None:
         self._stage, self._listener = "", _hear_nothing
 
     def hear(self, event: Any) -> None:
         listener, message = self._listener, event[1]
-        if message["stage"] == self._stage:
+        if message["stage"] != self._stage:
+            return
+        if "error" not in message:
             listener(message["task"], message["share"])
+            return
+        number = message["task"]
+        self._failed[number] += 1
+        if self._failed[number] <= RETRIES:  # the last error is raised
+            tell_retry(self._stage, number, message["error"], self._failed[number], self.run)
+
+    def hear_of_workers(self, event: Any) -> None:
+        """Tell of a worker that went while a stage was under way; one that was told to go is no news."""
+        message = event[1]
+        if not self._stage or message.get("action") != "remove-worker" or message.get("expected"):
+            return
+        held = [str(key) for key in (*message["processing-tasks"], *message["lost-computed-tasks"])]
+        tasks = [key.rpartition("-")[0] for key in held if key.startswith(f"{self._stage}-")]
+        with_them = f" with {len(tasks)} tasks of it, which others run again" if tasks else ""
+        events.tell(
+            "dead worker",
+            f"The worker {message['worker']} was lost in stage '{self._stage}'{with_them}: it died or lost "
+            "its connection, as it does when memory runs out (its own log says).",
+            logging.WARNING,
+            run=self.run,
+            worker=message["worker"],
+            stage=self._stage,
+            tasks=tasks,
+        )
 
 
 def _hear_nothing(number: int, share: float) -> None:
@@ -397,7 +445,12 @@ def _run_task(run: str, stage: Stage, number: int) -> Receipt:
             worker.log_event(run, {"stage": stage.name, "task": number, "share": share})
 
     with worker.plugins[run].use() as context:
-        return measured(stage, context, number, tell)
+        try:
+            return measured(stage, context, number, tell)
+        except Exception as error:
+            about = {"stage": stage.name, "task": number, "error": f"{type(error).__name__}: {error}"}
+            worker.log_event(run, about)
+            raise
 
 
 def _run_part(run: str, stage: Stage, function: Callable[..., Any], *args: Any) -> Any:

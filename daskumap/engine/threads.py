@@ -10,7 +10,7 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
-from daskumap.engine.base import RETRIES, Context, Listener, in_our_words
+from daskumap.engine.base import RETRIES, Context, Listener, in_our_words, tell_retry
 from daskumap.engine.process import give_back, refuse_broken_fork
 from daskumap.engine.rounds import run_here
 from daskumap.planning.sizes import Resources
@@ -107,6 +107,8 @@ class _Team:
                 failed += 1
                 if failed > RETRIES or self.stopped.is_set():
                     raise in_our_words(error, self.stage, self.context, number, failed) from error
+                seen = f"{type(error).__name__}: {error}"
+                tell_retry(self.stage.name, number, seen, failed, self.context.url)
 
     def _tell(self, number: int, share: float) -> None:
         if self.stopped.is_set():

@@ -18,10 +18,10 @@ from zarr.core.sync import sync
 from zarr.storage import LocalStore
 
 Array = np.ndarray[Any, Any]
-Place = tuple[int, int]
+Place = tuple[int, ...]
 
 # The key of a chunk below its array, in any format and with any separator.
-KEY = re.compile(r"(?:c[./])?(\d+)[./](\d+)")
+KEY = re.compile(r"(?:c[./])?(\d+(?:[./]\d+)*)")
 # What the index of a shard holds in place of a chunk that is not there.
 ABSENT = np.uint64(2**64 - 1)
 # Indexes of shards that are asked for at a time.
@@ -62,9 +62,8 @@ async def _count(array: zarr.Array[Any]) -> int:
 
 
 def _blocks(shape: tuple[int, ...], chunk: tuple[int, ...]) -> Place:
-    """Return how many chunks there are down and across."""
-    (rows, columns), (height, width) = shape, chunk
-    return -(-rows // height), -(-columns // width)
+    """Return how many chunks there are along each dimension."""
+    return tuple(-(-size // piece) for size, piece in zip(shape, chunk, strict=True))
 
 
 async def _stored(array: zarr.Array[Any], grid: Place) -> AsyncIterator[tuple[Place, str]]:
@@ -74,8 +73,8 @@ async def _stored(array: zarr.Array[Any], grid: Place) -> AsyncIterator[tuple[Pl
         match = KEY.fullmatch(key[len(prefix) :])
         if match is None:
             continue
-        place = int(match[1]), int(match[2])
-        if place[0] < grid[0] and place[1] < grid[1]:
+        place = tuple(map(int, re.split("[./]", match[1])))
+        if len(place) == len(grid) and all(at < end for at, end in zip(place, grid, strict=True)):
             yield place, key
 
 
@@ -113,5 +112,5 @@ async def _chunks_in(array: zarr.Array[Any], place: Place, key: str, codec: Shar
         return 0
     index = np.frombuffer(found.to_bytes()[:length], "<u8").reshape(*inside, 2)
     total = _blocks(array.shape, array.chunks)
-    down, across = (min(n, most - at * n) for n, most, at in zip(inside, total, place, strict=True))
-    return int((index[:down, :across, 0] != ABSENT).sum())
+    there: Any = tuple(slice(min(n, most - at * n)) for n, most, at in zip(inside, total, place, strict=True))
+    return int((index[(*there, 0)] != ABSENT).sum())

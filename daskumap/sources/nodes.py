@@ -119,8 +119,8 @@ def refuse_choice(group: zarr.Group, count: int, listing: str) -> SourceError:
     )
 
 
-def node_spec(array: zarr.Array[Any]) -> dict[str, Any] | None:
-    """Return path or URL, and options, with which `open_node` finds an array again.
+def node_spec(array: zarr.Array[Any] | zarr.Group) -> dict[str, Any] | None:
+    """Return path or URL, and options, with which `open_node` finds an array or a group again.
 
     None for stores that neither describes in full, such as one in memory.
     """

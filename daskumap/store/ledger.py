@@ -17,7 +17,7 @@ from typing import Any
 from daskumap.planning.stage import Receipt
 from daskumap.store.documents import Documents
 
-BEGUN, FREED, FINISHED = "begun", "freed", "finished"
+BEGUN, FREED, FINISHED, FAILED = "begun", "freed", "finished", "failed"
 # What lies in the ledger of a run: of which generation, and where it is a record, of which step and task.
 IN_LEDGER = re.compile(r"ledger/[^/]+/(\d+)/(?:([^/]+)/(\d+)\.json$)?")
 
@@ -171,6 +171,15 @@ class Ledger:
     def finish(self, now: str) -> None:
         """Write down that nothing is left to do."""
         self.documents.save(self._name(self.generation(), FINISHED), now)
+
+    def failure(self) -> dict[str, str] | None:
+        """Return when and by what the newest driver's turn was ended, None if it was not by an error."""
+        found: dict[str, str] | None = self.documents.load(self._name(self.generation(), FAILED))
+        return found
+
+    def fail(self, now: str, error: str) -> None:
+        """Write down what ended this driver's turn."""
+        self.documents.save(self._name(self.generation(), FAILED), {"time": now, "error": error})
 
     def _name(self, generation: int, name: str, task: int | None = None) -> str:
         folder = f"ledger/{self.run}/{generation:08d}/{name}"

@@ -1,0 +1,1 @@
+"""Cubes: arrays with named dimensions, of which some are samples, and the others features."""
