@@ -1,4 +1,4 @@
-"""Main axes of rows that come block by block: by their covariance, or block Lanczos where columns are many."""
+"""Main axes of rows that come block by block: by their covariance, or by block Lanczos."""
 
 from __future__ import annotations
 
@@ -57,12 +57,7 @@ def main_axes(columns: int, count: int, rows: int, each: Pass, seed: int = 0) ->
 
 def _scatter(each: Pass, rows: int) -> tuple[Array, Array]:
     """Return the mean of all rows, and the sum of outer products of what each differs from it by."""
-    sums: Array | None = None
-    products: Array | None = None
-    for total, product in each(_moments):
-        sums = total if sums is None else sums + total
-        products = product if products is None else products + product
-    assert sums is not None
+    sums, products = _added(each(_moments))
     mean = sums / rows
     return mean, products - rows * np.outer(mean, mean)
 
@@ -100,14 +95,15 @@ def _lanczos(columns: int, count: int, rows: int, each: Pass, seed: int) -> tupl
 
 def _product(each: Pass, directions: Array) -> tuple[Array, Array]:
     """Return the sum of rows, and of their outer products times directions."""
-    sums: Array | None = None
-    products: Array | None = None
-    for total, product in each(lambda block: (_sums(block), block.T @ (block @ directions))):
-        sums = total if sums is None else sums + total
-        products = product if products is None else products + product
-    assert sums is not None
-    assert products is not None
-    return sums, products
+    return _added(each(lambda block: (_sums(block), block.T @ (block @ directions))))
+
+
+def _added(parts: Iterator[tuple[Array, ...]]) -> tuple[Array, Array]:
+    """Return the sums of pairs, added in the order in which they come."""
+    first, second = next(parts)
+    for one, other in parts:
+        first, second = first + one, second + other
+    return first, second
 
 
 def _new_directions(product: Array, basis: Array) -> Array:

@@ -45,7 +45,7 @@ class Members(Mapping[str, Any]):
 
 
 def _values(node: Any) -> Any:
-    """Return a column of booleans as NumPy's where values may be missing, which are False; others as stored."""
+    """Return booleans of which some may be missing, which are False then; others as stored."""
     if _encoding(node) == "nullable-boolean":
         return np.asarray(node["values"][:]) & ~np.asarray(node["mask"][:])
     return node
@@ -106,7 +106,7 @@ def _group_place(group: zarr.Group) -> dict[str, Any] | None:
 
 def _stored(group: Any, place: dict[str, Any] | None, name: str | None = None) -> Cells:
     """Return the parts of an AnnData in Zarr or HDF5."""
-    parts = {part: group[part] if part in group else None for part in ("X", "obsm", "layers", "var", "obs")}
+    parts = {part: group.get(part) for part in ("X", "obsm", "layers", "var", "obs")}
     var = parts["var"]
     index = "" if var is None else str(var.attrs.get("_index", "_index"))
     return Cells(
@@ -164,7 +164,9 @@ def open_h5ad(path: Any, **options: Any) -> Labelled:
     try:
         file = h5py.File(where, "r")
     except OSError as error:
-        raise SourceError(f"{where} cannot be opened as HDF5 ({error}). Check the file, or write it again.") from error
+        raise SourceError(
+            f"{where} cannot be opened as HDF5 ({error}). Check the file, or write it again."
+        ) from error
     return rows_of(_stored(file, {"kind": "h5ad", "path": str(where)}, str(where)), **options)
 
 
@@ -182,14 +184,14 @@ def open_object(data: Any, storage_options: Any = None, **options: Any) -> Label
         return _open_place(data, storage_options, options)
     names = np.asarray(data.obs_names) if hasattr(data, "obs_names") else None
     labels = {} if names is None else {NAMES: Read(len(names), TEXT, lambda start, stop: names[start:stop])}
-    var = data.var
+    var = getattr(data, "var", None)
     return rows_of(
         Cells(
             "the AnnData",
             data.X,
             getattr(data, "obsm", {}),
             getattr(data, "layers", {}),
-            {name: var[name].to_numpy() for name in var.columns},
+            {} if var is None else {name: var[name].to_numpy() for name in var.columns},
             labels,
             None,
         ),
@@ -199,6 +201,6 @@ def open_object(data: Any, storage_options: Any = None, **options: Any) -> Label
 
 def _open_place(where: Any, storage_options: Any, options: dict[str, Any]) -> Labelled | CsrSource:
     node = open_node(where, storage_options)
-    if not is_anndata(node):
+    if not (isinstance(node, zarr.Group) and is_anndata(node)):
         raise SourceError(f"{where} is no AnnData in Zarr: adata.write_zarr writes one.")
     return open_group(node, **options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 from collections import deque
@@ -70,7 +71,9 @@ class AxesSource(Source):
         self.inner, self.columns, self._taken = inner, columns, taken
         self.block_of = max(1, min(BLOCK_ROWS, BLOCK_BYTES // (8 * taken)))
         shape = (inner.shape[0], int(count))
-        super().__init__(np.lib.stride_tricks.as_strided(np.zeros(1, np.float32), shape, (0, 0)), inner.name, 1)
+        super().__init__(
+            np.lib.stride_tricks.as_strided(np.zeros(1, np.float32), shape, (0, 0)), inner.name, 1
+        )
         self.block_rows = min(self.block_of, shape[0])
 
     def identity(self) -> dict[str, Any]:
@@ -162,6 +165,5 @@ class AxesSource(Source):
 
 
 def _digest(chosen: list[int] | None) -> str | None:
-    import hashlib
-
-    return chosen and hashlib.sha256(str(chosen).encode()).hexdigest()[:16]
+    """Return a name for a choice of columns."""
+    return None if chosen is None else hashlib.sha256(str(chosen).encode()).hexdigest()[:16]

@@ -100,23 +100,24 @@ def rows_of(
         return Labelled(_first(cells, found, use_rep, n_pcs), cells.labels)
     source = _matrix(cells, layer)
     axes = pca if pca is not None else n_pcs
-    wanted = use_rep == "X" and pca is None and n_pcs is None
-    if axes is None and not wanted and _is_sparse(source) and source.shape[1] > N_PCS:
-        axes = min(N_PCS, min(source.shape) - 1)
-        log.info(
-            "%s has no obsm/%s: its main axes are found now (pca=%d), as scanpy does it. X as it is: "
-            'use_rep="X".',
-            cells.name,
-            PCA,
-            axes,
-        )
-    if not axes:
+    as_it_is = use_rep == "X" or not _is_sparse(source) or source.shape[1] <= N_PCS
+    if axes == 0 or (axes is None and as_it_is):
         if mask_var:
             raise ParameterError(
                 f"mask_var is {mask_var!r}, and no main axes are found that it could be for. Give pca too."
             )
         return Labelled(source, cells.labels)
-    return Labelled(AxesSource(source, axes, _mask(cells, mask_var, source.shape[1])), cells.labels)
+    mask = _mask(cells, mask_var, source.shape[1])
+    if axes is None:
+        axes = min(N_PCS, source.shape[0] - 1, (source.shape[1] if mask is None else len(mask)) - 1)
+        log.info(
+            "%s is sparse, of %s columns: its rows are read on their first %d main axes, as scanpy has it. "
+            'As they are: use_rep="X", or pca=0 for a layer.',
+            source.name,
+            f"{source.shape[1]:,}",
+            axes,
+        )
+    return Labelled(AxesSource(source, axes, mask), cells.labels)
 
 
 def _check(use_rep: Any, layer: Any, n_pcs: Any, pca: Any, mask_var: Any) -> None:
@@ -158,8 +159,8 @@ def _first(cells: Cells, found: Any, name: str, n_pcs: int | None) -> Source:
         return source
     if n_pcs > source.shape[1]:
         raise ParameterError(
-            f"n_pcs is {n_pcs}, and obsm/{name} of {cells.name} has {source.shape[1]} columns. Lower n_pcs, or "
-            "find more axes by pca."
+            f"n_pcs is {n_pcs}, and obsm/{name} of {cells.name} has {source.shape[1]} columns. Lower "
+            "n_pcs, or find more axes by pca."
         )
     spec = _spec(cells, use_rep=name, n_pcs=int(n_pcs)) if source.spec() is not None else None
     return FirstColumns(source, int(n_pcs), spec)
@@ -175,7 +176,9 @@ def _matrix(cells: Cells, layer: str | None) -> Source:
     if layer is not None:
         if layer not in cells.layers:
             raise SourceError(f"{cells.name} has no layers/{layer}. It has {_listed(cells)}.")
-        return _as_source(cells.layers[layer], f"{cells.name}/layers/{layer}", _spec(cells, layer=layer, pca=0))
+        return _as_source(
+            cells.layers[layer], f"{cells.name}/layers/{layer}", _spec(cells, layer=layer, pca=0)
+        )
     if cells.matrix is None:
         raise SourceError(f"{cells.name} has no X. It has {_listed(cells)}. Choose by use_rep or layer.")
     return _as_source(cells.matrix, f"{cells.name}/X", _spec(cells, use_rep="X"))
@@ -216,8 +219,8 @@ def _mask(cells: Cells, name: str | bool | None, columns: int) -> Array | None:
     mask = np.asarray(cells.var[name])
     if mask.dtype != bool or mask.shape != (columns,):
         raise SourceError(
-            f"var/{name} of {cells.name} has type {mask.dtype} and shape {mask.shape}; it must say of each of "
-            f"{columns:,} genes, by True or False, whether it takes part."
+            f"var/{name} of {cells.name} has type {mask.dtype} and shape {mask.shape}; it must say of each "
+            f"of {columns:,} genes, by True or False, whether it takes part."
         )
     if not mask.any():
         raise SourceError(f"var/{name} of {cells.name} has no gene that takes part. Pass mask_var=False.")

@@ -83,7 +83,8 @@ class CsrSource(Source):
     def read_bytes(self, rows: int) -> int:
         """Return the bytes of the dense rows, and of as many entries as so many rows have at most."""
         size = self.dtype.itemsize + self._parts["indices"].dtype.itemsize
-        return rows * (self.shape[1] * 4 + 24) + self.most_entries(rows) * (size + 24) + STORED_BYTES
+        entries = self.most_entries(rows) * (size + 24)
+        return int(rows * (self.shape[1] * 4 + 24) + entries + STORED_BYTES)
 
     def most_entries(self, rows: int) -> int:
         """Return how many entries so many consecutive rows have at most."""
@@ -104,8 +105,8 @@ class CsrSource(Source):
         columns = self._load("indices", first, last)
         if len(columns) and not 0 <= columns.min() <= columns.max() < self.shape[1]:
             raise SourceError(
-                f"{self.name} is damaged: rows {start} to {stop} have an entry in column {columns.max()}, and "
-                f"there are {self.shape[1]:,}. Write it again."
+                f"{self.name} is damaged: rows {start} to {stop} have an entry in column {columns.max()}, "
+                f"and there are {self.shape[1]:,}. Write it again."
             )
         values = self._load("data", first, last)
         if dtype is not None:
