@@ -21,7 +21,7 @@ SAMPLE_SECONDS = 0.2
 # The shipped configuration, which turns Dask's watermarks off, and what a nanny gives its worker. Ours has no
 # nanny: the limit holds the worker alone.
 ENVIRONMENT = {
-    "DASK_CONFIG": str(ROOT / "cluster_configs" / "local.yaml"),
+    "DASK_CONFIG": str(ROOT / "daskumap" / "clusters" / "settings.yaml"),
     "MALLOC_TRIM_THRESHOLD_": "65536",
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",

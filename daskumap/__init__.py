@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         transform,
         verify,
     )
+    from daskumap.clusters import start_cluster
     from daskumap.encoder import Encoder
     from daskumap.errors import (
         ClusterError,
@@ -85,6 +86,7 @@ __all__ = [
     "resume",
     "run_job",
     "source",
+    "start_cluster",
     "train",
     "transform",
     "verify",
@@ -124,6 +126,7 @@ _MODULES = {
     "plan": "daskumap.api",
     "predict": "daskumap.api",
     "resume": "daskumap.api",
+    "start_cluster": "daskumap.clusters",
     "source": "daskumap.sources.find",
     "run_job": "daskumap.jobs.work",
     "train": "daskumap.training",

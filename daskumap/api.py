@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from daskumap.clusters import choose
 from daskumap.driver import survey
 from daskumap.encoder import Encoder
 from daskumap.engine.clusters import make_engine
@@ -45,6 +46,7 @@ def fit(
     run: Any = None,
     *,
     client: Any = None,
+    cluster: Any = None,
     memory: str | int | None = None,
     threads: int | None = None,
     partitions: int | None = None,
@@ -77,6 +79,9 @@ def fit(
         `distributed.Client`, cluster, scheduler address or scheduler file; "threads" or "sequential" for this
         process. None: the active Dask client, or else the threads of this process. The result is the same,
         bit for bit.
+    cluster
+        In place of `client`: a cluster file, or its content as a dict. What it describes is started, and
+        closed when the run ends.
     memory
         Bytes a worker process may use, such as "4GB". None: the workers' own limits; in this process, 60 % of
         the machine.
@@ -158,11 +163,11 @@ def fit(
     SourceError, ParameterError, PlanError, RunMismatchError, StoreError, TaskError, ClusterError
         Each says what was seen, what is allowed and what to do.
     """
-    shown = choose_progress(progress)
+    shown, where = choose_progress(progress), choose(client, cluster)
     _check_switch("restart", restart)
     _check_switch("trust_input", trust_input)
     request = _request(data, run if not restart else None, params, partitions)
-    engine = make_engine(client, parse_memory(memory), threads, request.source.shape[0])
+    engine = make_engine(where, parse_memory(memory), threads, request.source.shape[0])
     try:
         if isinstance(data, Run):
             data.refuse_out_of_reach(engine)
@@ -185,6 +190,7 @@ def transform(
     fitted: Any = None,
     ensure_all_finite: bool | str | None = None,
     client: Any = None,
+    cluster: Any = None,
     memory: str | int | None = None,
     threads: int | None = None,
     progress: bool | Progress = True,
@@ -216,7 +222,7 @@ def transform(
         Path or URL of the rows that were fitted. None: what the run names, as in `resume`.
     ensure_all_finite
         As in `fit`; None: what the fit had.
-    client, memory, threads, progress, restart, take_over, trust_input
+    client, cluster, memory, threads, progress, restart, take_over, trust_input
         As in `fit`; `restart` is about the transform that is in `out`.
 
     Returns
@@ -239,6 +245,7 @@ def transform(
         fitted=fitted,
         ensure_all_finite=ensure_all_finite,
         client=client,
+        cluster=cluster,
         memory=memory,
         threads=threads,
         progress=progress,
@@ -255,6 +262,7 @@ def inverse_transform(
     *,
     fitted: Any = None,
     client: Any = None,
+    cluster: Any = None,
     memory: str | int | None = None,
     threads: int | None = None,
     progress: bool | Progress = True,
@@ -280,7 +288,7 @@ def inverse_transform(
         is there goes on. None: in memory or a temporary folder, as of `fit`.
     fitted
         Path or URL of the rows that were fitted. None: what the run names, as in `resume`.
-    client, memory, threads, progress, restart, take_over, trust_input
+    client, cluster, memory, threads, progress, restart, take_over, trust_input
         As in `fit`; `restart` is about the result that is in `out`.
 
     Returns
@@ -299,6 +307,7 @@ def inverse_transform(
         out,
         fitted=fitted,
         client=client,
+        cluster=cluster,
         memory=memory,
         threads=threads,
         progress=progress,
@@ -314,6 +323,7 @@ def predict(
     out: Any = None,
     *,
     client: Any = None,
+    cluster: Any = None,
     memory: str | int | None = None,
     threads: int | None = None,
     progress: bool | Progress = True,
@@ -327,7 +337,7 @@ def predict(
     ----------
     run
         A trained run or an `Encoder` that was saved, or the path or URL of one.
-    data, out, client, memory, threads, progress, restart, take_over, trust_input
+    data, out, client, cluster, memory, threads, progress, restart, take_over, trust_input
         As of `transform`.
 
     Returns
@@ -344,6 +354,7 @@ def predict(
         data,
         out,
         client=client,
+        cluster=cluster,
         memory=memory,
         threads=threads,
         progress=progress,
@@ -407,6 +418,7 @@ def resume(
     *,
     data: Any = None,
     client: Any = None,
+    cluster: Any = None,
     memory: str | int | None = None,
     threads: int | None = None,
     progress: bool | Progress = True,
@@ -430,10 +442,10 @@ def resume(
     RunMismatchError
         If other versions began it, or its input is another one now.
     """
-    shown = choose_progress(progress)
+    shown, where = choose_progress(progress), choose(client, cluster)
     _check_switch("trust_input", trust_input)
     store = RunStore.open(find_place(run))
-    engine = make_engine(client, parse_memory(memory), threads, store.about["sizes"]["rows"])
+    engine = make_engine(where, parse_memory(memory), threads, store.about["sizes"]["rows"])
     try:
         resume_run(store, data, engine, shown, take_over, trust_input)
     finally:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from daskumap.clusters import choose
 from daskumap.encoding import at_once, lazily, run_through
 from daskumap.errors import ParameterError
 from daskumap.params import refuse_unknown
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 # here: only None is taken.
 WHERE = (
     "client",
+    "cluster",
     "memory",
     "threads",
     "progress",
@@ -109,6 +111,7 @@ class Encoder:
         if out is not None and self.url and find_place(out).url == self.url:
             raise ParameterError(f"out is {self.url}, where the network itself is. Name another place.")
         options = {"client": None, "memory": None, "threads": None, **where}
+        options["client"] = choose(options["client"], options.pop("cluster", None))
         for name in ("fitted", "ensure_all_finite"):
             given = options.pop(name, None)
             if given is not None:

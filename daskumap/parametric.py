@@ -13,6 +13,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils import ClassifierTags, Tags, check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from daskumap.clusters import choose, start_cluster
 from daskumap.encoder_params import NAMES, make_encoder_params
 from daskumap.errors import ParameterError, SourceError
 from daskumap.params import PRECOMPUTED, Params, explicit, make_params
@@ -145,6 +146,7 @@ label_weight, landmark_weight, device, checkpoint_steps
         client: Any = None,
         memory: str | int | None = None,
         threads: int | None = None,
+        cluster: Any = None,
     ) -> ParametricUMAP:
         """Train the network on the graph of the rows.
 
@@ -164,15 +166,15 @@ label_weight, landmark_weight, device, checkpoint_steps
             in memory or in temporary folders.
         landmarks
             (n, n_components) where rows are to lie, NaN for rows that are free.
-        client, memory, threads
-            As of `daskumap.fit`.
+        client, memory, threads, cluster
+            As of `daskumap.fit`; a cluster of a file is started once.
 
         Raises
         ------
         DaskumapError
             As of `daskumap.fit` and `daskumap.train`.
         """
-        return self._fit(X, y, None, run, landmarks, client, memory, threads)
+        return self._fit(X, y, None, run, landmarks, client, memory, threads, cluster)
 
     def fit_transform(self, X: Any, y: Any = None, **options: Any) -> Any:
         """Train the network and return where it maps the rows, `embedding_`. Arguments as in `fit`."""
@@ -197,12 +199,17 @@ label_weight, landmark_weight, device, checkpoint_steps
         client: Any = None,
         memory: str | int | None = None,
         threads: int | None = None,
+        cluster: Any = None,
     ) -> ParametricUMAP:
         """Fit a graph, and train on it, from a given start if there is one."""
         from daskumap.api import is_run
         from daskumap.train_request import OF_MAP, check_training
         from daskumap.training import train
 
+        if cluster is not None:
+            choose(client, cluster)
+            with start_cluster(cluster) as started:
+                return self._fit(X, y, start, run, landmarks, started, memory, threads)
         of_training = {name: getattr(self, name) for name in NAMES}
         if self.warm_start is False:  # as scikit-learn sets it wherever an estimator has that name
             of_training["warm_start"] = 0.0
@@ -284,7 +291,8 @@ label_weight, landmark_weight, device, checkpoint_steps
         out
             Path or URL of a run store for the result; an unfinished one of the same rows goes on.
         **where
-            `client`, `memory` and `threads` as of `daskumap.transform`, for rows that are not in memory.
+            `client`, `cluster`, `memory` and `threads` as of `daskumap.transform`, for rows that are not in
+            memory.
 
         Returns
         -------

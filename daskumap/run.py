@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from daskumap.clusters import choose
 from daskumap.diagnosis import diagnose_map
 from daskumap.encoder import Encoder
 from daskumap.engine.base import Engine
@@ -126,6 +127,7 @@ class Run(Mapped):
         fitted: Any = None,
         ensure_all_finite: bool | str | None = None,
         client: Any = None,
+        cluster: Any = None,
         memory: str | int | None = None,
         threads: int | None = None,
         progress: bool | Progress = True,
@@ -141,6 +143,7 @@ class Run(Mapped):
                 fitted=fitted,
                 ensure_all_finite=ensure_all_finite,
                 client=client,
+                cluster=cluster,
                 memory=memory,
                 threads=threads,
                 progress=progress,
@@ -148,8 +151,9 @@ class Run(Mapped):
                 take_over=take_over,
                 trust_input=trust_input,
             )
+        where = choose(client, cluster)
         request, shown = self.request(data, fitted, ensure_all_finite), choose_progress(progress)
-        made = self._made(request, out, client, memory, threads, shown, restart, take_over, trust_input)
+        made = self._made(request, out, where, memory, threads, shown, restart, take_over, trust_input)
         return Transformed(made)
 
     def inverse_transform(
@@ -159,6 +163,7 @@ class Run(Mapped):
         *,
         fitted: Any = None,
         client: Any = None,
+        cluster: Any = None,
         memory: str | int | None = None,
         threads: int | None = None,
         progress: bool | Progress = True,
@@ -173,6 +178,7 @@ class Run(Mapped):
                 out,
                 fitted=fitted,
                 client=client,
+                cluster=cluster,
                 memory=memory,
                 threads=threads,
                 progress=progress,
@@ -180,8 +186,9 @@ class Run(Mapped):
                 take_over=take_over,
                 trust_input=trust_input,
             )
+        where = choose(client, cluster)
         request, shown = self.request(points, fitted, inverse=True), choose_progress(progress)
-        made = self._made(request, out, client, memory, threads, shown, restart, take_over, trust_input)
+        made = self._made(request, out, where, memory, threads, shown, restart, take_over, trust_input)
         return Inverted(made)
 
     def request(

@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from daskumap.clusters import choose
 from daskumap.encoder import Encoder
 from daskumap.encoder_params import NAMES, EncoderParams
 from daskumap.engine.clusters import make_engine
@@ -33,6 +34,7 @@ def train(
     landmarks: Any = None,
     start: Any = None,
     client: Any = None,
+    cluster: Any = None,
     memory: str | int | None = None,
     threads: int | None = None,
     progress: bool | Progress = True,
@@ -65,7 +67,7 @@ def train(
     start
         A trained run or a saved model, or where one is, from which the training goes on: its encoder, and
         the decoder and the classes that both have. None: it starts afresh.
-    client, memory, threads, progress, restart, take_over, trust_input
+    client, cluster, memory, threads, progress, restart, take_over, trust_input
         As in `fit`; `restart` is about the training that is in `out`. The rows that take part are in the
         memory of each worker that trains: R (4 p + 16 deg) bytes for R rows of p values with deg edges. What
         cannot fit is refused before it starts, with the largest `window_rows` that does.
@@ -103,14 +105,14 @@ def train(
     Sainburg, McInnes, Gentner (2021), Parametric UMAP Embeddings for Representation and Semisupervised
     Learning.
     """
-    shown = choose_progress(progress)
+    shown, where = choose_progress(progress), choose(client, cluster)
     for name, value in (("restart", restart), ("trust_input", trust_input)):
         if not isinstance(value, bool):
             raise ParameterError(f"{name} is {value!r}; it must be True or False.")
     fitted = run if isinstance(run, Run) else Run(RunStore.open(find_place(run), mode="r"))
     begun = None if start is None else _model_of(start)
     request = make_train_request(fitted.model(), params, labels, landmarks, begun)
-    engine = make_engine(client, parse_memory(memory), threads, request.source.shape[0])
+    engine = make_engine(where, parse_memory(memory), threads, request.source.shape[0])
     try:
         fitted.refuse_out_of_reach(engine)
         request = dataclasses.replace(request, device=kind_of_device(engine, request.params))

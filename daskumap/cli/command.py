@@ -32,7 +32,21 @@ Config = Annotated[
 ]
 
 
-class Command(TyperCommand):
+class Helpful:
+    """What has the help of `help.py`, and is quick to give it."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help."""
+        formatter.write(render_help(self, ctx))
+
+    def get_help_option(self, ctx: Any) -> Any:
+        """Return `--help`; where it is not given it is off: of None typer makes a bool, with pydantic."""
+        option = super().get_help_option(ctx)  # type: ignore[misc]
+        option.default, option.help = False, "say this"
+        return option
+
+
+class Command(Helpful, TyperCommand):
     """One command: its options may come from the environment, and what is logged is shown while it runs."""
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
@@ -41,22 +55,14 @@ class Command(TyperCommand):
             if option.param_type_name == "option":
                 option.envvar = variable_of(option)
 
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Write the help."""
-        formatter.write(render_help(self, ctx))
-
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
         with showing_messages(bool(ctx.params.get("quiet"))):
             return super().invoke(ctx)
 
 
-class Group(TyperGroup):
+class Group(Helpful, TyperGroup):
     """Commands under one name, such as those of `daskumap cluster`."""
-
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Write the help."""
-        formatter.write(render_help(self, ctx))
 
     def headings(self, ctx: Any) -> dict[str, list[Any]]:
         """Return the commands by heading, as the help has them."""

@@ -8,7 +8,8 @@ To add a command:
    its result by `say`, or by `say_json` with `--json`. What it returns is the exit code; nothing is 0.
 2. Put its name and module into COMMANDS, under its heading. A command of more than one word, such as
    `cluster check`, is in a `group`.
-3. Give it `--json` (`options.Json`) if it says a result, and a line in CHANGELOG.md.
+3. Give it `--json` (`options.Json`) if it says a result, and run `python -m daskumap.cli.reference`, which
+   writes the reference in docs/command-line.md.
 
 Modules of commands import nothing heavy: the library is loaded by `daskumap.fit` and its like when called.
 `--config`, the environment, help, `--quiet` and errors are those of all commands (`command.py`).
@@ -41,9 +42,11 @@ COMMANDS = {
         "demo": "daskumap.cli.demo",
     },
     "Look": {
+        "inspect": "daskumap.cli.look",
         "status": "daskumap.cli.examine",
         "report": "daskumap.cli.examine",
         "diagnose": "daskumap.cli.examine",
+        "plot": "daskumap.cli.look",
     },
     "Use": {
         "transform": "daskumap.cli.use",
@@ -56,6 +59,7 @@ COMMANDS = {
     },
     "Maintain": {
         "verify": "daskumap.cli.examine",
+        "doctor": "daskumap.cli.look",
     },
 }
 

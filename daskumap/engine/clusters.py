@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from daskumap.engine.base import Engine
 from daskumap.engine.machine import available_cores, available_memory, check_threads
@@ -27,6 +28,14 @@ WHAT = (
 )
 
 
+@runtime_checkable
+class Startable(Protocol):
+    """A cluster that is started for a run and closed after it, as a cluster file describes one."""
+
+    def started(self) -> contextlib.AbstractContextManager[Any]:
+        """Start it, wait for its workers, give a client of it, and close it in the end."""
+
+
 def make_engine(
     client: Any, memory: int | None = None, threads: int | None = None, rows: int | None = None
 ) -> Engine:
@@ -36,7 +45,8 @@ def make_engine(
     ----------
     client
         A `Client` or a cluster of Dask, a scheduler's address or file; "threads" or "sequential" for this
-        process; or an engine. None means the active client, if there is one, and else the threads of this
+        process; or an engine; or what a cluster file describes, which is started, and closed with the
+        engine. None means the active client, if there is one, and else the threads of this
         process. In a task of a Dask worker it means that task alone.
     memory
         Bytes a worker process may use; None for what the workers say, or most of what this machine has.
@@ -106,6 +116,12 @@ def _dask_engine(client: Any, memory: int | None) -> Engine:
 
     from daskumap.engine.dask import DaskEngine
 
+    if isinstance(client, Startable):
+        with contextlib.ExitStack() as stack:
+            started = stack.enter_context(client.started())
+            engine = DaskEngine(started, memory)
+            engine.closes(stack.pop_all().close)
+            return engine
     given = isinstance(client, Client)
     connected = client if given else connect(client)
     check_client(connected)

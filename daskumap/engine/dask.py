@@ -91,6 +91,7 @@ class DaskEngine:
         self.client, self._owned = client, owned
         self.address = client.scheduler.address
         logging.getLogger("distributed.batched").addFilter(_is_news)
+        self._close_cluster: Callable[[], None] = _do_nothing
         self._name, self._hears_all = "", False
         self._progress = _Progress()
         self._context: Context | None = None
@@ -276,8 +277,15 @@ class DaskEngine:
         if take_slot is not None:
             take_slot()
 
+    def closes(self, close: Callable[[], None]) -> None:
+        """Let a cluster that was started for this engine be closed with it."""
+        self._close_cluster = close
+
     def close(self) -> None:
         """Close what this engine opened; a client that was given stays open."""
+        close, self._close_cluster = self._close_cluster, _do_nothing
+        with _quiet():
+            close()
         if self._owned:
             with _quiet(), suppress(Exception):
                 self.client.close()
@@ -370,6 +378,10 @@ class _Progress:
             stage=self._stage,
             tasks=tasks,
         )
+
+
+def _do_nothing() -> None:
+    pass
 
 
 def _hear_nothing(number: int, share: float) -> None:

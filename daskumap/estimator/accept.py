@@ -54,11 +54,12 @@ def fit_options(given: dict[str, Any]) -> dict[str, Any]:
     if _is_same(given["precomputed_knn"], (None, None, None)):
         options["precomputed_knn"] = None
     threads = _threads(given["n_jobs"])
-    here = threads is not None and given["client"] is None
+    here = threads is not None and given["client"] is None and given["cluster"] is None
     return {
         **options,
         "run": given["run"],
         "client": "threads" if here else given["client"],
+        "cluster": given["cluster"],
         "memory": given["memory"],
         "threads": threads,
         "progress": bool(given["verbose"]),

@@ -89,6 +89,8 @@ dens_var_shift, output_dens
     client
         Address or file of a Dask scheduler; "threads" or "sequential"; None: the active client, or this
         process.
+    cluster
+        In place of `client`: a cluster file, or its content as a dict, which is started for each call.
     memory
         Bytes a worker process may use, such as "4GB".
     optimizer, reconcile_every, target_recall, max_overlap, max_cell_rows, checkpoint_every, report, keep, \
@@ -168,6 +170,7 @@ missing
         *,
         run: Any = None,
         client: Any = None,
+        cluster: Any = None,
         memory: str | int | None = None,
         optimizer: str = "adam",
         reconcile_every: int = 1,
@@ -226,6 +229,7 @@ missing
         self.precomputed_knn = precomputed_knn
         self.run = run
         self.client = client
+        self.cluster = cluster
         self.memory = memory
         self.optimizer = optimizer
         self.reconcile_every = reconcile_every
@@ -315,7 +319,7 @@ missing
         check_is_fitted(self)
         options = fit_options({**self.get_params(deep=False), "ensure_all_finite": ensure_all_finite})
         source, plain = self._source(X, reset=False)
-        where = {name: options[name] for name in ("client", "memory", "threads", "progress")}
+        where = {name: options[name] for name in ("client", "cluster", "memory", "threads", "progress")}
         run = self._fitted()
         placed = run.transform(source, ensure_all_finite=ensure_all_finite, **where)
         self._warn_of_undefined(placed, source.shape[0])
@@ -335,7 +339,7 @@ missing
         options = fit_options(self.get_params(deep=False))
         plain = is_plain(X)
         points = find(check_array(X, ensure_all_finite=False) if plain else X)
-        where = {name: options[name] for name in ("client", "memory", "threads", "progress")}
+        where = {name: options[name] for name in ("client", "cluster", "memory", "threads", "progress")}
         found = self._fitted().inverse_transform(points, **where)
         return found.rows[:] if plain else found.rows
 

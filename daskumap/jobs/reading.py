@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ class Loader(yaml.SafeLoader):  # type: ignore[misc]
 Loader.add_implicit_resolver("tag:yaml.org,2002:float", NUMBER, list("-+.0123456789"))
 
 
-def read_job(job: Any) -> Job:
+def read_job(job: Any, replaced: Mapping[str, str] | None = None) -> Job:
     """Return what a job file, or a mapping of the same keys, says.
 
     Parameters
@@ -50,6 +50,8 @@ def read_job(job: Any) -> Job:
     job
         Path of a YAML or JSON file, whose paths are as seen from its folder; a mapping, as seen from here; or
         a `Job`, which is returned as it is.
+    replaced
+        What stands in the place of a text, such as {partition}, wherever the job has it.
 
     Raises
     ------
@@ -59,9 +61,9 @@ def read_job(job: Any) -> Job:
     if isinstance(job, Job):
         return job
     if isinstance(job, dict):
-        return _checked(_with_environment(job, "the job"), "the job", Path.cwd(), "job")
+        return _checked(_with_environment(job, "the job", replaced), "the job", Path.cwd(), "job")
     path = Path(job)
-    found = _with_environment(_load(path), str(path))
+    found = _with_environment(_load(path), str(path), replaced)
     return _checked(found, str(path), path.absolute().parent, path.stem)
 
 
@@ -81,7 +83,9 @@ def _load(path: Path) -> dict[str, Any]:
     return found
 
 
-def _with_environment(found: dict[str, Any], called: str) -> dict[str, Any]:
+def _with_environment(
+    found: dict[str, Any], called: str, replaced: Mapping[str, str] | None
+) -> dict[str, Any]:
     """Put values of the environment in the place of ${NAME}, in all texts."""
 
     def value(name: re.Match[str]) -> str:
@@ -97,7 +101,11 @@ def _with_environment(found: dict[str, Any], called: str) -> dict[str, Any]:
             return {key: filled(one) for key, one in item.items()}
         if isinstance(item, list):
             return [filled(one) for one in item]
-        return NAMED.sub(value, item) if isinstance(item, str) else item
+        if not isinstance(item, str):
+            return item
+        for text, other in (replaced or {}).items():
+            item = item.replace(text, other)
+        return NAMED.sub(value, item)
 
     return {key: filled(item) for key, item in found.items()}
 

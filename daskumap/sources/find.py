@@ -111,6 +111,11 @@ def find(data: Any, options: dict[str, Any] | None = None) -> Source:
     DependencyError
         If a URL needs a package that is missing.
     """
+    return trace(data, options)[0]
+
+
+def trace(data: Any, options: dict[str, Any] | None = None) -> tuple[Source, list[Opener]]:
+    """Return the source as `find` does, and the openers on the way to it."""
     rest, found = dict(options or {}), data
     labels: dict[str, Column] = {}
     kind, on_the_way = rest.pop(KIND, None), []
@@ -128,7 +133,7 @@ def find(data: Any, options: dict[str, Any] | None = None) -> Source:
         found.labels = {**found.labels, **labels}
     if on_the_way and options and options.get("storage_options"):
         found.storage_options = dict(options["storage_options"])
-    return found
+    return found, on_the_way
 
 
 def is_plain(data: Any) -> bool:

@@ -159,8 +159,7 @@ class RunLock:
                 log.warning("The lock could not be renewed: %s", error)
 
     def _about(self) -> dict[str, Any]:
-        here = {"host": socket.gethostname(), "system": _system(), "pid": os.getpid()}
-        return {"id": self.id, **here, "time": time.time()}
+        return {"id": self.id, **this_process(), "time": time.time()}
 
     def _others(self) -> list[str]:
         return [name for name in self.store.documents.members("lock") if name != f"{self.id}.json"]
@@ -234,6 +233,18 @@ def _seconds_since(moment: Any) -> float | None:
     if isinstance(moment, bool) or not isinstance(moment, int | float) or not math.isfinite(moment):
         return None
     return time.time() - moment
+
+
+def this_process() -> dict[str, Any]:
+    """Return what tells this process from all others."""
+    return {"host": socket.gethostname(), "system": _system(), "pid": os.getpid()}
+
+
+def is_gone(process: dict[str, Any]) -> bool:
+    """Return whether a process is surely gone: it ended, or its machine was started anew since."""
+    boot, now = str(process["system"]).partition(" ")[0], _system().partition(" ")[0]
+    restarted = process["host"] == socket.gethostname() and boot != now
+    return restarted or _is_dead(process["system"], process["pid"])
 
 
 def _system() -> str:

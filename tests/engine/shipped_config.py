@@ -1,8 +1,8 @@
-"""What the shipped configuration of a cluster says."""
-
-from pathlib import Path
+"""What Dask is told on a cluster that daskumap starts."""
 
 import yaml
 
-LOCAL = yaml.safe_load((Path(__file__).parents[2] / "cluster_configs" / "local.yaml").read_text())
+from daskumap.clusters.settings import FILE
+
+LOCAL = yaml.safe_load(FILE.read_text())
 ALLOWED_FAILURES = LOCAL["distributed"]["scheduler"]["allowed-failures"]
