@@ -58,6 +58,11 @@ def shard(path):
     zarr.consolidate_metadata(path)
 
 
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Consolidated metadata"),
+    pytest.mark.filterwarnings("ignore:zarr v3 autosharding"),
+    pytest.mark.filterwarnings("ignore:Writing zarr v2"),
+]
 KINDS = ("v2", "v3", "sharded", "h5ad", "backed", "memory")
 
 
@@ -195,9 +200,9 @@ def test_rows_of_a_matrix_by_columns_are_refused(tmp_path, kind):
         ({"use_rep": "X", "layer": "counts"}, ParameterError, "Give one of them"),
     ],
 )
-def test_mistakes(cells, options, error, message):
+def test_mistakes(options, error, message):
     with pytest.raises(error, match=message):
-        daskumap.source(cells, **options)
+        daskumap.source(make(), **options)
 
 
 def test_a_damaged_matrix_is_told(tmp_path):
