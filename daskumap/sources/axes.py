@@ -14,7 +14,6 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from daskumap.errors import ParameterError, SourceError
-from daskumap.kernels.principal import COVARIANCE_COLUMNS, PASSES, main_axes
 from daskumap.sources.base import Array, Source
 from daskumap.sources.csr import CsrSource
 from daskumap.sources.sparse import SparseSource
@@ -104,6 +103,8 @@ class AxesSource(Source):
     def axes(self) -> Axes:
         """The axes; found in one pass, or in a few where columns are many."""
         from threadpoolctl import threadpool_limits
+
+        from daskumap.kernels.principal import COVARIANCE_COLUMNS, PASSES, main_axes  # compiled: by Numba
 
         rows, count = self.shape
         passes = "one pass" if self._taken <= COVARIANCE_COLUMNS else f"up to {PASSES} passes"
