@@ -38,6 +38,7 @@ KINDS = (
 
 log = logging.getLogger(__name__)
 _run: ContextVar[str | None] = ContextVar("daskumap_run", default=None)
+_style: ContextVar[str] = ContextVar("daskumap_style", default="plain")
 
 
 def tell(kind: str, text: str, level: int = DETAIL, *, run: str | None = None, **facts: Any) -> None:
@@ -78,19 +79,41 @@ def facts_of(record: logging.LogRecord) -> dict[str, Any]:
     return {"event": kind, "run": _run.get()}
 
 
+@contextmanager
+def in_style(style: str) -> Iterator[None]:
+    """Let lines of progress be like the messages beside them: "plain", "stamped", or none in "json"."""
+    token = _style.set(style)
+    try:
+        yield
+    finally:
+        _style.reset(token)
+
+
+def style() -> str:
+    """Return the style that lines of progress have to have here."""
+    return _style.get()
+
+
+def prefix() -> str:
+    """Return what a line of progress begins with."""
+    return f"{stamped('INFO') if _style.get() == 'stamped' else ''}daskumap  "
+
+
 class Line(logging.Formatter):
     """A line for people: time, level, host, run, and what happened."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line; a text of several lines begins each with the same."""
         stamp = stamped(record.levelname, _time(record), facts_of(record)["run"])
-        return "\n".join(f"{stamp}{line}" for line in hide_secrets(record.getMessage()).splitlines())
+        return "\n".join(
+            f"{stamp}daskumap  {line}" for line in hide_secrets(record.getMessage()).splitlines()
+        )
 
 
 def stamped(level: str, time: str | None = None, run: str | None = None) -> str:
     """Return what a line of a log begins with: by default as of now, and of the run under way here."""
     where = run or _run.get() or "-"
-    return f"{time or _now()} {level} {socket.gethostname()} {where} daskumap  "
+    return f"{time or _now()} {level} {socket.gethostname()} {where} "
 
 
 class JsonLine(logging.Formatter):

@@ -56,6 +56,11 @@ def pytest_configure(config):
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(SHARED_MEMORY))
 
 
+def unstamped(said):
+    """Return lines of a log without when, where and of which run."""
+    return re.sub(r"^\S+ [A-Z]+ \S+ .*?(?=daskumap(?:: |  ))", "", said, flags=re.MULTILINE)
+
+
 def forget(place, *stages):
     """Let a finished run be one that stopped without these steps; return its run store."""
     store = RunStore.open(find_place(place))

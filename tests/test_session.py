@@ -11,7 +11,7 @@ from functools import partial
 import numba
 import pytest
 import zarr
-from conftest import sha
+from conftest import sha, unstamped
 
 import daskumap
 from daskumap.cli.main import main
@@ -207,7 +207,7 @@ def test_a_script_that_is_stopped_says_what_is_kept(fit, small, write, place, ca
 def test_a_command_that_is_stopped_says_what_is_kept(small, write, place, monkeypatch, capsys):
     monkeypatch.setattr("daskumap.api.choose_progress", lambda wanted: Stopped())
     assert main(["fit", str(write(small)), str(place), "--scheduler", "sequential", "--n-epochs", "2"]) == 130
-    assert capsys.readouterr().err.splitlines()[-2:] == [
+    assert unstamped(capsys.readouterr().err).splitlines()[-2:] == [
         f"daskumap  The run in {place} was stopped. {KEPT}",
         "daskumap: stopped.",
     ]

@@ -15,7 +15,8 @@ from typer.core import TyperCommand, TyperGroup
 
 from daskumap.cli.defaults import PREFIX, read_defaults
 from daskumap.cli.help import render_help
-from daskumap.cli.output import showing_messages
+from daskumap.cli.output import complain_of, showing_messages
+from daskumap.errors import DaskumapError
 
 PLAIN: dict[str, Any] = {"add_completion": False, "rich_markup_mode": None, "pretty_exceptions_enable": False}
 
@@ -28,6 +29,16 @@ Config = Annotated[
         is_eager=True,
         rich_help_panel="Everywhere",
         help="YAML file with values of options that are not given otherwise",
+    ),
+]
+
+LogJson = Annotated[
+    bool,
+    typer.Option(
+        "--log-json",
+        rich_help_panel="Everywhere",
+        help="on standard error a line of JSON for each event: stage, task, retry, dead worker, checkpoint, "
+        "warning, verdict",
     ),
 ]
 
@@ -57,8 +68,11 @@ class Command(Helpful, TyperCommand):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
-        with showing_messages(bool(ctx.params.get("quiet"))):
-            return super().invoke(ctx)
+        with showing_messages(bool(ctx.params.get("quiet")), bool(ctx.params.get("log_json"))):
+            try:
+                return super().invoke(ctx)
+            except (DaskumapError, KeyboardInterrupt) as error:
+                return complain_of(error)
 
 
 class Group(Helpful, TyperGroup):
@@ -150,10 +164,13 @@ def _expanded(function: Callable[..., Any]) -> Callable[..., Any]:
             parameters += [_parameter(*pair) for pair in get_type_hints(options, include_extras=True).items()]
         else:
             parameters.append(parameter.replace(annotation=hints[parameter.name]))
+    if any(parameter.name == "quiet" for parameter in parameters):  # of what takes its time
+        parameters.append(_parameter("log_json", LogJson))
     parameters.append(_parameter("config", Config))
 
     def call(**given: Any) -> Any:
         del given["config"]
+        given.pop("log_json", None)
         return function(**given)
 
     call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

@@ -29,8 +29,8 @@ import typer
 import daskumap
 from daskumap.cli.command import PLAIN, lazy
 from daskumap.cli.mistakes import explain
-from daskumap.cli.output import complain, open_missing_streams, say
-from daskumap.errors import DaskumapError, exit_code
+from daskumap.cli.output import complain, complain_of, open_missing_streams, say
+from daskumap.errors import DaskumapError
 
 # Heading of the help -> command -> module with a function of that name.
 COMMANDS = {
@@ -40,6 +40,10 @@ COMMANDS = {
         "resume": "daskumap.cli.fit",
         "train": "daskumap.cli.network",
         "demo": "daskumap.cli.demo",
+    },
+    "Jobs": {
+        "run": "daskumap.cli.jobs",
+        "batch": "daskumap.cli.jobs",
     },
     "Look": {
         "inspect": "daskumap.cli.look",
@@ -100,12 +104,8 @@ def _exit_code(built: Any, arguments: list[str]) -> int:
     except typer.TyperException as mistake:
         complain(explain(mistake))
         raise SystemExit(mistake.exit_code) from None
-    except DaskumapError as error:
-        complain(f"daskumap: {error}")
-        return exit_code(error)
-    except KeyboardInterrupt as stop:
-        complain("daskumap: stopped.")
-        return 128 + int(stop.args[0] if stop.args else signal.SIGINT)
+    except (DaskumapError, KeyboardInterrupt) as error:  # before a command began
+        return complain_of(error)
 
 
 @contextlib.contextmanager

@@ -6,11 +6,13 @@ import contextlib
 import json
 import logging
 import os
+import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from daskumap.errors import DaskumapError
+from daskumap import events
+from daskumap.errors import DaskumapError, exit_code
 
 
 def open_missing_streams() -> None:
@@ -66,16 +68,47 @@ class Messages(logging.Handler):
         complain(self.format(record))
 
 
+FORMATS: dict[str, Callable[[], logging.Formatter]] = {
+    "plain": lambda: logging.Formatter("daskumap  %(message)s"),
+    "stamped": events.Line,
+    "json": events.JsonLine,
+}
+
+
 @contextlib.contextmanager
-def showing_messages(quiet: bool) -> Iterator[None]:
-    """Show what daskumap logs: news and warnings, or warnings alone."""
+def showing_messages(quiet: bool, log_json: bool = False) -> Iterator[None]:
+    """Show what daskumap logs: news and warnings, or warnings alone, or each event as a line of JSON.
+
+    What is no terminal is a log, whose lines say when, where and of which run.
+    """
     log, messages = logging.getLogger("daskumap"), Messages()
-    messages.setFormatter(logging.Formatter("daskumap  %(message)s"))
+    style = "json" if log_json else "plain" if _is_terminal() else "stamped"
+    messages.setFormatter(FORMATS[style]())
     before = log.level
     log.addHandler(messages)
-    log.setLevel(logging.WARNING if quiet else logging.INFO)
+    log.setLevel(events.DETAIL if log_json else logging.WARNING if quiet else logging.INFO)
     try:
-        yield
+        with events.in_style(style):
+            yield
     finally:
         log.setLevel(before)
         log.removeHandler(messages)
+
+
+def _is_terminal() -> bool:
+    try:
+        return sys.stderr.isatty()
+    except (AttributeError, OSError, ValueError):
+        return False
+
+
+def complain_of(error: BaseException) -> int:
+    """Say what ended a command, in the style of its messages; return the exit code."""
+    stopped = isinstance(error, KeyboardInterrupt)
+    text = "stopped." if stopped else str(error)
+    code = 128 + int(error.args[0] if error.args else signal.SIGINT) if stopped else exit_code(error)
+    if events.style() == "json":
+        events.tell("failure", text, logging.ERROR, exit_code=code, error=type(error).__name__)
+    else:
+        complain(f"{events.stamped('ERROR') if events.style() == 'stamped' else ''}daskumap: {text}")
+    return code

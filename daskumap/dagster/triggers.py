@@ -10,11 +10,15 @@ from typing import Any
 
 import dagster
 
+import daskumap
 from daskumap.dagster.jobfile import PARTITION, JobFile
 from daskumap.dagster.runs import fail_dead_runs
-from daskumap.errors import DaskumapError, ParameterError
+from daskumap.errors import ParameterError
 from daskumap.jobs.schema import Job, Rows
+from daskumap.store.run import is_run_store
 
+# No file is called so.
+PLACE = "-partition-"
 # Of partitions by time, as many of the newest are looked at.
 NEWEST = 31
 # Seconds between two looks at the input.
@@ -40,7 +44,8 @@ def make_schedule(job: JobFile, asset_job: Any, cron: str, timezone: str, partit
             keys = keys[-1:]
         if not keys:
             return dagster.SkipReason("There is no partition yet.")
-        return [dagster.RunRequest(partition_key=key) for key in keys]
+        tick = context.scheduled_execution_time.isoformat()
+        return [dagster.RunRequest(run_key=f"{tick} {key}", partition_key=key) for key in keys]
 
     return schedule
 
@@ -69,7 +74,7 @@ def make_sensor(job: JobFile, asset_job: Any, partitions: Any) -> Any:
             before = known.get(key or "", {})
             try:
                 seen = fingerprint(job.read(key))
-            except DaskumapError as error:
+            except Exception as error:  # one data set out of reach must not hide the others
                 notes.append(str(error))
                 now[key or ""] = before
                 continue
@@ -91,17 +96,16 @@ def make_sensor(job: JobFile, asset_job: Any, partitions: Any) -> Any:
 
 def fingerprint(job: Job) -> str:
     """Return a digest of what the results of a job depend on; of its inputs a few rows are read."""
-    from daskumap.sources.find import find
-
-    def of(rows: Rows) -> Any:
-        return find(rows.path).identity()
-
-    known = {
-        "parameters": job.parameters,
-        "source": of(job.source),
-        "transform": [of(one.source) for one in job.transform],
-    }
+    inputs = [job.source, *(one.source for one in job.transform)]
+    known = {"parameters": job.parameters, "inputs": list(map(_identity, inputs))}
     return hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _identity(rows: Rows) -> Any:
+    """Return what tells an input from others, and from itself before a change."""
+    if is_run_store(rows.path):
+        return daskumap.open(rows.path).store.about["id"]
+    return [rows.options, daskumap.source(rows.path, **rows.options).identity()]
 
 
 def _known(partitions: Any, instance: Any, now: Any = None) -> list[str]:
@@ -137,6 +141,6 @@ def _found(job: JobFile, partitions: Any) -> list[str]:
 
 def _pattern(job: JobFile) -> str:
     """Return the path of the first input that has a partition in its name."""
-    found = job.read(PARTITION)
+    found = job.read(PLACE)
     paths = [found.source.path, *(one.source.path for one in found.transform)]
-    return next(path for path in paths if PARTITION in path)
+    return next(path.replace(PLACE, PARTITION) for path in paths if PLACE in path)

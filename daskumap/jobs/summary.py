@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import signal
 import socket
 from dataclasses import dataclass, field
 from typing import Any
+
+from daskumap.errors import DaskumapError, LockedError, exit_code
+from daskumap.secrets import hide_secrets
 
 
 @dataclass
@@ -17,7 +21,7 @@ class Summary:
     ----------
     state
         "finished": a map was made, or new rows were placed. "unchanged": nothing was to be done. "failed" and
-        "stopped": as they say; the next call goes on.
+        "stopped": as they say; the next call goes on. "locked": another process runs the job.
     run
         Path or URL of the run store with the map.
     reason
@@ -55,6 +59,17 @@ class Summary:
         return any(one["state"] == "made" for one in (*self.transforms, *self.results)) or (
             self.state == "finished"
         )
+
+    def end(self, error: BaseException) -> None:
+        """Note what ended the job before its end."""
+        self.error = str(error) if isinstance(error, DaskumapError) else f"{type(error).__name__}: {error}"
+        self.error = hide_secrets(self.error)
+        if isinstance(error, KeyboardInterrupt):
+            self.state, self.error = "stopped", "It was stopped by a signal."
+            self.exit_code = 128 + int(error.args[0] if error.args else signal.SIGINT)
+        else:
+            self.state = "locked" if isinstance(error, LockedError) else "failed"
+            self.exit_code = exit_code(error)
 
     def as_json(self) -> dict[str, Any]:
         """Return all of it as JSON types."""

@@ -9,8 +9,10 @@ from datetime import datetime
 from typing import Any
 
 import daskumap
-from daskumap.errors import DaskumapError, RunMismatchError, exit_code
+from daskumap import events
+from daskumap.errors import LockedError, RunMismatchError
 from daskumap.jobs.dated import Dated, delete_old, fixed, next_run, runs_of
+from daskumap.jobs.notify import notify
 from daskumap.jobs.reading import read_job
 from daskumap.jobs.schema import DATE, Job, Rows
 from daskumap.jobs.state import JobState
@@ -49,28 +51,40 @@ def run_job(job: Any, *, progress: Any = True, take_over: bool = False, restart:
     ParameterError, SourceError, PlanError, RunMismatchError, StoreError, TaskError, ClusterError
         As of `daskumap.fit`, after whoever is to be told was told.
     """
-    found = read_job(job)
-    summary = Summary(found.name or "job", started=datetime.now().astimezone().isoformat(timespec="seconds"))
-    state = JobState(found)
-    with state.held(take_over):
-        began = time.monotonic()
-        try:
-            _Work(found, state, summary, progress, take_over, restart).do()
-        except KeyboardInterrupt:
-            summary.state = "stopped"
-            raise
-        except Exception as error:
-            summary.state, summary.error = "failed", _in_words(error)
-            summary.exit_code = exit_code(error)
-            raise
-        finally:
-            summary.seconds = round(time.monotonic() - began, 3)
-            log.info("The job %r is %s after %.1f s.", summary.job, summary.state, summary.seconds)
+    summary, error = attempt_job(job, progress=progress, take_over=take_over, restart=restart)
+    if error is not None:
+        raise error
     return summary
 
 
-def _in_words(error: Exception) -> str:
-    return str(error) if isinstance(error, DaskumapError) else f"{type(error).__name__}: {error}"
+def attempt_job(
+    job: Any, *, progress: Any = True, take_over: bool = False, restart: bool = False
+) -> tuple[Summary, BaseException | None]:
+    """Run a job as `run_job`; return what it did, and what ended it where it failed or was stopped.
+
+    Raises
+    ------
+    ParameterError
+        If it is no job.
+    """
+    found = read_job(job)
+    summary = Summary(found.name or "job", started=datetime.now().astimezone().isoformat(timespec="seconds"))
+    began, state, error = time.monotonic(), JobState(found), None
+    try:
+        with state.held(take_over), events.of_run(found.run):
+            events.tell("job", f"the job {summary.job!r} begins", state="begun", job=summary.job)
+            _Work(found, state, summary, progress, take_over, restart).do()
+    except (Exception, KeyboardInterrupt) as caught:
+        error = caught
+        summary.end(error)
+    summary.seconds = round(time.monotonic() - began, 3)
+    about = {**summary.as_json(), "run": summary.run or found.run}
+    events.tell(
+        "job", f"The job {summary.job!r} is {summary.state}, {summary.seconds:.1f} s.", logging.INFO, **about
+    )
+    if not isinstance(error, LockedError):  # who runs it tells how it ends
+        notify(found, summary)
+    return summary, error
 
 
 @dataclass

@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TextIO, cast
 
+from daskumap import events
 from daskumap.errors import ParameterError
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ class Lines:
         self.tasks = 0
 
     def _say(self, text: str) -> None:
-        self.outlet.write(f"daskumap  {text}\n")
+        self.outlet.write(f"{events.prefix()}{text}\n")
         self.outlet.flush()
 
 
@@ -249,7 +250,8 @@ def choose_progress(wanted: bool | Progress | None) -> Progress:
 
 def _for_stderr() -> Progress:
     """Return what suits standard error: a bar where lines can be drawn over, lines elsewhere."""
-    if sys.stderr is None:  # so in a process without a console
+    # The first in a process without a console; events say it all where they are shown.
+    if sys.stderr is None or events.style() == "json":
         return Silent()
     outlet = Outlet(sys.stderr)
     # Where another display draws on the terminal, as of a second fit, it shows our lines above itself.

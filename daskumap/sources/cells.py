@@ -11,10 +11,9 @@ import numpy as np
 from daskumap.errors import ParameterError, SourceError
 from daskumap.sources.axes import AxesSource
 from daskumap.sources.base import Array, Labelled, Source
-from daskumap.sources.columns import FirstColumns
 from daskumap.sources.csr import CsrSource
-from daskumap.sources.dataset import DatasetSource
-from daskumap.sources.objects import comes_from, is_sparse
+from daskumap.sources.first_columns import FirstColumns
+from daskumap.sources.objects import is_sparse
 from daskumap.store.labels import Labels
 
 log = logging.getLogger(__name__)
@@ -197,8 +196,6 @@ def _as_source(element: Any, name: str, spec: dict[str, Any] | None) -> Source:
             f"{name} is sparse by columns (CSC), of which no row can be read alone. Write it by rows: "
             "adata.X = adata.X.tocsr(), then adata.write_zarr(path); or name another one by use_rep."
         )
-    if comes_from(element, "h5py"):
-        return DatasetSource(element, name, spec)
     return find(element)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from daskumap.errors import ParameterError
-from daskumap.sources import anndata, cells, dask, memory, nodes, objects, sparse, specs
+from daskumap.sources import anndata, cells, dask, hdf5, memory, nodes, objects, parquet, raw, sparse, specs
 from daskumap.sources import zarr as stored
 from daskumap.sources.base import Labelled, Source
 from daskumap.store.labels import Column
@@ -40,9 +40,15 @@ class Opener(NamedTuple):
     by_path: bool = False
 
 
+COLUMNS = ("columns", "labels", "storage_options")
 # The first that knows the data opens it, so that a kind comes before the more general one that it belongs to.
 OPENERS: tuple[Opener, ...] = (
     Opener("h5ad", anndata.is_h5ad, anndata.open_h5ad, cells.OPTIONS, by_path=True),
+    Opener("parquet", parquet.is_parquet, parquet.ParquetSource, COLUMNS, by_path=True),
+    Opener("npy", raw.is_npy, raw.open_npy, ("array",), by_path=True),
+    Opener("vectors", raw.is_vectors, raw.open_vectors, by_path=True),
+    Opener("hdf5", hdf5.is_file, hdf5.open_file, ("dataset", "labels"), by_path=True),
+    Opener("raw", raw.is_raw, raw.open_raw, ("dtype", "shape", "offset", "strides"), by_path=True),
     Opener("zarr", nodes.is_place, nodes.open_node, ("storage_options",), by_path=True),
     Opener("anndata in zarr", anndata.is_anndata, anndata.open_group, cells.OPTIONS),
     Opener("zarr group", nodes.is_group, nodes.only_array),
@@ -55,7 +61,8 @@ OPENERS: tuple[Opener, ...] = (
         by_path=True,
     ),
     Opener("xarray", objects.is_xarray, objects.array_of_xarray),
-    Opener("hdf5 dataset", objects.is_hdf5, objects.refuse_hdf5),
+    Opener("hdf5 dataset", hdf5.is_dataset, hdf5.open_dataset, ("labels",)),
+    Opener("memmap", raw.is_memmap, raw.open_memmap),
     Opener("dask", dask.is_dask, dask.open_dask),
     Opener("list", objects.is_several, objects.refuse_several),
     Opener("sparse", objects.is_sparse_matrix, sparse.SparseSource),

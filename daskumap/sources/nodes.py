@@ -24,28 +24,17 @@ from daskumap.store.trouble import is_url, refuse_without_asserts
 LISTED = 12
 # What people pass instead of Zarr, and how it becomes Zarr.
 FOREIGN = {
-    ".npy": ("a NumPy file", "Pass numpy.load(path, mmap_mode='r') instead of the path"),
-    ".npz": ("a NumPy archive", "Pass numpy.load(path)['name'] instead of the path"),
-    ".h5ad": ("an AnnData HDF5 file", "Convert it: anndata.read_h5ad(path).write_zarr('data.zarr')"),
-    ".h5": ("an HDF5 file", "Convert it: zarr.create_array('data.zarr', data=h5py.File(path)['name'][:])"),
     ".csv": ("a table of text", "Pass pandas.read_csv(path).to_numpy() instead of the path"),
-    ".parquet": (
-        "a Parquet file",
-        "Pass dask.dataframe.read_parquet(path)[columns].to_dask_array(lengths=True), with the columns that "
-        "are numbers",
-    ),
     ".zip": ("a zip file", "Unpack it and pass the folder"),
     ".nc": ("a netCDF file", "Convert it: xarray.open_dataset(path).to_zarr('data.zarr')"),
     ".pt": ("a file of torch", "Pass torch.load(path).numpy() instead of the path"),
     ".mat": ("a MATLAB file", "Pass scipy.io.loadmat(path)['name'] instead of the path"),
     ".feather": ("a Feather file", "Pass pandas.read_feather(path).to_numpy() instead of the path"),
 }
-FOREIGN |= {
-    ".hdf5": FOREIGN[".h5"],
-    ".tsv": FOREIGN[".csv"],
-    ".pq": FOREIGN[".parquet"],
-    ".arrow": FOREIGN[".feather"],
-}
+FOREIGN |= {".tsv": FOREIGN[".csv"], ".arrow": FOREIGN[".feather"]}
+# Files that are read as they are, with nothing inside them that a path could name.
+READ = (".npy", ".npz", ".parquet", ".pq", ".h5", ".hdf5", ".fvecs", ".bvecs", ".ivecs")
+FOREIGN |= dict.fromkeys(READ, ("a file of its own", "Pass the path of the file, with nothing after it"))
 
 
 def is_place(data: Any) -> bool:
@@ -179,9 +168,6 @@ def _not_zarr(where: Any, name: str) -> SourceError:
         kind, remedy = FOREIGN.get(where.suffix.lower(), ("a file", "Pass the folder of a Zarr array"))
         return SourceError(f"{name} is {kind}, not a Zarr array. {remedy}.")
     names = [entry.name for entry in sorted(where.iterdir()) if not _is_plumbing(entry.name)][:LISTED]
-    for suffix in {Path(name).suffix.lower() for name in names} & {".parquet", ".pq"}:
-        kind, remedy = FOREIGN[suffix]
-        return SourceError(f"{name} is a folder with {kind}, no Zarr array. {remedy}.")
     return SourceError(
         f"{name} is a folder, but no Zarr array or group: it holds {', '.join(names) or 'nothing'}. "
         "Pass the folder that has a zarr.json, .zarray or .zgroup."

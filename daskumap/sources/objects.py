@@ -57,24 +57,6 @@ def refuse_several(data: Any) -> Any:
     )
 
 
-def is_hdf5(data: Any) -> bool:
-    """Return whether it is a data set or a file of h5py."""
-    return comes_from(data, "h5py")
-
-
-def refuse_hdf5(data: Any) -> Any:
-    """Say how an HDF5 data set is read: processes cannot share an open file."""
-    if not hasattr(data, "shape"):
-        raise SourceError(
-            f"The input is an HDF5 {type(data).__name__}, which may hold several arrays. Pass one of them, "
-            "such as data['name'][:]."
-        )
-    raise SourceError(
-        f"The input is an HDF5 dataset {tuple(data.shape)} {data.dtype}. Pass data[:] if it fits in memory, "
-        "or write it once: zarr.create_array('data.zarr', data=data), and pass the path."
-    )
-
-
 # -- xarray
 
 # What xarray leaves among the attributes of values that it did not unpack.

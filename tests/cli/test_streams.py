@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from conftest import unstamped
 
 from daskumap.cli.output import showing_messages
 
@@ -66,7 +67,7 @@ def test_results_and_messages_are_apart():
     done = command("fit", "x", "run.zarr")
     assert done.returncode == 0
     assert done.stdout == "the report\n\nembedding            run.zarr/embedding\n"
-    first, second, *stages = done.stderr.splitlines()
+    first, second, *stages = unstamped(done.stderr).splitlines()
     assert (first, second) == ("daskumap  Nothing was left to do.", "daskumap  Something is odd.")
     assert [line.split(",")[0] for line in stages] == [
         "daskumap  scan: 2 tasks",
@@ -77,7 +78,7 @@ def test_results_and_messages_are_apart():
 def test_quiet_leaves_warnings():
     done = command("fit", "x", "run.zarr", "--quiet")
     assert (done.returncode, done.stdout) == (0, "")
-    assert done.stderr == "daskumap  Something is odd.\n"
+    assert unstamped(done.stderr) == "daskumap  Something is odd.\n"
 
 
 def test_without_standard_error():
@@ -117,7 +118,7 @@ def test_results_that_cannot_be_written():
     with open("/dev/full", "w") as full:
         done = command("fit", "x", "run.zarr", stdout=full)
     assert done.returncode == 1
-    *_, last = done.stderr.splitlines()
+    *_, last = unstamped(done.stderr).splitlines()
     assert last.startswith("daskumap: The result cannot be written to standard output: [Errno 28]")
     assert "Traceback" not in done.stderr
 
@@ -130,5 +131,5 @@ def test_messages_follow_standard_error(monkeypatch):
         log.info("seen")
         log.debug("not seen")
     log.info("not seen either")
-    assert later.getvalue() == "daskumap  seen\n"
+    assert unstamped(later.getvalue()) == "daskumap  seen\n"
     assert logging.getLogger("daskumap").handlers == []

@@ -203,7 +203,6 @@ def test_missing_path_lists_what_is_near(tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("x.npy", "is a NumPy file, not a Zarr array.*mmap_mode='r'"),
         ("x.csv", "table of text.*read_csv"),
         ("x.dat", "is a file, not a Zarr array"),
     ],

@@ -95,7 +95,10 @@ def test_mapped_rows_are_those_of_the_file(path, mode, view):
     source, same = find(mapped), find(data)
     np.testing.assert_array_equal(source.read(3, 57), data[3:57])
     assert source.read(5, 5).shape == (0, data.shape[1])
-    assert source.identity() == same.identity()
+    where = ("path", "options")
+    assert {name: value for name, value in source.identity().items() if name not in where} == {
+        name: value for name, value in same.identity().items() if name not in where
+    }
     assert source.digest() == same.digest()
 
 
