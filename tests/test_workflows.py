@@ -11,11 +11,12 @@ WORKFLOWS = Path(__file__).parents[1] / "workflows"
 
 @pytest.fixture
 def run(tmp_path: Path):
-    """Run a workflow with a `daskumap` that writes down its arguments and exits with 4."""
+    """Run a workflow with commands that write down their arguments and exit with 4."""
     command = tmp_path / "bin" / "daskumap"
     command.parent.mkdir()
     command.write_text(f'#!/usr/bin/env bash\nprintf "%s\\n" "$@" > "{tmp_path}/arguments"\nexit 4\n')
     command.chmod(0o755)
+    command.with_name("dask").symlink_to(command)
 
     def call(name: str, *arguments: str, **environment: str) -> tuple[int, list[str]]:
         path = f"{command.parent}{os.pathsep}{os.environ['PATH']}"
@@ -43,9 +44,25 @@ def test_nightly_without_arguments_calls_nothing(run) -> None:
     assert run("nightly.sh", "data.zarr/X") == (2, [])
 
 
-def test_slurm_stays_below_the_memory_of_the_job(run) -> None:
-    code, arguments = run(
-        "slurm_fit.sbatch", "data.zarr/X", "run.zarr", SLURM_CPUS_PER_TASK="16", SLURM_MEM_PER_NODE="65536"
-    )
+@pytest.mark.parametrize(
+    ("memory", "options"),
+    [
+        ({"SLURM_MEM_PER_NODE": "65536"}, ["--memory", "58982MiB"]),
+        ({"SLURM_MEM_PER_CPU": "4096"}, ["--memory", "58982MiB"]),
+        ({}, []),
+    ],
+)
+def test_slurm_stays_below_the_memory_of_the_job(run, memory, options) -> None:
+    job = {
+        "SLURM_JOB_ID": "7",
+        "SLURM_JOB_NUM_NODES": "1",
+        "SLURM_CPUS_ON_NODE": "16",
+        "SLURM_CPUS_PER_TASK": "16",
+    }
+    code, arguments = run("slurm_fit.sbatch", "data.zarr/X", "run.zarr", **job, **memory)
     assert code == 4
-    assert arguments == ["fit", "data.zarr/X", "run.zarr", "--threads", "16", "--memory", "58982MiB"]
+    assert arguments == ["fit", "data.zarr/X", "run.zarr", "--threads", "16", *options]
+
+
+def test_the_slurm_script_is_no_program(run) -> None:
+    assert run("slurm_fit.sbatch", "data.zarr/X", "run.zarr") == (2, [])
