@@ -62,6 +62,7 @@ COMMANDS = {
         "export": "daskumap.cli.network",
     },
     "Maintain": {
+        "cluster": "daskumap.cli.cluster",
         "verify": "daskumap.cli.examine",
         "doctor": "daskumap.cli.look",
     },

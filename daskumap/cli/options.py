@@ -45,6 +45,15 @@ Fitted = Annotated[
 ]
 Seed = Annotated[int | None, of_map("--seed", metavar="N", help="the same seed gives the same bits")]
 
+Cluster = Annotated[
+    str | None,
+    of_machine(
+        metavar="FILE",
+        help="a cluster file: what it describes is started, and closed with the run; "
+        "`daskumap cluster check` explains one",
+    ),
+]
+
 
 class Machine(TypedDict, total=False):
     """What this machine, or a worker, gives to a run."""
@@ -67,6 +76,7 @@ class Driver(TypedDict, total=False):
             "'sequential'; default: what suits the size",
         ),
     ]
+    cluster: Cluster
     quiet: Annotated[
         bool,
         typer.Option("--quiet", help="no progress, no report; warnings only", rich_help_panel="Everywhere"),

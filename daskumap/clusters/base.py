@@ -18,6 +18,8 @@ from daskumap.errors import ClusterError, DaskumapError, DependencyError, Parame
 
 log = logging.getLogger(__name__)
 
+# A worker in a process of its own, which is started again when it dies.
+NANNY = "distributed.Nanny"
 # While workers are waited for, a look at how many there are costs a message.
 LOOK_SECONDS = 0.5
 # As often somebody who waits is told what for.

@@ -10,21 +10,27 @@ from typing import Any
 from pydantic import ValidationError
 
 from daskumap.clusters.base import Cluster
+from daskumap.clusters.gateway import Gateway
 from daskumap.clusters.given import Address, SchedulerFile
 from daskumap.clusters.jobqueue import Lsf, Pbs, Sge, Slurm
+from daskumap.clusters.kubernetes import Kubernetes
 from daskumap.clusters.local import Local
 from daskumap.clusters.runners import Mpi, SlurmAllocation
+from daskumap.clusters.ssh import Ssh
 from daskumap.errors import ParameterError
 
 KINDS: dict[str, type[Cluster]] = {
     "local": Local,
     "address": Address,
     "scheduler-file": SchedulerFile,
+    "ssh": Ssh,
     "slurm": Slurm,
     "slurm-runner": SlurmAllocation,
     "pbs": Pbs,
     "lsf": Lsf,
     "sge": Sge,
+    "kubernetes": Kubernetes,
+    "gateway": Gateway,
     "mpi": Mpi,
 }
 ADAPTIVE = (

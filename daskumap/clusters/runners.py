@@ -15,14 +15,13 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from daskumap.clusters.base import Cluster, Count, Memory
+from daskumap.clusters.base import NANNY, Cluster, Count, Memory
 from daskumap.clusters.jobqueue import _own_handler
 from daskumap.engine.machine import parse_memory
 from daskumap.errors import ClusterError
 
 # A scheduler, a driver and a worker.
 LEAST = 3
-NANNY = "distributed.Nanny"
 
 
 class Runner(Cluster):
@@ -104,13 +103,14 @@ class SlurmAllocation(Runner):
 
     def shown(self) -> str:
         """Return a script for sbatch."""
-        memory = f"{-(-(self.memory or 8 * 10**9) // 2**20)}M"
+        threads, memory = self.threads or 4, self.memory or 8 * 10**9
         return "\n".join(
             [
                 "#!/usr/bin/env bash",
-                "#SBATCH --ntasks=4            # a scheduler, a driver, and two workers",
-                f"#SBATCH --cpus-per-task={self.threads or 4}",
-                f"#SBATCH --mem-per-cpu={memory}  # of a worker, divided by its threads",
+                "# A scheduler, a driver, and two workers:",
+                "#SBATCH --ntasks=4",
+                f"#SBATCH --cpus-per-task={threads}",
+                f"#SBATCH --mem-per-cpu={-(-memory // threads // 2**20)}M",
                 "srun daskumap fit data.zarr/X run.zarr --cluster slurm-allocation.yaml",
             ]
         )
