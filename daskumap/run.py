@@ -58,6 +58,9 @@ class Run(Mapped):
         super().__init__(store)
         self._params, self._source = params, source
 
+    def _held(self) -> Source | None:
+        return self._source
+
     def model(self, fitted: Any = None) -> Context:
         """Return what other runs are made from: new rows on its map, and fits of its neighbours.
 

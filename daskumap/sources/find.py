@@ -9,6 +9,7 @@ from daskumap.errors import ParameterError
 from daskumap.sources import anndata, cells, dask, hdf5, memory, nodes, objects, parquet, raw, sparse, specs
 from daskumap.sources import zarr as stored
 from daskumap.sources.base import Labelled, Source
+from daskumap.sources.cubes import open as cubes
 from daskumap.store.labels import Column
 
 # The option that every kind has: which kind it is, where the ending of a path does not tell.
@@ -51,7 +52,8 @@ OPENERS: tuple[Opener, ...] = (
     Opener("raw", raw.is_raw, raw.open_raw, ("dtype", "shape", "offset", "strides"), by_path=True),
     Opener("zarr", nodes.is_place, nodes.open_node, ("storage_options",), by_path=True),
     Opener("anndata in zarr", anndata.is_anndata, anndata.open_group, cells.OPTIONS),
-    Opener("zarr group", nodes.is_group, nodes.only_array),
+    Opener("cube", cubes.is_never, cubes.open_cube_at, cubes.BY_PATH, by_path=True),
+    Opener("zarr group", nodes.is_group, cubes.open_group, cubes.OPTIONS),
     Opener("zarr array", stored.is_array, stored.ZarrSource),
     Opener(
         "anndata",
@@ -60,7 +62,7 @@ OPENERS: tuple[Opener, ...] = (
         (*cells.OPTIONS, "storage_options"),
         by_path=True,
     ),
-    Opener("xarray", objects.is_xarray, objects.array_of_xarray),
+    Opener("xarray", objects.is_xarray, cubes.open_cube, cubes.OPTIONS),
     Opener("hdf5 dataset", hdf5.is_dataset, hdf5.open_dataset, ("labels",)),
     Opener("memmap", raw.is_memmap, raw.open_memmap),
     Opener("dask", dask.is_dask, dask.open_dask),
