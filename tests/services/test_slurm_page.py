@@ -43,7 +43,13 @@ def test_the_commands_run_as_written(tmp_path):
     logs = "\n".join(path.read_text() for path in tmp_path.glob("slurm-*.out"))
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}\n{logs}"
     assert not command("squeue", "--noheader", "--me", "--states=PD,R")
-    local = daskumap.fit(rows, client="sequential", n_epochs=20, random_state=1, report=False, progress=False)
     maps = ("run", "several", "again", "map-1", "map-2", "jobs", "allocation")
     found = {name: sha(daskumap.open(tmp_path / f"{name}.zarr").embedding) for name in maps}
-    assert found == dict.fromkeys(maps, sha(local.embedding))
+    assert found == dict.fromkeys(maps, local(rows, n_epochs=20))
+    # A job file has its own parameters.
+    assert sha(daskumap.open(tmp_path / "map-3.zarr").embedding) == local(rows)
+
+
+def local(rows, **options):
+    run = daskumap.fit(rows, client="sequential", random_state=1, report=False, progress=False, **options)
+    return sha(run.embedding)
