@@ -20,6 +20,7 @@ from daskumap.planning.job import Job
 from daskumap.planning.sizes import Resources, Sizes
 from daskumap.runtime.context import Context, make_context
 from daskumap.sources.base import Source
+from daskumap.sources.cubes.source import CubeSource
 from daskumap.sources.find import check_stored_spec, find, open_spec
 from daskumap.sources.ingest import as_stored, names_of_copy, open_ingested
 from daskumap.sources.specs import is_near
@@ -317,6 +318,38 @@ def open_input(store: RunStore, data: Any) -> Source:
             f"The input of the run in {store.url} is {spec['path']}. Give data as the path or URL of it."
         )
     return source
+
+
+def open_cube_of(store: RunStore, cube: Any) -> CubeSource:
+    """Return the cube that is the input of a run: as the caller names it, or as the run store does.
+
+    Raises
+    ------
+    ParameterError
+        If it is none, or the run does not say where it is.
+    RunMismatchError
+        If its rows are not those of the run.
+    """
+    known, spec = store.about["source"], store.about["spec"]
+    if cube is None:
+        if spec is None or spec["kind"] != "cube":
+            what = "no cube" if spec is not None else "in memory"
+            raise ParameterError(
+                f"The input of the run in {store.url} was {what}, so that its grid is not known. Give the "
+                "cube, as run.to_xarray(dataset), with the dimensions and variables that were fitted."
+            )
+        check_stored_spec(spec, store.url)
+        cube = open_spec(spec)
+    elif not isinstance(cube, Source):
+        options = {name: value for name, value in known.get("options", {}).items() if name != "masked"}
+        cube = find(cube, options)
+    if not isinstance(cube, CubeSource):
+        raise ParameterError(
+            f"{cube.name} is no cube with named dimensions. Give it as "
+            "daskumap.source(data, feature_dim='time')."
+        )
+    refuse_other_rows(store, cube)
+    return cube
 
 
 def open_copy(store: RunStore) -> Source:

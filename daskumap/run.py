@@ -58,6 +58,9 @@ class Run(Mapped):
         super().__init__(store)
         self._params, self._source = params, source
 
+    def _held(self) -> Source | None:
+        return self._source
+
     def model(self, fitted: Any = None) -> Context:
         """Return what other runs are made from: new rows on its map, and fits of its neighbours.
 
@@ -461,6 +464,12 @@ class Run(Mapped):
                 f"keep={self.params['keep']!r} or saved. Fit with keep='graph' for the neighbours and their "
                 "graph."
             )
+
+    def plot(self, color: Any = None, **options: Any) -> Any:
+        """Draw the map into axes of matplotlib: see `daskumap.plot.points`."""
+        from daskumap.plot import points
+
+        return points(self, color, **options)
 
     def save_picture(self, path: str | Path) -> None:
         """Write the picture of the map to a PNG file; a sphere by longitude and latitude."""

@@ -7,10 +7,14 @@ from typing import Any
 from daskumap.driver import STAGES
 from daskumap.errors import ParameterError, StoreError
 from daskumap.kernels.layout.output_metrics import EUCLIDEAN
+from daskumap.opening import open_cube_of
 from daskumap.params import make_params
 from daskumap.pipeline import Kind, kind_in, params_in, steps_of
 from daskumap.planning.sizes import Sizes
 from daskumap.report.text import assemble, render
+from daskumap.sources.base import Source
+from daskumap.sources.cubes.source import CubeSource
+from daskumap.sources.cubes.unstack import to_xarray
 from daskumap.store import schema
 from daskumap.store.graph import read_blocks
 from daskumap.store.labels import Labels, read_labels
@@ -103,6 +107,10 @@ class View:
         return render(self.report) if self.finished else repr(self)
 
 
+# What a map is called on the grid of its cube.
+MAP = "umap"
+
+
 class Mapped(View):
     """Rows on a map, of a fit or of a transform."""
 
@@ -132,6 +140,40 @@ class Mapped(View):
         objects, None where a text is missing. Empty where rows had no names.
         """
         return read_labels(self.store)
+
+    def to_xarray(self, cube: Any = None) -> Any:
+        """Return the map on the grid of its cube, with its coordinates: an `xarray.Dataset`, in memory.
+
+        The variable `umap` has the sample dimensions and `component`; points that missed a value are NaN.
+
+        Parameters
+        ----------
+        cube
+            The cube, where the run does not name it: it came from memory, or has moved.
+
+        Raises
+        ------
+        ParameterError
+            If the input of the run was no cube, or the run does not know where it is.
+        RunMismatchError
+            If the cube is another one.
+        DependencyError
+            If xarray is missing.
+        """
+        return to_xarray(self.cube(cube), self.embedding, MAP, self.origin())
+
+    def cube(self, cube: Any = None) -> CubeSource:
+        """Return the cube whose points are the rows of this run: see `to_xarray`."""
+        return open_cube_of(self.store, self._held() if cube is None else cube)
+
+    def origin(self) -> dict[str, Any]:
+        """Return what an exported map says of where it is from."""
+        about = self.store.about
+        return {"daskumap": about["versions"]["daskumap"], "run": about["id"]}
+
+    def _held(self) -> Source | None:
+        """Return the input as this process has it, if it does."""
+        return None
 
     def curve(self) -> tuple[float, float]:
         """Return a and b of the map, with which the distance r of two rows is 1 / (1 + a r^2b) of an edge.

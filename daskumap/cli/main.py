@@ -50,7 +50,7 @@ COMMANDS = {
         "status": "daskumap.cli.examine",
         "report": "daskumap.cli.examine",
         "diagnose": "daskumap.cli.examine",
-        "plot": "daskumap.cli.look",
+        "plot": "daskumap.cli.picture",
     },
     "Use": {
         "transform": "daskumap.cli.use",

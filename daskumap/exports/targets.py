@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from daskumap import api
 from daskumap.errors import ParameterError
-from daskumap.exports import tables
+from daskumap.exports import cubes, tables
 from daskumap.views import Mapped
 
 
@@ -50,6 +50,7 @@ TARGETS: tuple[Target, ...] = (
     Target("parquet", _ends_in(".parquet", ".pq"), tables.write_parquet, ("columns",), "a file NAME.parquet"),
     Target("csv", _ends_in(".csv", ".tsv"), tables.write_csv, ("columns",), "NAME.csv, NAME.tsv"),
     Target("npy", _ends_in(".npy"), tables.write_npy, (), "NAME.npy"),
+    Target("cube", cubes.is_zarr, cubes.write_zarr_cube, ("cube",), "NAME.zarr for xarray, of a cube"),
 )
 
 
@@ -63,13 +64,15 @@ def export(run: Any, target: Any, *, overwrite: bool = False, kind: str | None =
     target
         Path of the file. Its ending says what is written: .parquet (columns x, y, and z of a map with three
         dimensions, else umap_0, umap_1, ...; and the labels by their names), .csv or .tsv (the same), .npy
-        (the array). A file appears under its name once it is whole.
+        (the array), .zarr (of a cube: the map on its grid, for `xarray.open_zarr`). A file appears under its
+        name once it is whole.
     overwrite
         Replace what is there.
     kind
         What is written, where the ending does not say.
     **options
-        Those of the kind. `columns`, of tables: names of the columns of the map.
+        Those of the kind. `columns`, of tables: names of the columns of the map. `cube`, of cubes: as of
+        `Run.to_xarray`.
 
     Returns
     -------

@@ -20,8 +20,13 @@ NAMES |= {f"numcodecs.{name}" for name in NUMBERS}
 COMMON = "blosc, zstd, lz4, gzip, zlib, bz2, lzma, shuffle, delta, bitround, fixedscaleoffset, sharding"
 
 
-def refuse_codecs(array: zarr.Array[Any]) -> None:
+def refuse_codecs(array: zarr.Array[Any], also: tuple[str, ...] = ()) -> None:
     """Refuse an array whose chunks are decoded by anything that is not known to make numbers only.
+
+    Parameters
+    ----------
+    also
+        Further names that are allowed.
 
     Raises
     ------
@@ -35,7 +40,7 @@ def refuse_codecs(array: zarr.Array[Any]) -> None:
             ("codec", name, NAMES) for name in _names_of(codec.to_dict() for codec in array.metadata.codecs)
         ]
     for kind, name, allowed in named:
-        if name not in allowed:
+        if name not in (*allowed, *also):
             raise SourceError(
                 f"{array.store_path} is stored with the {kind} {name!r}, which may make objects or run code. "
                 f"Allowed are {COMMON}, and other codecs of numbers. Rewrite it as plain numbers."

@@ -97,33 +97,3 @@ PACKED = ("scale_factor", "add_offset", "_FillValue", "missing_value")
 def is_xarray(data: Any) -> bool:
     """Return whether it is one of xarray's objects."""
     return comes_from(data, "xarray")
-
-
-def array_of_xarray(data: Any) -> Any:
-    """Return the array that a DataArray, a Variable, or a Dataset with one matrix wraps."""
-    if hasattr(data, "data_vars"):
-        return _only_variable(data)
-    if not hasattr(data, "dtype"):
-        raise SourceError(
-            f"The input is an xarray {type(data).__name__}, which may hold several arrays. Pass one of its "
-            "variables, such as data['name']."
-        )
-    packed = [name for name in PACKED if name in getattr(data, "attrs", ())]
-    if packed:
-        raise SourceError(
-            f"The xarray {type(data).__name__} is packed: it has the attribute {packed[0]}. Unpack it with "
-            "xarray.decode_cf(dataset), or open it without mask_and_scale=False."
-        )
-    return data.data
-
-
-def _only_variable(data: Any) -> Any:
-    """Return the one matrix of a Dataset."""
-    names = [str(name) for name, variable in data.data_vars.items() if len(variable.shape) == 2]
-    if len(names) == 1:
-        return data[names[0]]
-    listed = ", ".join(f"data[{name!r}]" for name in names[:LISTED])
-    remedy = (
-        f"Pass one of them: {listed}" if names else "Pass an array of two, such as data['name'].stack(...)"
-    )
-    raise SourceError(f"The xarray Dataset holds {len(names)} variables of two dimensions. {remedy}.")

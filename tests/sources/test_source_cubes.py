@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import zarr
 
+import daskumap
 from daskumap.errors import SourceError
+from daskumap.sources.cubes.coordinates import decode_dates
 from daskumap.sources.cubes.grid import boxes, windows
 from daskumap.sources.cubes.open import open_cube
 
@@ -118,7 +120,7 @@ def test_counts_go_with_the_spec_and_nothing_is_read_to_count_again(cube, tmp_pa
     first = open_cube(group, variables=["t2m"], feature_dim="time")
     spec = first.spec()
     monkeypatch.setattr("daskumap.sources.cubes.source.count_whole", None)
-    again = open_cube(group, **spec["options"], masked=spec["masked"])
+    again = open_cube(group, **spec["options"])
     assert again.identity() == first.identity()
     assert again.digest() == first.digest()
 
@@ -178,3 +180,73 @@ def test_boxes_and_windows_cover_a_range_in_order():
                 seen[window] += 1
             assert (seen[box] == 1).all()
             assert seen.sum() == seen[box].size
+
+
+def test_rows_are_called_by_their_coordinates(cube, tmp_path):
+    cube.to_zarr(tmp_path / "cube.zarr")
+    rows = cube[["t2m"]].stack(row=("lat", "lon")).dropna("row")
+    for data in (cube, tmp_path / "cube.zarr"):
+        source = daskumap.source(data, variables=["t2m"], feature_dim="time")
+        assert list(source.labels) == ["lat", "lon", "region"]
+        for name, column in source.labels.items():
+            np.testing.assert_array_equal(column[:], rows[name].values)
+            np.testing.assert_array_equal(column[700:1111], rows[name].values[700:1111])
+    by_time = daskumap.source(tmp_path / "cube.zarr", variables="t2m", sample_dims=["lat", "time"])
+    assert by_time.labels["time"].dtype.startswith("datetime64")
+    with_days = cube["t2m"].stack(row=("lat", "time")).dropna("row")
+    np.testing.assert_array_equal(by_time.labels["time"][:], with_days.time.values)
+
+
+def test_a_dimension_without_coordinate_has_numbers():
+    source = daskumap.source(xr.DataArray(np.ones((4, 5, 3)), dims=("y", "x", "t")), feature_dim="t")
+    np.testing.assert_array_equal(source.labels["x"][:], np.tile(np.arange(5), 4))
+
+
+@pytest.mark.parametrize(
+    ("units", "calendar"),
+    [
+        ("days since 2000-02-27", "standard"),
+        ("hours since 1900-01-01 00:00:00.0", "proleptic_gregorian"),
+        ("seconds since 1970-01-01T12:30", "standard"),
+        ("days since 2000-02-27", "noleap"),
+    ],
+)
+def test_dates_are_those_of_xarray(units, calendar):
+    numbers = np.array([0, 1, 2.5, 700])
+    made = xr.Dataset({"time": ("time", numbers, {"units": units, "calendar": calendar})})
+    ours = decode_dates(numbers, made.time.attrs)
+    if calendar == "noleap":
+        np.testing.assert_array_equal(ours, numbers)
+    else:
+        np.testing.assert_array_equal(ours, xr.decode_cf(made).time.values.astype("datetime64[ms]"))
+
+
+def test_a_matrix_beside_lines_is_the_one_that_is_meant():
+    matrix = xr.Dataset({"x": (("a", "b"), np.ones((4, 3))), "id": ("a", np.arange(4))})
+    assert daskumap.source(matrix).shape == (4, 3)
+
+
+def test_what_xarray_did_not_unpack_is_refused():
+    raw = xr.DataArray(np.ones((4, 3)), dims=("a", "b"), attrs={"scale_factor": 0.1})
+    with pytest.raises(SourceError, match=r"attribute scale_factor\. Unpack it with xarray\.decode_cf"):
+        daskumap.source(raw)
+
+
+def test_objects_that_leave_a_choice(cube):
+    with pytest.raises(SourceError, match=r"has no data variable with dimensions; it has n\. Name"):
+        daskumap.source(xr.Dataset({"n": 1}))
+    tree = xr.DataTree.from_dict({"/a": cube[["t2m"]], "/b": cube[["rain"]]})
+    with pytest.raises(SourceError, match=r"several groups: a/t2m, b/rain\. Choose some"):
+        daskumap.source(tree, feature_dim="time")
+    with pytest.raises(SourceError, match=r"DataArray, 'rain'; leave variables out"):
+        daskumap.source(cube.rain, variables="t2m", feature_dim="time")
+
+
+def test_a_tree_by_path(cube, tmp_path):
+    """Coordinates lie above the variables, or beside them."""
+    tree = xr.DataTree.from_dict({"/": cube[["region"]], "/air": cube[["t2m"]]})
+    tree.to_zarr(tmp_path / "tree.zarr")
+    source = daskumap.source(tmp_path / "tree.zarr", variables="air/t2m", feature_dim="time")
+    expected = daskumap.source(cube, variables="t2m", feature_dim="time")
+    assert source.digest() == expected.digest()
+    assert list(source.labels) == ["lat", "lon", "region"]

@@ -147,25 +147,6 @@ def test_groups_that_leave_a_choice(tmp_path):
         find(group)
 
 
-# --- xarray, by name as the library is not needed
-
-
-def xarray_like(name, **members):
-    return type(name, (), {"__module__": "xarray.core", **members})()
-
-
-def test_xarray_gives_the_array_it_wraps(tmp_path):
-    np.testing.assert_array_equal(find(xarray_like("DataArray", data=X, dtype=X.dtype)).read(0, 12), X)
-    array = store(tmp_path / "x")
-    wrapped = xarray_like("DataArray", data=array, dtype=X.dtype)
-    assert find(wrapped).spec()["path"] == str(tmp_path / "x")
-
-
-def test_an_xarray_dataset_has_no_one_array():
-    with pytest.raises(SourceError, match=r"xarray Dataset.*Pass one of its variables"):
-        find(xarray_like("Dataset"))
-
-
 # --- what is refused
 
 

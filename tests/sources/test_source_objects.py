@@ -63,23 +63,6 @@ def test_an_anndata_without_a_dense_matrix_names_what_is_dense(matrix):
         find(anndata(matrix))
 
 
-def test_an_xarray_dataset_is_its_only_matrix():
-    matrix = of("xarray.core.dataarray", "DataArray", data=X, dtype=X.dtype, shape=X.shape)
-    line = of("xarray.core.dataarray", "DataArray", data=X[0], shape=(5,))
-
-    def dataset(**variables):
-        members = {"data_vars": variables, "__getitem__": lambda self, name: variables[name]}
-        return of("xarray.core.dataset", "Dataset", **members)
-
-    np.testing.assert_array_equal(find(dataset(a=matrix, b=line)).read(0, 12), X)
-    with pytest.raises(SourceError, match=r"2 variables of two.*data\['a'\], data\['c'\]"):
-        daskumap.fit(dataset(a=matrix, b=line, c=matrix))
-    with pytest.raises(SourceError, match=r"holds 0 variables .*stack"):
-        find(dataset(b=line))
-    with pytest.raises(SourceError, match=r"DataTree, which may hold several"):
-        find(of("xarray.core.datatree", "DataTree"))
-
-
 @pytest.mark.parametrize("labels", [np.arange(12), X, [1, 2], (1, 2)])
 def test_labels_are_no_place(labels):
     with pytest.raises(ParameterError, match=r"^run is a .*; it must be the place .* Labels are not taken"):

@@ -155,15 +155,6 @@ def test_bits_that_are_packed(small):
         find(packed(data, _FillValue=-1)).read(0, 9, np.uint8)
 
 
-def test_packed_values_in_xarray_are_refused():
-    attributes = {"__module__": "xarray.core", "data": PACKED, "dtype": PACKED.dtype}
-    whole = type("DataArray", (), {**attributes, "attrs": {"units": "K"}})()
-    np.testing.assert_array_equal(find(whole).read(0, 12), PACKED)
-    raw = type("DataArray", (), {**attributes, "attrs": {"scale_factor": 0.1}})()
-    with pytest.raises(SourceError, match=r"attribute scale_factor\. Unpack it with xarray\.decode_cf"):
-        find(raw)
-
-
 def test_plans_know_packed_values(tmp_path, small):
     packed(np.rint(small * 100).astype("i2"), where=tmp_path / "x.zarr", scale_factor=0.01)
     assert daskumap.plan(tmp_path / "x.zarr", calibrate=False).job.sizes.rows == 400

@@ -83,6 +83,11 @@ class Masked:
         return {"points": self.points, "unit": self.unit, "counts": self.counts.tolist()}
 
     @classmethod
+    def nothing(cls, points: int) -> Masked:
+        """Return that all points are rows."""
+        return cls(points, points, np.array([points]))
+
+    @classmethod
     def from_json(cls, known: dict[str, Any]) -> Masked:
         """Return what `to_json` wrote."""
         return cls(int(known["points"]), int(known["unit"]), np.asarray(known["counts"], np.int64))

@@ -5,19 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import zarr
 
-from daskumap.errors import SourceError
+from daskumap.errors import ParameterError, SourceError
 from daskumap.secrets import printable
+from daskumap.sources.codecs import refuse_codecs
+from daskumap.sources.cubes.coordinates import Coordinate
+from daskumap.sources.cubes.grid import Box
 from daskumap.sources.cubes.layout import Names, lay_out
 from daskumap.sources.cubes.masked import Masked
 from daskumap.sources.cubes.source import CubeSource, Opened
 from daskumap.sources.cubes.variables import Variable, XarrayVariable, ZarrVariable, dimension_names
+from daskumap.sources.nodes import only_array, open_node
 from daskumap.sources.objects import comes_from
+from daskumap.sources.packing import NAMES, find_packing
 
 LISTED = 12
 # The names of what a caller may say of a cube.
 OPTIONS = ("variables", "sample_dims", "feature_dim")
+# What a spec has beside.
+BY_PATH = ("storage_options", *OPTIONS, "masked")
 
 
 def is_cube(data: Any) -> bool:
@@ -28,6 +36,27 @@ def is_cube(data: Any) -> bool:
         return any(array.ndim > 2 and dimension_names(array) for _, array in _arrays(data))
     except SourceError:
         return False
+
+
+def is_never(data: Any) -> bool:
+    """Return False: a path is a cube where a spec, or the option `kind`, says so."""
+    return False
+
+
+def open_group(group: zarr.Group, **options: Any) -> Any:
+    """Return what a Zarr group without options holds, its only matrix or a cube; with options the cube."""
+    return open_cube(group, **options) if options or is_cube(group) else only_array(group)
+
+
+def open_cube_at(where: Any, storage_options: dict[str, Any] | None = None, **options: Any) -> CubeSource:
+    """Return the rows of a cube at a path or URL."""
+    node = open_node(where, storage_options)
+    if isinstance(node, zarr.Group):
+        return open_cube(node, **options)
+    raise ParameterError(
+        f"{node.store_path} is one array, without the coordinates beside it. Name its group, and the array "
+        "with the option variables."
+    )
 
 
 def open_cube(
@@ -59,6 +88,9 @@ def open_cube(
     """
     opened = _of_group if isinstance(data, zarr.Group) else _of_xarray
     found, name = opened(data, _as_names(variables))
+    matrices = [variable for variable in found if len(variable.dims) == 2]
+    if (variables, sample_dims, feature_dim) == (None, None, None) and len(matrices) == 1:
+        found = matrices if all(len(variable.dims) <= 2 for variable in found) else found
     layout = lay_out(found, sample_dims, feature_dim)
     features = dict.fromkeys(dim for dims in layout.feature_dims for dim in dims)
     options = {
@@ -68,7 +100,8 @@ def open_cube(
     }
     group = data if isinstance(data, zarr.Group) else None
     known = None if masked is None else Masked.from_json(masked)
-    source = CubeSource(Opened(name, group, options), found, layout, known)
+    coordinates = _of_arrays(group, options["variables"]) if group is not None else _of_objects(found)
+    source = CubeSource(Opened(name, group, options), found, layout, coordinates, known)
     if source.masked is not None and sample_dims is None and feature_dim is None and len(found) == 1:
         raise SourceError(
             f"{layout.points - source.shape[0]:,} of {layout.points:,} rows of {source.name} miss a value. "
@@ -123,6 +156,15 @@ def _arrays(group: zarr.Group, deep: bool = False) -> Iterator[tuple[str, zarr.A
     yield from ((path, node) for path, node in members if isinstance(node, zarr.Array))
 
 
+def is_readable(array: zarr.Array[Any]) -> bool:
+    """Return whether the values of a coordinate are numbers or texts, and nothing that runs code."""
+    try:
+        refuse_codecs(array, also=("vlen-utf8",))
+    except SourceError:
+        return False
+    return True
+
+
 def coordinate_names(arrays: dict[str, zarr.Array[Any]], attrs: Any = ()) -> set[str]:
     """Return which arrays are coordinates, as CF says: named as their dimension, or by an attribute."""
     named = {path for path, array in arrays.items() if dimension_names(array) == (path,)}
@@ -139,7 +181,49 @@ def _data_names(arrays: dict[str, zarr.Array[Any]]) -> list[str]:
     return [path for path, array in arrays.items() if path not in beside and array.ndim]
 
 
+def _of_arrays(group: zarr.Group, variables: Sequence[str]) -> dict[str, Coordinate]:
+    """Return the coordinates in the groups of some variables, and in those above them."""
+    folders = {""}
+    for path in variables:
+        parts = path.strip("/").split("/")[:-1]
+        folders.update("/".join(parts[: end + 1]) for end in range(len(parts)))
+    found: dict[str, Coordinate] = {}
+    for folder in sorted(folders):
+        own = group[folder] if folder else group
+        arrays = dict(_arrays(own)) if isinstance(own, zarr.Group) else {}
+        named = coordinate_names(arrays, own.attrs)
+        found |= {name: _of_array(name, arrays[name]) for name in named if is_readable(arrays[name])}
+    return dict(sorted(found.items()))
+
+
+def _of_array(name: str, array: zarr.Array[Any]) -> Coordinate:
+    packing = find_packing(array) if array.dtype.kind in "iuf" else None
+
+    def read(window: Box) -> Any:
+        values = np.asarray(array[window])
+        return values if packing is None else packing.decode(values)
+
+    attrs = {key: value for key, value in array.attrs.items() if key not in (*NAMES, "_ARRAY_DIMENSIONS")}
+    return Coordinate(name, dimension_names(array) or (), read, array.shape, attrs)
+
+
 # -- xarray
+
+
+def _of_objects(variables: Sequence[Variable]) -> dict[str, Coordinate]:
+    found: dict[str, Coordinate] = {}
+    for variable in variables:
+        if isinstance(variable, XarrayVariable):
+            for name, values in variable.data.coords.items():
+                found.setdefault(str(name), _of_coordinate(str(name), values))
+    return found
+
+
+def _of_coordinate(name: str, data: Any) -> Coordinate:
+    def read(window: Box) -> Any:
+        return np.asarray(data.variable[window].values)
+
+    return Coordinate(name, tuple(map(str, data.dims)), read, tuple(data.shape), dict(data.attrs))
 
 
 def _of_xarray(data: Any, names: tuple[str, ...] | None) -> tuple[list[Variable], str]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +16,7 @@ import zarr
 from daskumap.errors import SourceError
 from daskumap.sources import base
 from daskumap.sources.base import Array, Source
+from daskumap.sources.cubes.coordinates import Coordinate, fitting
 from daskumap.sources.cubes.grid import boxes, window_shape, windows
 from daskumap.sources.cubes.layout import Layout
 from daskumap.sources.cubes.masked import Masked, count_whole
@@ -22,6 +24,7 @@ from daskumap.sources.cubes.variables import Variable, XarrayVariable, ZarrVaria
 from daskumap.sources.missing import count_missing
 from daskumap.sources.nodes import node_spec
 from daskumap.sources.packing import NAMES
+from daskumap.store.labels import Column, Read, dtype_of
 
 # Points that are read at a time where some are left out: a strip of chunks, if it is no larger.
 PIECE_BYTES = 64 << 20
@@ -59,12 +62,19 @@ class CubeSource(Source):
 
     Attributes
     ----------
+    coordinates
+        Those along the sample dimensions, by name.
     masked
-        How many points of each unit have all values; None where no value can be missing.
+        How many points of each unit have all values; None where no value is missing.
     """
 
     def __init__(
-        self, opened: Opened, variables: Sequence[Variable], layout: Layout, masked: Masked | None = None
+        self,
+        opened: Opened,
+        variables: Sequence[Variable],
+        layout: Layout,
+        coordinates: Mapping[str, Coordinate],
+        masked: Masked | None = None,
     ) -> None:
         self.variables, self.layout, self._opened = tuple(variables), layout, opened
         dtype = np.result_type(*(variable.dtype for variable in variables))
@@ -83,6 +93,8 @@ class CubeSource(Source):
             )
         self.shape = (rows, layout.columns)
         self.block_rows = max(1, min(rows, -(-self._strip * rows // layout.points)))
+        self.coordinates = fitting(coordinates, layout)
+        self.labels = {name: self._label(name) for name in self._label_names()}
 
     # Read by whoever asks for rows: the values of objects in memory, and chunks, lie as they are.
     @property
@@ -90,20 +102,20 @@ class CubeSource(Source):
         """Whether this process reads rows at no more cost than from a store."""
         return all(getattr(variable, "in_memory", True) for variable in self.variables)
 
-    def spec(self) -> dict[str, Any] | None:
+    def _spec(self) -> dict[str, Any] | None:
         """Return path or URL, options, and how many points are rows; None for objects of xarray's."""
         known = None if self._opened.group is None else node_spec(self._opened.group)
         if known is None:
             return None
-        counts = None if self.masked is None else self.masked.to_json()
-        return {**known, "kind": "cube", "options": self._opened.options, "masked": counts}
+        counts = Masked.nothing(self.layout.points) if self.masked is None else self.masked
+        return {**known, "kind": "cube", "options": {**self._opened.options, "masked": counts.to_json()}}
 
     def identity(self) -> dict[str, Any]:
         """Return the fingerprint of the rows, and that of how the cube is stored."""
         stored = [_metadata(one) for one in self.variables if isinstance(one, ZarrVariable)]
         text = json.dumps([stored, self._opened.options], sort_keys=True)
         layout = {"metadata": hashlib.sha256(text.encode()).hexdigest()} if stored else {}
-        return super().identity() | layout
+        return super().identity() | layout | {"options": self._opened.options}
 
     def count_missing(self) -> int | None:
         """Return how many chunks are not stored whose values would be made up; None if unknown.
@@ -217,12 +229,61 @@ class CubeSource(Source):
         self.read_points(first, last, rows)
         return np.asarray(~np.isnan(rows).any(axis=1))
 
-    def where_whole(self, first: int, last: int) -> Array:
-        """Return (last - first,) bool: which points are rows. Units that are known to be so are not read."""
+    def rows_among(self, first: int, last: int) -> tuple[int, Array]:
+        """Return how many rows come before a point, and which of points first to last are rows.
+
+        Values are read only where a unit has some points that are rows and some that are not.
+        """
         if self.masked is None:
-            return np.ones(last - first, bool)
-        known = self.masked.known(first, last)
-        return self._is_whole(first, last) if known is None else np.full(last - first, known)
+            return first, np.ones(last - first, bool)
+        unit = self.masked.unit
+        begin = first // unit * unit
+        parts = []
+        for start in range(begin, last, unit):
+            stop = min(start + unit, last)
+            known = self.masked.known(start, min(start + unit, self.layout.points))
+            parts.append(self._is_whole(start, stop) if known is None else np.full(stop - start, known))
+        whole = np.concatenate(parts)
+        skipped = whole[: first - begin]
+        return self.masked.rows_before(begin) + int(skipped.sum()), whole[first - begin :]
+
+    def points_of(self, start: int, stop: int) -> Iterator[tuple[int, int, Array]]:
+        """Yield parts of the points in which rows start to stop lie, each with which of its points they are.
+
+        Yields
+        ------
+        first, last, chosen
+            (last - first,) bool
+        """
+        if self.masked is None:
+            if start < stop:
+                yield start, stop, np.ones(stop - start, bool)
+            return
+        for first, last, skip, count in self.masked.pieces(start, stop, self._piece()):
+            _, whole = self.rows_among(first, last)
+            number = np.cumsum(whole)
+            yield first, last, whole & (number > skip) & (number <= skip + count)
+
+    def _label_names(self) -> list[str]:
+        """Return what a row is called by: its dimensions, and what lies along them."""
+        return list(dict.fromkeys((*self.layout.sample_dims, *self.coordinates)))
+
+    def _label(self, name: str) -> Column:
+        known = self.coordinates.get(name)
+        example = np.empty(0, np.int64) if known is None else known.of_points(self.layout, 0, 1)
+        return Read(self.shape[0], dtype_of(example), partial(self._read_label, name))
+
+    def _read_label(self, name: str, start: int, stop: int) -> Array:
+        known, layout = self.coordinates.get(name), self.layout
+        parts = []
+        for first, last, chosen in self.points_of(start, stop):
+            if known is None:
+                axis = layout.sample_dims.index(name)
+                values = np.unravel_index(np.arange(first, last), layout.shape)[axis]
+            else:
+                values = known.of_points(layout, first, last)
+            parts.append(values[chosen])
+        return np.concatenate(parts) if parts else np.empty(0, np.int64)
 
     def _strip_of(self, variable: Variable) -> int:
         """Return the points of whole chunks across all sample dimensions but the first."""
