@@ -1,8 +1,8 @@
 """Maps of one data set under several parameters, and a table of them: `python sweep.py sweep.yaml`.
 
 The file is a job with a section `sweep`: parameters, each with a list of values. The neighbours are searched
-once, by the run of the job itself; all other maps are made from it, each by a job of its own. Started again, it
-makes what is missing.
+once, by the run of the job itself; all other maps are made from it, each by a job of its own. Started again,
+it makes what is missing.
 """
 
 from __future__ import annotations

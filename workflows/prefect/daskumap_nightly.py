@@ -1,7 +1,7 @@
 """A flow of Prefect that runs a job file: `python daskumap_nightly.py nightly.yaml`.
 
-`python daskumap_nightly.py nightly.yaml --serve "0 2 * * *"` stays, and runs it each night. The variable of the
-environment DASKUMAP is the command, with its full path where it is in an environment of its own.
+`python daskumap_nightly.py nightly.yaml --serve "0 2 * * *"` stays, and runs it each night. The variable of
+the environment DASKUMAP is the command, with its full path where it is in an environment of its own.
 """
 
 from __future__ import annotations
