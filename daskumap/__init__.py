@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from daskumap.run import Run
     from daskumap.sources.base import Source
     from daskumap.sources.find import source
+    from daskumap.store.places import place
     from daskumap.training import train
     from daskumap.views import Decoded, Encoded, Inverted, Predicted, Transformed
 
@@ -81,6 +82,7 @@ __all__ = [
     "fit",
     "inverse_transform",
     "open",
+    "place",
     "plan",
     "predict",
     "resume",
@@ -123,6 +125,7 @@ _MODULES = {
     "fit": "daskumap.api",
     "inverse_transform": "daskumap.api",
     "open": "daskumap.api",
+    "place": "daskumap.store.places",
     "plan": "daskumap.api",
     "predict": "daskumap.api",
     "resume": "daskumap.api",
