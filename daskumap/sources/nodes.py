@@ -46,7 +46,7 @@ def is_place(data: Any) -> bool:
 
 
 def _is_obstore(data: Any) -> bool:
-    return comes_from(data, "obstore") and hasattr(data, "prefix")
+    return comes_from(data, "obstore") and hasattr(data, "get_range_async")
 
 
 def _is_session(data: Any) -> bool:
