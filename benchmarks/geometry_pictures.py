@@ -42,7 +42,7 @@ def draw_dynamics(folder: Path, lines: Any = CURVES, **options: Any) -> None:
 
     All three are coloured by the curve's fourth coordinate, so that a place is found again on the maps.
     """
-    from daskumap.report.picture import write_png
+    from daskumap.report.png import write_png
 
     for line, (system, points, shown) in enumerate(lines, start=1):
         print(f"{system.name}, {points:,} points", file=sys.stderr)
@@ -90,14 +90,15 @@ def draw_digits(folder: Path, **options: Any) -> None:
 
 def panel(places: Array, values: Array) -> Array:
     """Return (PANEL, PANEL, 3) uint8: points in 3 dimensions, the nearest last, coloured by their values."""
-    from daskumap.report.picture import BACKGROUND, DENSITY
+    from daskumap.report.colours import DENSITY
+    from daskumap.report.picture import DARK
 
     x, y, depth = seen(places)
     ramp, level = np.array(DENSITY, float), (values - values.min()) / np.ptp(values)
     colours = np.stack([np.interp(level, np.linspace(0, 1, len(ramp)), c) for c in ramp.T], axis=1)
     near = FAR + (1 - FAR) * (depth - depth.min()) / np.ptp(depth)
-    colours = np.array(BACKGROUND) + near[:, None] * (colours - BACKGROUND)
-    image = np.tile(np.array(BACKGROUND, float), (PANEL, PANEL, 1))
+    colours = np.array(DARK.ground) + near[:, None] * (colours - DARK.ground)
+    image = np.tile(np.array(DARK.ground, float), (PANEL, PANEL, 1))
     reach = range(-math.ceil(RADIUS), math.ceil(RADIUS) + 1)
     for point in np.argsort(depth):
         column, line = int(x[point]), int(y[point])

@@ -465,6 +465,12 @@ class Run(Mapped):
                 "graph."
             )
 
+    def plot(self, color: Any = None, **options: Any) -> Any:
+        """Draw the map into axes of matplotlib: see `daskumap.plot.points`."""
+        from daskumap.plot import points
+
+        return points(self, color, **options)
+
     def save_picture(self, path: str | Path) -> None:
         """Write the picture of the map to a PNG file; a sphere by longitude and latitude."""
         from daskumap.report.picture import embedding_png

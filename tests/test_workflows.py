@@ -6,6 +6,12 @@ from pathlib import Path
 
 import pytest
 
+JOB = {
+    "SLURM_JOB_ID": "7",
+    "SLURM_JOB_NUM_NODES": "1",
+    "SLURM_CPUS_ON_NODE": "16",
+    "SLURM_CPUS_PER_TASK": "16",
+}
 WORKFLOWS = Path(__file__).parents[1] / "workflows"
 
 
@@ -14,7 +20,9 @@ def run(tmp_path: Path):
     """Run a workflow with commands that write down their arguments and exit with 4."""
     command = tmp_path / "bin" / "daskumap"
     command.parent.mkdir()
-    command.write_text(f'#!/usr/bin/env bash\nprintf "%s\\n" "$@" > "{tmp_path}/arguments"\nexit 4\n')
+    command.write_text(
+        f'#!/usr/bin/env bash\nprintf "%s\\n" "$@" >> "{tmp_path}/arguments"\nexit ${{CODE:-4}}\n'
+    )
     command.chmod(0o755)
     command.with_name("dask").symlink_to(command)
 
@@ -62,6 +70,14 @@ def test_slurm_stays_below_the_memory_of_the_job(run, memory, options) -> None:
     code, arguments = run("slurm_fit.sbatch", "data.zarr/X", "run.zarr", **job, **memory)
     assert code == 4
     assert arguments == ["fit", "data.zarr/X", "run.zarr", "--threads", "16", *options]
+
+
+@pytest.mark.parametrize(("restarts", "fits"), [("0", 1), ("1", 2)])
+def test_a_job_of_slurm_that_starts_again_waits_for_a_driver_that_seems_alive(run, restarts, fits) -> None:
+    about = {"SLURM_RESTART_COUNT": restarts, "DASKUMAP_LOCK_SECONDS": "0", "CODE": "9"}
+    code, arguments = run("slurm_fit.sbatch", "data.zarr/X", "run.zarr", **JOB, **about)
+    assert code == 9
+    assert arguments.count("fit") == fits
 
 
 def test_the_slurm_script_is_no_program(run) -> None:

@@ -1,4 +1,4 @@
-"""`daskumap inspect | plot | doctor`: what an input is, what a map looks like, what this machine has."""
+"""`daskumap inspect | doctor`: what an input is, and what this machine has."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-import daskumap
 from daskumap.cli import options as shared
 from daskumap.cli.command import command
 from daskumap.cli.output import say, say_json
-from daskumap.errors import StoreError
 
 # Paths and commands stay whole, for those who copy them.
 WHOLE: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
@@ -63,22 +61,6 @@ def _text(name: str, value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value))
     return "" if value in (None, 0) and not isinstance(value, bool) else str(value)
-
-
-@command(example="daskumap plot map.zarr map.png")
-def plot(
-    run: Annotated[
-        str, typer.Argument(metavar="RUN", help="path or URL of a run store, or of rows placed by one")
-    ],
-    file: Annotated[str, typer.Argument(metavar="FILE", help="the PNG file to write")],
-    json: shared.Json = False,
-) -> None:
-    """Draw the map of a finished run."""
-    found = daskumap.open(run)
-    if not hasattr(found, "save_picture"):
-        raise StoreError(f"{run} is {found!r}, which has no picture of its own. Name the run of a fit.")
-    found.save_picture(file)
-    say_json({"run": run, "picture": file}) if json else say(f"picture              {file}")
 
 
 @command(example="daskumap doctor")

@@ -50,7 +50,7 @@ COMMANDS = {
         "status": "daskumap.cli.examine",
         "report": "daskumap.cli.examine",
         "diagnose": "daskumap.cli.examine",
-        "plot": "daskumap.cli.look",
+        "plot": "daskumap.cli.picture",
     },
     "Use": {
         "transform": "daskumap.cli.use",
@@ -59,7 +59,8 @@ COMMANDS = {
     },
     "Move data": {
         "save": "daskumap.cli.use",
-        "export": "daskumap.cli.network",
+        "export": "daskumap.cli.move",
+        "convert": "daskumap.cli.move",
     },
     "Maintain": {
         "cluster": "daskumap.cli.cluster",

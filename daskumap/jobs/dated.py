@@ -8,6 +8,7 @@ from datetime import date
 from typing import NamedTuple
 
 from daskumap.errors import LockedError, StoreError
+from daskumap.jobs.growth import delete_folder, increments_of, split
 from daskumap.jobs.schema import DATE, Job
 from daskumap.store.documents import Documents
 from daskumap.store.lock import alone
@@ -33,12 +34,6 @@ class Dated(NamedTuple):
 def today() -> str:
     """Return the day that a run which begins now is called by: the local one, as schedulers have it."""
     return date.today().isoformat()
-
-
-def split(path: str) -> tuple[str, str]:
-    """Return the folder of a path or URL, and the name in it."""
-    folder, _, name = path.rstrip("/").rpartition("/")
-    return folder or ".", name
 
 
 def runs_of(job: Job) -> list[Dated]:
@@ -85,8 +80,15 @@ def delete_old(job: Job, newest: Dated) -> list[str]:
     for run in older:
         if run not in kept:
             outs = [one.out.replace(DATE, run.label) for one in job.transform if DATE in one.out]
+            outs += [one.path for one in increments_of(run.path, _rows_of(run.path))] if job.growing else []
             gone += [path for path in (*outs, run.path) if is_run_store(path) and _delete(path)]
+            if job.growing:
+                delete_folder(run.path)
     return gone
+
+
+def _rows_of(path: str) -> int:
+    return int(RunStore.open(find_place(path), mode="r").about["sizes"]["rows"])
 
 
 def _is_finished(path: str) -> bool:

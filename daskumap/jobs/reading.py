@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from daskumap.errors import ParameterError
-from daskumap.jobs.schema import Job, Rows
+from daskumap.jobs.schema import CLUSTER_FILES, Job, Rows
 from daskumap.params import make_params
 from daskumap.secrets import hide_secrets
 
@@ -166,7 +166,7 @@ def seen_from(job: Job, folder: Path) -> Job:
         _whole_options(rows, whole)
     job.run = whole(job.run)
     job.labels = whole(job.labels) if job.labels else None
-    if isinstance(job.cluster, str) and job.cluster.endswith((".yaml", ".yml", ".json")):
+    if isinstance(job.cluster, str) and job.cluster.endswith((*CLUSTER_FILES, ".json")):
         job.cluster = whole(job.cluster)
     for transform in job.transform:
         transform.out = whole(transform.out)

@@ -8,6 +8,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 # In the name of a run, of a result and of transformed rows: the day of the run.
 DATE = "{date}"
+# A cluster with such an ending is described by a file; with another one it is a scheduler.
+CLUSTER_FILES = (".yaml", ".yml")
 
 
 def _as_rows(value: Any) -> Any:
@@ -67,6 +69,21 @@ class Transform(Part):
     results: list[Result] = Field([], description="What is written of their places for other programs.")
 
 
+class Growing(Part):
+    """A source that gets new rows at its end: they are placed into the map that there is."""
+
+    refit_above: float = Field(
+        0.15,
+        ge=0,
+        le=1,
+        description="A new map is made where a larger share of the new rows is far: farther from its "
+        "neighbours than 95 % of the fitted rows are from theirs. Of rows like the fitted ones 0.05 are.",
+    )
+    refit_growth: float = Field(
+        1.0, gt=0, description="A new map is made where there are more new rows than this, by fitted rows."
+    )
+
+
 class Notify(Part):
     """Who is told how the job ended."""
 
@@ -106,6 +123,10 @@ class Job(Part):
         None, min_length=1, description="A NumPy file or Zarr array with a label for each row."
     )
     results: list[Result] = Field([], description="What is written of the map for other programs.")
+    growing: Growing | None = Field(
+        None,
+        description="The source gets new rows at its end, which are placed into the map. {} for defaults.",
+    )
     transform: list[Transform] = Field([], description="New rows that are placed into the map.")
     retention: int | None = Field(
         None, ge=1, description="How many finished runs stay, the newest ones; default: all."
@@ -138,6 +159,11 @@ class Job(Part):
             raise ValueError(
                 f"retention is {self.retention}, and run {self.run!r} is one run store. Put {DATE} into its "
                 "name, such as 'maps/{date}.zarr', or leave retention out"
+            )
+        if self.growing is not None and not self.dated:
+            raise ValueError(
+                f"growing needs a run store for each map, and run {self.run!r} is one. Put {DATE} into its "
+                "name, such as 'maps/{date}.zarr'"
             )
         names = [self.run, *(one.out for one in self.transform)]
         names += [one.path for one in self.all_results]

@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from daskumap.errors import StoreError
-from daskumap.jobs.dated import split
+from daskumap.jobs.growth import split
 from daskumap.jobs.schema import DATE, Job
 from daskumap.session import refuse_in_group
 from daskumap.store.documents import Documents

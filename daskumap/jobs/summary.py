@@ -26,6 +26,8 @@ class Summary:
         Path or URL of the run store with the map.
     reason
         Why a new map was made, or none.
+    new_rows, far
+        Of a source that grows: rows since the map was made, and the share of them that is unlike those.
     transforms, results
         Run stores of new rows, and files for other programs: each a path and whether it was "made" or
         "unchanged".
@@ -42,6 +44,8 @@ class Summary:
     run: str | None = None
     reason: str = ""
     rows: int | None = None
+    new_rows: int | None = None
+    far: float | None = None
     transforms: list[dict[str, Any]] = field(default_factory=list)
     results: list[dict[str, Any]] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
@@ -79,6 +83,7 @@ class Summary:
         lines = [f"job                  {self.job}: {self.state}"]
         lines += [f"{'why':<21}{self.reason}"] if self.reason else []
         lines += [f"{'run':<21}{self.run}"] if self.run else []
+        lines += [f"{'new rows':<21}{self.new_rows:,}, {self.far:.1%} far"] if self.new_rows else []
         lines += [f"{'transformed':<21}{one['path']}: {one['state']}" for one in self.transforms]
         lines += [f"{'written':<21}{one['path']}: {one['state']}" for one in self.results]
         lines += [f"{'removed':<21}{path}" for path in self.removed]

@@ -12,9 +12,12 @@ import daskumap
 from daskumap import events
 from daskumap.errors import LockedError, RunMismatchError
 from daskumap.jobs.dated import Dated, delete_old, fixed, next_run, runs_of
+from daskumap.jobs.growth import Increment, increments_of, new_increment, share_far
 from daskumap.jobs.notify import notify
 from daskumap.jobs.reading import read_job
-from daskumap.jobs.schema import DATE, Job, Rows
+from daskumap.jobs.results import write_results
+from daskumap.jobs.rows import open_part, open_rows
+from daskumap.jobs.schema import CLUSTER_FILES, DATE, Job
 from daskumap.jobs.state import JobState
 from daskumap.jobs.summary import Summary
 from daskumap.store.run import is_run_store
@@ -100,70 +103,138 @@ class _Work:
 
     def do(self) -> None:
         """Do what is left to do, in order; note in the summary what was done."""
-        at, run = self._fitted()
+        at, run = self._grown() if self.job.growing else self._fitted()
         about = self.summary
         about.run, about.rows = run.path, run.store.about["sizes"]["rows"]
         about.verdict = (run.report["verdict"] or {}).get("sentence")
+        write_results(self.job.results, run, at.label, self.state, about)
+        for placed in self._placed:
+            write_results(self.job.results, placed[1], at.label, self.state, about, placed[0].name)
         self._transform(run, at)
         about.removed = delete_old(self.job, at) if self.job.dated else []
         about.state = "finished" if about.changed else "unchanged"
 
+    def __post_init__(self) -> None:
+        self._placed: list[tuple[Increment, Any]] = []
+
+    # -- the map
+
     def _fitted(self) -> tuple[Dated, Any]:
         """Return the run with the map of the input as it is now."""
+        rows = open_rows(self.job.source, self.job.labels)
         if not self.job.dated:
-            return fixed(self.job), self._fit_fixed()
+            return fixed(self.job), self._fit_fixed(rows)
         known = runs_of(self.job)
         if known and not self.restart:
             try:
-                return known[-1], self._fit(known[-1].path)
+                return known[-1], self._fit(rows, known[-1].path)
             except RunMismatchError as error:
                 self._because(str(error))
-        new = next_run(self.job)
-        return new, self._fit(new.path)
+        return self._new(rows)
 
-    def _fit_fixed(self) -> Any:
+    def _new(self, rows: Any) -> tuple[Dated, Any]:
+        new = next_run(self.job)
+        return new, self._fit(rows, new.path)
+
+    def _fit_fixed(self, rows: Any) -> Any:
         try:
-            return self._fit(self.job.run, self.restart and is_run_store(self.job.run))
+            return self._fit(rows, self.job.run, self.restart and is_run_store(self.job.run))
         except RunMismatchError as error:
             if self.job.when_changed == "refuse":
                 raise
             self._because(str(error))
-        return self._fit(self.job.run, restart=True)
+        return self._fit(rows, self.job.run, restart=True)
 
     def _because(self, reason: str) -> None:
         """Remember why a new map is made: what differs, without what a caller of a fit would do about it."""
         self.summary.reason = reason.partition(" Give the same input")[0]
         log.info("A new map is made: %s", self.summary.reason)
 
-    def _fit(self, path: str, restart: bool = False) -> Any:
+    def _fit(self, rows: Any, path: str, restart: bool = False) -> Any:
         done = not restart and _is_done(path)
-        run = daskumap.fit(
-            _rows(self.job.source), path, restart=restart, **self.job.parameters, **self._how()
-        )
+        run = daskumap.fit(rows, path, restart=restart, **self.job.parameters, **self._how())
         self.summary.state = "unchanged" if done else "finished"
         return run
 
+    # -- a source that grows
+
+    def _grown(self) -> tuple[Dated, Any]:
+        """Return the run of the rows that there were, with the new ones placed; or a new one of all."""
+        total = open_rows(self.job.source, self.job.labels).shape[0]
+        known = runs_of(self.job)
+        if known and not self.restart:
+            reason = self._grow(known[-1], total)
+            if reason is None:
+                return known[-1], daskumap.open(known[-1].path)
+            self._because(reason)
+        self._placed = []
+        return self._new(open_part(self.job, 0, total))
+
+    def _grow(self, at: Dated, total: int) -> str | None:
+        """Place what came since a run; return why a new map is needed, or None."""
+        assert self.job.growing is not None
+        fitted = _rows_of(at.path)
+        if total < fitted:
+            return f"The source has {total:,} rows, and had {fitted:,}."
+        try:
+            run = self._fit(open_part(self.job, 0, fitted), at.path)
+        except RunMismatchError as error:
+            return str(error)
+        if total - fitted > self.job.growing.refit_growth * fitted:
+            return (
+                f"There are {total - fitted:,} new rows, more than refit_growth = "
+                f"{self.job.growing.refit_growth:g} times the {fitted:,} fitted ones."
+            )
+        self._place_increments(run, fitted, total)
+        far = share_far([placed for _, placed in self._placed])
+        self.summary.new_rows, self.summary.far = total - fitted, round(far, 4)
+        if far > self.job.growing.refit_above:
+            return (
+                f"Of {total - fitted:,} new rows {far:.1%} are farther from their neighbours than 95 % of "
+                f"the fitted rows; refit_above is {self.job.growing.refit_above:g}."
+            )
+        return None
+
+    def _place_increments(self, run: Any, fitted: int, total: int) -> None:
+        """Place all new rows: those of earlier nights are there, unless they changed."""
+        known = [one for one in increments_of(run.path, fitted) if one.stop <= total]
+        last = known[-1].stop if known else fitted
+        for one in [*known, *([new_increment(run.path, last, total)] if last < total else [])]:
+            state, placed = self._place(run, open_part(self.job, one.start, one.stop), one.path)
+            self._placed.append((one, placed))
+            self.summary.transforms.append({"path": one.path, "state": state})
+
+    # -- new rows
+
     def _transform(self, run: Any, at: Dated) -> None:
-        """Place the new rows; those of the same rows and run are there already."""
         for one in self.job.transform:
-            out, rows = one.out.replace(DATE, at.label), _rows(one.source)
-            done = _is_done(out)
-            try:
-                daskumap.transform(run, rows, out, **self._how())
-            except RunMismatchError as error:
-                if self.job.when_changed == "refuse" and not self.job.dated:
-                    raise
-                log.info("New rows are placed again: %s", error)
-                done = False
-                daskumap.transform(run, rows, out, restart=True, **self._how())
-            self.summary.transforms.append({"path": out, "state": "unchanged" if done else "made"})
+            out = one.out.replace(DATE, at.label)
+            state, placed = self._place(run, open_rows(one.source), out)
+            self.summary.transforms.append({"path": out, "state": state})
+            write_results(one.results, placed, at.label, self.state, self.summary)
+
+    def _place(self, run: Any, rows: Any, out: str) -> tuple[str, Any]:
+        """Place rows into the map; those of the same rows and run are there already."""
+        done = _is_done(out)
+        try:
+            placed = daskumap.transform(run, rows, out, **self._how())
+        except RunMismatchError as error:
+            if self.job.when_changed == "refuse" and not self.job.dated:
+                raise
+            log.info("New rows are placed again: %s", error)
+            done = False
+            placed = daskumap.transform(run, rows, out, restart=True, **self._how())
+        return "unchanged" if done else "made", placed
 
     def _how(self) -> dict[str, Any]:
         """Return where tasks run, and what is said meanwhile."""
         job = self.job
-        machine = {"client": job.cluster, "memory": job.memory, "threads": job.threads}
+        is_file = isinstance(job.cluster, dict) or str(job.cluster).endswith(CLUSTER_FILES)
+        where = {"cluster" if is_file else "client": job.cluster}
         return {
-            **machine,
+            **where,
+            "memory": job.memory,
+            "threads": job.threads,
             "progress": self.progress,
             "take_over": self.take_over,
             "trust_input": job.trust_input,
@@ -175,5 +246,5 @@ def _is_done(path: str) -> bool:
     return is_run_store(path) and bool(daskumap.open(path).finished)
 
 
-def _rows(rows: Rows) -> Any:
-    return rows.path
+def _rows_of(path: str) -> int:
+    return int(daskumap.open(path).store.about["sizes"]["rows"])

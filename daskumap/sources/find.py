@@ -6,10 +6,24 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from daskumap.errors import ParameterError
-from daskumap.sources import anndata, dask, hdf5, memory, nodes, objects, parquet, raw, sparse, specs
+from daskumap.sources import (
+    anndata,
+    cells,
+    converted,
+    dask,
+    hdf5,
+    memory,
+    nodes,
+    objects,
+    parquet,
+    raw,
+    sparse,
+    specs,
+)
 from daskumap.sources import zarr as stored
 from daskumap.sources.base import Labelled, Source
 from daskumap.sources.cubes import open as cubes
+from daskumap.sources.part import ROWS, part_of
 from daskumap.store.labels import Column
 
 # The option that every kind has: which kind it is, where the ending of a path does not tell.
@@ -44,17 +58,25 @@ class Opener(NamedTuple):
 COLUMNS = ("columns", "labels", "storage_options")
 # The first that knows the data opens it, so that a kind comes before the more general one that it belongs to.
 OPENERS: tuple[Opener, ...] = (
+    Opener("h5ad", anndata.is_h5ad, anndata.open_h5ad, cells.OPTIONS, by_path=True),
     Opener("parquet", parquet.is_parquet, parquet.ParquetSource, COLUMNS, by_path=True),
     Opener("npy", raw.is_npy, raw.open_npy, ("array",), by_path=True),
     Opener("vectors", raw.is_vectors, raw.open_vectors, by_path=True),
     Opener("hdf5", hdf5.is_file, hdf5.open_file, ("dataset", "labels"), by_path=True),
     Opener("raw", raw.is_raw, raw.open_raw, ("dtype", "shape", "offset", "strides"), by_path=True),
     Opener("zarr", nodes.is_place, nodes.open_node, ("storage_options",), by_path=True),
-    Opener("anndata in zarr", anndata.is_anndata, anndata.matrix_of),
+    Opener("anndata in zarr", anndata.is_anndata, anndata.open_group, cells.OPTIONS),
+    Opener("converted", converted.is_converted, converted.open_converted),
     Opener("cube", cubes.is_never, cubes.open_cube_at, cubes.BY_PATH, by_path=True),
     Opener("zarr group", nodes.is_group, cubes.open_group, cubes.OPTIONS),
     Opener("zarr array", stored.is_array, stored.ZarrSource),
-    Opener("anndata", objects.is_anndata, objects.matrix_of_anndata),
+    Opener(
+        "anndata",
+        anndata.is_object,
+        anndata.open_object,
+        (*cells.OPTIONS, "storage_options"),
+        by_path=True,
+    ),
     Opener("xarray", objects.is_xarray, cubes.open_cube, cubes.OPTIONS),
     Opener("hdf5 dataset", hdf5.is_dataset, hdf5.open_dataset, ("labels",)),
     Opener("memmap", raw.is_memmap, raw.open_memmap),
@@ -77,7 +99,8 @@ def source(data: Any, **options: Any) -> Source:
         As of `fit`.
     **options
         Those of the kind, such as `storage_options` of a URL (what its file system is told, which no run
-        store holds); and `kind`, for a path whose ending does not tell what it is.
+        store holds); `kind`, for a path whose ending does not tell what it is; and `rows`, [first, the one
+        after the last], for a part of the rows.
 
     Returns
     -------
@@ -120,7 +143,7 @@ def trace(data: Any, options: dict[str, Any] | None = None) -> tuple[Source, lis
     """Return the source as `find` does, and the openers on the way to it."""
     rest, found = dict(options or {}), data
     labels: dict[str, Column] = {}
-    kind, on_the_way = rest.pop(KIND, None), []
+    kind, on_the_way, rows = rest.pop(KIND, None), [], rest.pop(ROWS, None)
     _refuse_unknown(rest)
     while not isinstance(found, Source):
         opener = _opener(found) if kind is None else _named(kind)
@@ -135,7 +158,7 @@ def trace(data: Any, options: dict[str, Any] | None = None) -> tuple[Source, lis
         found.labels = {**found.labels, **labels}
     if on_the_way and options and options.get("storage_options"):
         found.storage_options = dict(options["storage_options"])
-    return found, on_the_way
+    return (found if rows is None else part_of(found, rows)), on_the_way
 
 
 def is_plain(data: Any) -> bool:
@@ -157,7 +180,7 @@ def check_stored_spec(spec: dict[str, Any], run: str) -> None:
     StoreError
         Saying what it names, and how the caller allows that.
     """
-    kinds = {opener.kind: opener.options for opener in OPENERS if opener.by_path}
+    kinds = {opener.kind: (*opener.options, ROWS) for opener in OPENERS if opener.by_path}
     specs.refuse_foreign(spec, run, kinds)
 
 
@@ -179,12 +202,12 @@ def _refuse_unknown(options: dict[str, Any]) -> None:
     if options.keys() - known:
         raise ParameterError(
             f"No input has the option {', '.join(sorted(options.keys() - known))}. Options are {KIND}, "
-            f"{', '.join(sorted(known))}."
+            f"{ROWS}, {', '.join(sorted(known))}."
         )
 
 
 def _no_such_option(options: dict[str, Any], openers: list[Opener]) -> ParameterError:
-    known = [KIND, *(name for opener in openers for name in opener.options)]
+    known = [KIND, ROWS, *(name for opener in openers for name in opener.options)]
     kinds = " and ".join(opener.kind for opener in openers) or "a source that is open already"
     return ParameterError(
         f"The input is read as {kinds}, without the option {', '.join(sorted(options))}. Its options are "

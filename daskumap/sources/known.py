@@ -47,7 +47,7 @@ def open_labels(labels: Any, rows: int) -> Known | None:
     """
     if labels is None:
         return None
-    found = _in_memory("labels", labels)
+    found = in_memory("labels", labels)
     found = found[:, 0] if found.ndim == 2 and found.shape[1] == 1 else found
     found = _as_text(found) if found.dtype.kind in "OUT" else found
     found = _as_integers(found) if found.dtype.kind in "bf" else found
@@ -82,7 +82,7 @@ def open_landmarks(landmarks: Any, rows: int, components: int) -> Known | None:
     """
     if landmarks is None:
         return None
-    found = _in_memory("landmarks", landmarks)
+    found = in_memory("landmarks", landmarks)
     if found.shape != (rows, components) or found.dtype.kind not in "fiu":
         raise ParameterError(
             f"landmarks have shape {found.shape} and type {found.dtype}; they must be {rows, components}, "
@@ -126,7 +126,8 @@ def _as_integers(labels: Array) -> Array:
     return known.astype(np.int64) if whole.all() else labels
 
 
-def _in_memory(name: str, values: Any) -> Array:
+def in_memory(name: str, values: Any) -> Array:
+    """Return values that lie in memory, in a NumPy file or in a Zarr array, of any shape and type."""
     if isinstance(values, str | Path):
         values = _load(name, values) if str(values).endswith(".npy") else open_node(values)
     if isinstance(values, zarr.Group):

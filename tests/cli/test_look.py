@@ -1,4 +1,4 @@
-"""`daskumap inspect`, `plot` and `doctor`."""
+"""`daskumap inspect` and `doctor`."""
 
 import json
 import os
@@ -72,14 +72,6 @@ def test_inspect_says_why_a_fit_is_refused(tmp_path, capsys):
 def test_inspect_of_nothing(tmp_path, capsys):
     assert main(["inspect", str(tmp_path / "no.zarr")]) == 3
     assert "There is nothing at" in capsys.readouterr().err
-
-
-def test_plot(made, tmp_path, capsys):
-    picture = tmp_path / "map.png"
-    assert main(["plot", str(made / "map.zarr"), str(picture), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["picture"] == str(picture)
-    daskumap.open(made / "map.zarr").save_picture(tmp_path / "same.png")
-    assert picture.read_bytes() == (tmp_path / "same.png").read_bytes()
 
 
 def test_doctor_of_a_healthy_machine(capsys):

@@ -8,8 +8,12 @@ import numpy as np
 import pytest
 import zarr
 
-from daskumap.report import picture
-from daskumap.report.picture import BACKGROUND, CLASSES, embedding_png, write_png
+from daskumap.report import window
+from daskumap.report.colours import CLASSES
+from daskumap.report.picture import DARK, embedding_png
+from daskumap.report.png import write_png
+
+BACKGROUND = DARK.ground
 
 
 def decode(content):
@@ -63,7 +67,7 @@ def test_write_png_round_trip(tmp_path):
     np.testing.assert_array_equal(decode((tmp_path / "x.png").read_bytes()), rgb)
 
 
-@pytest.mark.parametrize("rgb", [np.zeros((2, 2, 4), np.uint8), np.zeros((2, 2, 3))])
+@pytest.mark.parametrize("rgb", [np.zeros((2, 2, 5), np.uint8), np.zeros((2, 2, 3))])
 def test_write_png_refuses(rgb):
     with pytest.raises(ValueError, match="must be"):
         write_png(io.BytesIO(), rgb)
@@ -180,7 +184,7 @@ def test_bytes_do_not_depend_on_blocks_or_storage(labelled, block, monkeypatch, 
     points, labels = blob(150), np.arange(150) % 40 if labelled else None
     stream = io.BytesIO()
     embedding_png(points, stream, labels, 120)
-    monkeypatch.setattr(picture, "READ_ROWS", block)
+    monkeypatch.setattr(window, "READ_ROWS", block)
     stored = zarr.create_array(store=str(tmp_path / "e.zarr"), data=points, chunks=(100, 1))
     embedding_png(stored, tmp_path / "e.png", labels, 120)
     assert (tmp_path / "e.png").read_bytes() == stream.getvalue()
@@ -188,16 +192,16 @@ def test_bytes_do_not_depend_on_blocks_or_storage(labelled, block, monkeypatch, 
 
 def test_limits_are_percentiles():
     points = np.random.default_rng(3).standard_t(1.2, size=(50_001, 2)).astype(np.float32)
-    limits, count = picture._limits(points)
+    limits, count = window.find_limits(points)
     assert count == 50_001
     for j in range(2):
-        low, high = np.quantile(points[:, j], picture.ROBUST, method="nearest")
-        room = picture.GENEROUS * (high - low)
+        low, high = np.quantile(points[:, j], window.ROBUST, method="nearest")
+        room = window.GENEROUS * (high - low)
         np.testing.assert_allclose(limits[j], (low - room, high + room), rtol=1e-2)
 
 
 def test_sortable_keys():
     values = np.float32([-np.inf, -3e38, -1, -1e-40, 0, 1e-40, 1, 1.0000001, 3e38, np.inf])
-    keys = picture._sortable(values)
+    keys = window._sortable(values)
     assert (np.diff(keys) > 0).all()
-    np.testing.assert_array_equal(picture._unsorted(keys), values)
+    np.testing.assert_array_equal(window._unsorted(keys), values)
