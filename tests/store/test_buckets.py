@@ -1,4 +1,4 @@
-"""Buckets as users have them: options of the caller's, clear errors, secrets, servers that stop, two processes."""
+"""Buckets as users have them: options, clear errors, secrets, servers that stop, and two processes."""
 
 import logging
 import os
