@@ -93,3 +93,10 @@ def test_damaged_labels_are_found_and_brought_again(labelled, tmp_path):
     assert "'name'" in daskumap.verify(tmp_path / "run.zarr", repair=True)["input"][0]
     again = daskumap.fit(labelled, tmp_path / "run.zarr", **QUICK)
     same(again.labels, COLUMNS)
+
+
+def test_what_pandas_lacks_is_missing():
+    import pandas as pd
+
+    assert InMemory(pd.array([1, None], "Int64"))[:].tolist() == ["1", None]
+    assert InMemory(pd.array(["a", None], "string"))[:].tolist() == ["a", None]
