@@ -14,11 +14,15 @@ from daskumap.cli.output import say, say_json
 from daskumap.cli.results import show
 
 
-class Fit(shared.Params, shared.Driver, shared.Start, total=False):
+class Fit(shared.Rows, shared.Params, shared.Driver, shared.Start, total=False):
     """Options of a fit."""
 
 
-class Resume(shared.Machine, shared.Driver, shared.GoOn, total=False):
+class Plan(shared.Rows, shared.Params, total=False):
+    """Options of a plan."""
+
+
+class Resume(shared.Rows, shared.Machine, shared.Driver, shared.GoOn, total=False):
     """Options of going on."""
 
 
@@ -38,8 +42,9 @@ def fit(
 ) -> None:
     """Embed an array into a run store."""
     quiet, json, scheduler = options.pop("quiet"), options.pop("json"), options.pop("scheduler")
+    rows = shared.rows_of(source, options.pop("source_option"))
     params = shared.as_params(options)
-    result = daskumap.fit(source, run, client=scheduler, progress=not quiet, **params)
+    result = daskumap.fit(rows, run, client=scheduler, progress=not quiet, **params)
     show(result, run, quiet, json)
 
 
@@ -56,8 +61,9 @@ def resume(
 ) -> None:
     """Go on with an unfinished run, from what its run store says."""
     quiet, json, scheduler = options.pop("quiet"), options.pop("json"), options.pop("scheduler")
+    rows = shared.rows_of(data, options.pop("source_option"))
     where = shared.as_params(options)
-    result = daskumap.resume(run, data=data, client=scheduler, progress=not quiet, **where)
+    result = daskumap.resume(run, data=rows, client=scheduler, progress=not quiet, **where)
     show(result, run, quiet, json)
 
 
@@ -78,11 +84,12 @@ def plan(
         bool, typer.Option("--inverse", help="plan the rows of SOURCE, points of the map of RUN")
     ] = False,
     json: shared.Json = False,
-    **options: Unpack[shared.Params],
+    **options: Unpack[Plan],
 ) -> None:
     """Say what a fit would do; starts nothing."""
     which = {"workers": workers, "run": run, "inverse": inverse or None}
-    planned = daskumap.plan(source, **shared.as_params({**options, **which}))
+    rows = shared.rows_of(source, options.pop("source_option"))
+    planned = daskumap.plan(rows, **shared.as_params({**options, **which}))
     given = sources_of(ctx)
     if json:
         say_json({**planned.as_dict(), "options": given})

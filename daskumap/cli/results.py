@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import daskumap
+from daskumap.cli.options import rows_of
 from daskumap.cli.output import say, say_json
 
 
@@ -13,7 +14,8 @@ def make(function: Callable[..., Any], run: str, data: str, out: str, options: M
     """Make what a finished run and an input give, and say where it is."""
     given = {name: value for name, value in options.items() if name not in ("quiet", "json", "scheduler")}
     quiet, scheduler = options["quiet"], options["scheduler"]
-    result = function(run, data, out, client=scheduler, progress=not quiet, **given)
+    rows = rows_of(data, given.pop("source_option"))
+    result = function(run, rows, out, client=scheduler, progress=not quiet, **given)
     show(result, out, quiet, options["json"])
 
 

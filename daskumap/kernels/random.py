@@ -20,6 +20,7 @@ STREAMS = {
     "regions": 10,
     "encoder": 11,
     "windows": 12,
+    "axes": 13,
 }
 
 

@@ -6,7 +6,20 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from daskumap.errors import ParameterError
-from daskumap.sources import anndata, dask, hdf5, memory, nodes, objects, parquet, raw, sparse, specs
+from daskumap.sources import (
+    anndata,
+    cells,
+    converted,
+    dask,
+    hdf5,
+    memory,
+    nodes,
+    objects,
+    parquet,
+    raw,
+    sparse,
+    specs,
+)
 from daskumap.sources import zarr as stored
 from daskumap.sources.base import Labelled, Source
 from daskumap.sources.cubes import open as cubes
@@ -45,17 +58,25 @@ class Opener(NamedTuple):
 COLUMNS = ("columns", "labels", "storage_options")
 # The first that knows the data opens it, so that a kind comes before the more general one that it belongs to.
 OPENERS: tuple[Opener, ...] = (
+    Opener("h5ad", anndata.is_h5ad, anndata.open_h5ad, cells.OPTIONS, by_path=True),
     Opener("parquet", parquet.is_parquet, parquet.ParquetSource, COLUMNS, by_path=True),
     Opener("npy", raw.is_npy, raw.open_npy, ("array",), by_path=True),
     Opener("vectors", raw.is_vectors, raw.open_vectors, by_path=True),
     Opener("hdf5", hdf5.is_file, hdf5.open_file, ("dataset", "labels"), by_path=True),
     Opener("raw", raw.is_raw, raw.open_raw, ("dtype", "shape", "offset", "strides"), by_path=True),
     Opener("zarr", nodes.is_place, nodes.open_node, ("storage_options",), by_path=True),
-    Opener("anndata in zarr", anndata.is_anndata, anndata.matrix_of),
+    Opener("anndata in zarr", anndata.is_anndata, anndata.open_group, cells.OPTIONS),
+    Opener("converted", converted.is_converted, converted.open_converted),
     Opener("cube", cubes.is_never, cubes.open_cube_at, cubes.BY_PATH, by_path=True),
     Opener("zarr group", nodes.is_group, cubes.open_group, cubes.OPTIONS),
     Opener("zarr array", stored.is_array, stored.ZarrSource),
-    Opener("anndata", objects.is_anndata, objects.matrix_of_anndata),
+    Opener(
+        "anndata",
+        anndata.is_object,
+        anndata.open_object,
+        (*cells.OPTIONS, "storage_options"),
+        by_path=True,
+    ),
     Opener("xarray", objects.is_xarray, cubes.open_cube, cubes.OPTIONS),
     Opener("hdf5 dataset", hdf5.is_dataset, hdf5.open_dataset, ("labels",)),
     Opener("memmap", raw.is_memmap, raw.open_memmap),

@@ -24,7 +24,6 @@ from daskumap.store.trouble import is_url, refuse_without_asserts
 LISTED = 12
 # What people pass instead of Zarr, and how it becomes Zarr.
 FOREIGN = {
-    ".h5ad": ("an AnnData HDF5 file", "Convert it: anndata.read_h5ad(path).write_zarr('data.zarr')"),
     ".csv": ("a table of text", "Pass pandas.read_csv(path).to_numpy() instead of the path"),
     ".zip": ("a zip file", "Unpack it and pass the folder"),
     ".nc": ("a netCDF file", "Convert it: xarray.open_dataset(path).to_zarr('data.zarr')"),

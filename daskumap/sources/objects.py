@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from daskumap.errors import SourceError
@@ -56,36 +55,6 @@ def refuse_several(data: Any) -> Any:
     raise SourceError(
         f"The input is a {type(data).__name__} of {len(data)} ({kind}); it must be one array. Pass {line}."
     )
-
-
-# -- AnnData in memory or backed
-
-
-def is_anndata(data: Any) -> bool:
-    """Return whether it is an AnnData object."""
-    return comes_from(data, "anndata", "AnnData", "Raw")
-
-
-def matrix_of_anndata(data: Any) -> Any:
-    """Return X, dense or SciPy's; refuse one on disk and one that is missing, and list what else there is."""
-    matrix = data.X
-    if matrix is not None and (is_sparse_matrix(matrix) or not is_sparse(matrix)):
-        return matrix
-    lines = ", ".join(f"adata.obsm[{name!r}]" for name in _dense_keys(data))
-    seen = (
-        "has no X" if matrix is None else f"has a sparse X on disk ({type(matrix).__name__}); dense is needed"
-    )
-    remedy = f"Pass one of {lines}" if lines else "Compute a dense matrix, as scanpy.pp.pca(adata) does"
-    raise SourceError(
-        f"The AnnData {seen}. {remedy}, or adata.X.toarray() if it fits in memory. A map is written back as "
-        "adata.obsm['X_umap'] = run.embedding[:]."
-    )
-
-
-def _dense_keys(data: Any) -> Iterator[str]:
-    for name, value in getattr(data, "obsm", {}).items():
-        if len(getattr(value, "shape", ())) == 2 and not is_sparse(value):
-            yield name
 
 
 # -- xarray

@@ -34,6 +34,17 @@ class SparseSource(Source):
         entries = min(rows * self._most, len(self._values))
         return rows * (self.shape[1] * 4 + 24) + entries * (self.dtype.itemsize + 20)
 
+    def entries(self, start: int, stop: int, dtype: Any) -> Any:
+        """Return rows start to stop as a sparse array."""
+        from scipy.sparse import csr_array
+
+        starts = self._starts[start : stop + 1]
+        here = slice(starts[0], starts[-1])
+        shape = (stop - start, self.shape[1])
+        return csr_array(
+            (self._values[here].astype(dtype), self._columns[here], starts - starts[0]), shape=shape
+        )
+
     def take(self, rows: Array, dtype: np.dtype[Any]) -> Array:
         """Return scattered rows in the order asked for."""
         first = self._starts[rows]

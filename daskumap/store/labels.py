@@ -119,6 +119,8 @@ class Stored(Column):
 def as_labels(values: Any) -> Array:
     """Return values as an array of a type that labels have: what is no number and no time becomes text."""
     found: Array = np.asarray(values)
+    if found.dtype.kind == "T":
+        found = found.astype(object)
     if found.dtype.kind == "S":
         found = np.char.decode(found, "utf-8", "replace")
     if dtype_of(found) != TEXT:
