@@ -39,19 +39,6 @@ def run(tmp_path: Path):
     return call
 
 
-def test_nightly(run, tmp_path: Path) -> None:
-    code, arguments = run("nightly.sh", "data zarr/X", str(tmp_path / "maps"), "--seed", "42")
-    assert code == 4
-    assert arguments[:2] == ["fit", "data zarr/X"]
-    assert Path(arguments[2]).parent == tmp_path / "maps"
-    assert Path(arguments[2]).suffix == ".zarr"
-    assert arguments[3:] == ["--seed", "42"]
-
-
-def test_nightly_without_arguments_calls_nothing(run) -> None:
-    assert run("nightly.sh", "data.zarr/X") == (2, [])
-
-
 @pytest.mark.parametrize(
     ("memory", "options"),
     [
