@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from daskumap.planning.plan import Plan
     from daskumap.run import Run
     from daskumap.sources.base import Source
+    from daskumap.sources.conversion import convert
     from daskumap.sources.find import source
     from daskumap.training import train
     from daskumap.views import Decoded, Encoded, Inverted, Predicted, Transformed
@@ -74,6 +75,7 @@ __all__ = [
     "TaskError",
     "Transformed",
     "__version__",
+    "convert",
     "diagnose",
     "evaluate",
     "export",
@@ -116,6 +118,7 @@ _MODULES = {
     "Source": "daskumap.sources.base",
     "Transformed": "daskumap.views",
     "UMAP": "daskumap.estimator.umap",
+    "convert": "daskumap.sources.conversion",
     "diagnose": "daskumap.api",
     "export": "daskumap.exports.targets",
     "evaluate": "daskumap.evaluation",

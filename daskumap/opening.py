@@ -156,8 +156,15 @@ def open_known(store: RunStore, resources: Resources, data: Any = None) -> Conte
         source = open_copy(store)
     else:
         source = open_input(store, data)
-        check_same(store.url, {"source": known["source"]}, {"source": source.identity()})
+        check_same(
+            store.url, {"source": _nameless(known["source"])}, {"source": _nameless(source.identity())}
+        )
     return context_of(store, source, params, resources, open_model_of(store), known_given(store, params))
+
+
+def _nameless(identity: dict[str, Any]) -> dict[str, Any]:
+    """Return what an input is known by but the labels of its rows, which are in the run store already."""
+    return {name: value for name, value in identity.items() if name != "labels"}
 
 
 def known_given(store: RunStore, params: Params) -> tuple[dict[str, Any], dict[str, Any]] | None:

@@ -59,7 +59,8 @@ COMMANDS = {
     },
     "Move data": {
         "save": "daskumap.cli.use",
-        "export": "daskumap.cli.network",
+        "export": "daskumap.cli.move",
+        "convert": "daskumap.cli.move",
     },
     "Maintain": {
         "cluster": "daskumap.cli.cluster",

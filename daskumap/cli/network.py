@@ -1,4 +1,4 @@
-"""`daskumap train | predict | export`: a network on the graph of a run, and what only such a run can do."""
+"""`daskumap train | predict`: a network on the graph of a run, and what only such a run can do."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import typer
 import daskumap
 from daskumap.cli import options as shared
 from daskumap.cli.command import command
-from daskumap.cli.output import say, say_json
 from daskumap.cli.results import make, show
 
 Network = Annotated[
@@ -57,19 +56,3 @@ def train(
 def predict(run: Network, source: shared.NewRows, out: shared.Out, **options: Unpack[shared.Making]) -> None:
     """Classify rows by a network that was trained with labels."""
     make(daskumap.predict, run, source, out, options)
-
-
-@command(example="daskumap export trained.zarr encoder.onnx")
-def export(
-    run: Network,
-    file: Annotated[str, typer.Argument(metavar="FILE", help="the file to write, such as encoder.onnx")],
-    json: shared.Json = False,
-) -> None:
-    """Write a network as ONNX, for other programs."""
-    found = daskumap.open(run)
-    encoder = found if isinstance(found, daskumap.Encoder) else found.encoder
-    files = encoder.export_onnx(file)
-    if json:
-        say_json({"run": run, "exported": [str(one) for one in files]})
-    else:
-        say("\n".join([repr(encoder), "", *(f"{'exported':<21}{one}" for one in files)]))

@@ -19,17 +19,19 @@ of_map = partial(typer.Option, rich_help_panel="The map")
 of_machine = partial(typer.Option, rich_help_panel="Where it runs")
 of_store = partial(typer.Option, rich_help_panel="The run store")
 
+EXAMPLES = {"--set": "--set target_recall=0.99", "--source-option": "--source-option columns=embedding"}
+
 RunPath = Annotated[str, typer.Argument(metavar="RUN", help="path or URL of a run store")]
 NewRows = Annotated[
     str,
-    typer.Argument(metavar="SOURCE", help="path or URL of a Zarr array (m, D) with the columns of the fit's"),
+    typer.Argument(metavar="SOURCE", help="path or URL of rows (m, D) with the columns of the fit's"),
 ]
 Input = Annotated[
     str,
     typer.Argument(
         metavar="SOURCE",
-        help="path or URL of a Zarr array (n, D); or of a finished run, whose neighbours are not searched "
-        "again, and whose parameters are taken where no others are given",
+        help="path or URL of rows (n, D): Zarr, parquet, .npy, HDF5; or of a finished run, whose neighbours "
+        "are not searched again, and whose parameters are taken where no others are given",
     ),
 ]
 Out = Annotated[
@@ -53,6 +55,20 @@ Cluster = Annotated[
         "`daskumap cluster check` explains one",
     ),
 ]
+
+
+class Rows(TypedDict, total=False):
+    """How the input is read."""
+
+    source_option: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            rich_help_panel="The input",
+            help="how SOURCE is read, by its kind: columns=embedding, dataset=X, labels='[\"id\"]'; see "
+            "`daskumap.source`",
+        ),
+    ]
 
 
 class Machine(TypedDict, total=False):
@@ -138,7 +154,7 @@ class Leaves(TypedDict, total=False):
     ]
 
 
-class Making(Machine, Driver, Start, total=False):
+class Making(Rows, Machine, Driver, Start, total=False):
     """How a result of a finished run is made."""
 
 
@@ -195,15 +211,26 @@ def as_params(options: Mapping[str, Any]) -> dict[str, Any]:
     given = {name: value for name, value in options.items() if value is not None and name != "set"}
     if "simplices" in given:
         given["simplices"] = int(given["simplices"])
-    return given | dict(map(_parse_setting, options.get("set") or ()))
+    return given | dict(map(parse_setting, options.get("set") or ()))
 
 
-def _parse_setting(text: str) -> tuple[str, Any]:
+def rows_of(path: Any, given: list[str] | None) -> Any:
+    """Return the input as the library takes it: with options of its own, NAME=VALUE, if there are any."""
+    if not given:
+        return path
+    if path is None:
+        raise ParameterError("--source-option is given without --source. Name the input too.")
+    import daskumap
+
+    return daskumap.source(path, **dict(parse_setting(text, "--source-option") for text in given))
+
+
+def parse_setting(text: str, option: str = "--set") -> tuple[str, Any]:
     """Return name and value of NAME=VALUE: as JSON or Python writes it, such as .01 and True; else a text."""
     name, equals, value = text.partition("=")
     if not equals:
         raise ParameterError(
-            f"--set {text} has no '='; write --set NAME=VALUE, such as --set target_recall=0.99."
+            f"{option} {text} has no '='; write {option} NAME=VALUE, such as {EXAMPLES.get(option, '')}."
         )
     for read in (json.loads, ast.literal_eval):
         with contextlib.suppress(ValueError, SyntaxError, TypeError):

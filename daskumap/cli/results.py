@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import daskumap
+from daskumap.cli.options import rows_of
 from daskumap.cli.output import say, say_json
 
 
@@ -13,16 +14,20 @@ def make(function: Callable[..., Any], run: str, data: str, out: str, options: M
     """Make what a finished run and an input give, and say where it is."""
     given = {name: value for name, value in options.items() if name not in ("quiet", "json", "scheduler")}
     quiet, scheduler = options["quiet"], options["scheduler"]
-    result = function(run, data, out, client=scheduler, progress=not quiet, **given)
+    rows = rows_of(data, given.pop("source_option"))
+    result = function(run, rows, out, client=scheduler, progress=not quiet, **given)
     show(result, out, quiet, options["json"])
 
 
-def show(result: Any, place: str, quiet: bool, json: bool) -> None:
-    """Say what was measured and where the result is, and its picture, which a run without a report lacks."""
+def show(result: Any, place: str, quiet: bool, json: bool, stays: bool = True) -> None:
+    """Say what was measured and where the result is, and its picture, which a run without a report lacks.
+
+    A run that goes with this process has no place to tell.
+    """
     if quiet and not json:
         return
-    arrays = {name: f"{place}/{name}" for name in names_of(result)}
-    picture = {"picture": f"{place}/embedding.png"} if result.report["measures"] else {}
+    arrays = {name: f"{place}/{name}" for name in names_of(result)} if stays else {}
+    picture = {"picture": f"{place}/embedding.png"} if stays and result.report["measures"] else {}
     if json:
         say_json({"run": place, **arrays, **picture, "report": result.report})
     else:

@@ -85,6 +85,40 @@ def write_cells(
     return target
 
 
+def refuse_no_room(
+    target: Any,
+    *,
+    overwrite: bool = False,
+    key_added: str | None = None,
+    graph: bool = False,
+    neighbors_key: str | None = None,
+) -> None:
+    """Refuse, before there is a map, an input into which none can be written.
+
+    Raises
+    ------
+    ParameterError
+        If it is no AnnData, or has the keys, which may not be overwritten.
+    """
+    if not is_cells(target):
+        raise ParameterError(
+            f"{target} is no AnnData, into which a map could be written back. Leave --write-back out, and "
+            "name a run store."
+        )
+    keys = [f"uns/{key_added or 'umap'}", f"obsm/{key_added or 'X_umap'}"]
+    if graph:
+        key = neighbors_key or _neighbours_beside(key_added)
+        prefix = "" if key == "neighbors" else f"{key}_"
+        keys += [f"uns/{key}", f"obsp/{prefix}connectivities", f"obsp/{prefix}distances"]
+    if is_h5ad(target):
+        with load("h5py", "anndata", "An .h5ad file").File(Path(target).expanduser(), "r") as file:
+            there = [key for key in keys if key in file]
+    else:
+        group: Any = open_node(target)
+        there = [key for key in keys if key in group]
+    _refuse_there(there, str(target), overwrite)
+
+
 def elements_of(run: Mapped, key_added: str | None, graph: bool, neighbors_key: str | None) -> Elements:
     """Return what is written, by path in the AnnData; it is in memory.
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from daskumap.errors import NO_SPACE, ParameterError, StoreError
+from daskumap.secrets import hide_secrets
 
 
 @contextlib.contextmanager
@@ -23,11 +24,7 @@ def whole_file(target: Any, overwrite: bool) -> Iterator[Path]:
     StoreError
         If it cannot be written.
     """
-    path = Path(os.fspath(target)).expanduser()
-    if path.is_dir():
-        raise ParameterError(f"{path} is a folder. Name a file in it.")
-    if path.exists() and not overwrite:
-        raise ParameterError(f"{path} is there already. Name another file, or pass overwrite (--overwrite).")
+    path = refuse_what_is_there(target, overwrite)
     try:
         with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
             made = Path(folder) / path.name
@@ -41,6 +38,25 @@ def whole_file(target: Any, overwrite: bool) -> Iterator[Path]:
             raise
         what = "the disk is full" if error.errno in NO_SPACE else f"{type(error).__name__}: {error}"
         raise StoreError(f"{path} cannot be written ({what}). Nothing of it is there.") from error
+
+
+def refuse_what_is_there(target: Any, overwrite: bool) -> Path:
+    """Return the path of a file that may be written.
+
+    Raises
+    ------
+    ParameterError
+        If something is there, unless that may be overwritten; or it is a folder or a URL.
+    """
+    text = os.fspath(target)
+    if "://" in text:
+        raise ParameterError(f"{hide_secrets(text)} is a URL; files are written on this machine.")
+    path = Path(text).expanduser()
+    if path.is_dir():
+        raise ParameterError(f"{path} is a folder. Name a file in it.")
+    if path.exists() and not overwrite:
+        raise ParameterError(f"{path} is there already. Name another file, or pass overwrite (--overwrite).")
+    return path
 
 
 def _put_on_disk(path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from daskumap import api
 from daskumap.errors import ParameterError
 from daskumap.exports import cells, cubes, tables
+from daskumap.exports.files import refuse_what_is_there
 from daskumap.views import Mapped
 
 
@@ -29,6 +30,8 @@ class Target(NamedTuple):
         Names of the options that it takes.
     looks_like
         What such a target looks like, for messages.
+    maps
+        Whether it is the map that is written, and not the network of a trained run.
     """
 
     kind: str
@@ -36,6 +39,7 @@ class Target(NamedTuple):
     writes: Callable[..., Any]
     options: tuple[str, ...] = ()
     looks_like: str = ""
+    maps: bool = True
 
 
 def _ends_in(*endings: str) -> Callable[[Any], bool]:
@@ -45,10 +49,17 @@ def _ends_in(*endings: str) -> Callable[[Any], bool]:
     return knows
 
 
+def write_onnx(network: Any, target: Any, *, overwrite: bool) -> Any:
+    """Write the network of a trained run for other programs."""
+    refuse_what_is_there(target, overwrite)
+    return api.export_onnx(network, target)
+
+
 # The first that knows the target writes it.
 TARGETS: tuple[Target, ...] = (
     Target("parquet", _ends_in(".parquet", ".pq"), tables.write_parquet, ("columns",), "a file NAME.parquet"),
     Target("csv", _ends_in(".csv", ".tsv"), tables.write_csv, ("columns",), "NAME.csv, NAME.tsv"),
+    Target("onnx", _ends_in(".onnx"), write_onnx, (), "NAME.onnx, the network of a trained run", maps=False),
     Target("npy", _ends_in(".npy"), tables.write_npy, (), "NAME.npy"),
     Target(
         "anndata",
@@ -62,17 +73,18 @@ TARGETS: tuple[Target, ...] = (
 
 
 def export(run: Any, target: Any, *, overwrite: bool = False, kind: str | None = None, **options: Any) -> Any:
-    """Write the map of a run for other programs, with the labels of its rows.
+    """Write the map of a run for other programs, with the labels of its rows; or its network.
 
     Parameters
     ----------
     run
         A finished run of `fit` or `train`, or new rows on a map, as of `transform`; or the path or URL of it.
+        For .onnx a trained run, or a saved network.
     target
         Path of the file. Its ending says what is written: .parquet (columns x, y, and z of a map with three
         dimensions, else umap_0, umap_1, ...; and the labels by their names), .csv or .tsv (the same), .npy
-        (the array), .zarr (of a cube: the map on its grid, for `xarray.open_zarr`). A file appears under its
-        name once it is whole.
+    from daskumap.exports import cubes, tables
+    from daskumap.exports.files import refuse_what_is_there
     overwrite
         Replace what is there.
     kind
@@ -84,7 +96,7 @@ def export(run: Any, target: Any, *, overwrite: bool = False, kind: str | None =
     Returns
     -------
     Any
-        The path of the file, or the object that was written to.
+        The path of the file, or the object that was written to; a list of paths for .onnx.
 
     Raises
     ------
@@ -102,7 +114,7 @@ def export(run: Any, target: Any, *, overwrite: bool = False, kind: str | None =
             f"A target of kind {chosen.kind} has no option {', '.join(unknown)}; it has "
             f"{', '.join(chosen.options) or 'none'}."
         )
-    return chosen.writes(_mapped(run), target, overwrite=overwrite, **options)
+    return chosen.writes(_mapped(run) if chosen.maps else run, target, overwrite=overwrite, **options)
 
 
 def find_target(target: Any, kind: str | None = None) -> Target:

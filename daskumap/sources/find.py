@@ -6,7 +6,20 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from daskumap.errors import ParameterError
-from daskumap.sources import anndata, cells, dask, hdf5, memory, nodes, objects, parquet, raw, sparse, specs
+from daskumap.sources import (
+    anndata,
+    cells,
+    converted,
+    dask,
+    hdf5,
+    memory,
+    nodes,
+    objects,
+    parquet,
+    raw,
+    sparse,
+    specs,
+)
 from daskumap.sources import zarr as stored
 from daskumap.sources.base import Labelled, Source
 from daskumap.sources.cubes import open as cubes
@@ -53,6 +66,7 @@ OPENERS: tuple[Opener, ...] = (
     Opener("raw", raw.is_raw, raw.open_raw, ("dtype", "shape", "offset", "strides"), by_path=True),
     Opener("zarr", nodes.is_place, nodes.open_node, ("storage_options",), by_path=True),
     Opener("anndata in zarr", anndata.is_anndata, anndata.open_group, cells.OPTIONS),
+    Opener("converted", converted.is_converted, converted.open_converted),
     Opener("cube", cubes.is_never, cubes.open_cube_at, cubes.BY_PATH, by_path=True),
     Opener("zarr group", nodes.is_group, cubes.open_group, cubes.OPTIONS),
     Opener("zarr array", stored.is_array, stored.ZarrSource),

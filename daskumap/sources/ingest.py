@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import zarr
 from zarr.storage import MemoryStore
 
-from daskumap.sources.base import Array, Source
+from daskumap.sources.base import Source
 from daskumap.sources.distances import PARTS, SparseDistances
 from daskumap.sources.find import find
+from daskumap.sources.whole import whole_chunks
 from daskumap.sources.zarr import ZarrSource
 from daskumap.store import schema
 from daskumap.store.arrays import ArrayStore, create_array
@@ -37,7 +37,7 @@ def ingest(source: Source, store: ArrayStore, name: str) -> str:
         return source.digest()
     target = _create(source.shape, source.dtype, store, name)
     digest, row = hashlib.sha256(), 0
-    for part in _whole_chunks(source.blocks(), target.chunks[0]):
+    for part in whole_chunks(source.blocks(), target.chunks[0]):
         digest.update(part.data)
         target[row : row + len(part)] = part
         row += len(part)
@@ -61,25 +61,6 @@ def names_of_copy(store: RunStore) -> list[str]:
 def as_stored(shape: tuple[int, int], dtype: np.dtype[Any]) -> Source:
     """Return a source like what `ingest` makes of rows like these, without them: enough to plan with."""
     return ZarrSource(_create(shape, dtype, ArrayStore(MemoryStore(), ""), "rows"))
-
-
-def _whole_chunks(blocks: Iterator[Array], rows: int) -> Iterator[Array]:
-    """Cut consecutive blocks anew, so that each part but the last one is made of whole chunks."""
-    rest: Array | None = None
-    for block in blocks:
-        if rest is not None:
-            missing = rows - len(rest)
-            rest, block = np.concatenate([rest, block[:missing]]), block[missing:]
-            if len(rest) < rows:
-                continue
-            yield rest
-        whole = len(block) // rows * rows
-        if whole:
-            yield block[:whole]
-        # A copy, since a view would keep the whole block in memory while the next one is made.
-        rest = block[whole:].copy() if whole < len(block) else None
-    if rest is not None:
-        yield rest
 
 
 def _create(shape: tuple[int, int], dtype: np.dtype[Any], store: ArrayStore, name: str) -> zarr.Array[Any]:

@@ -58,7 +58,7 @@ def test_any_source_is_ingested(arrays, data):
 def test_parts_are_whole_chunks(lengths):
     rows = np.arange(sum(lengths))[:, None]
     cuts = np.cumsum(lengths)[:-1]
-    parts = list(ingest_module._whole_chunks(iter(np.split(rows, cuts)), 12))
+    parts = list(ingest_module.whole_chunks(iter(np.split(rows, cuts)), 12))
     np.testing.assert_array_equal(np.concatenate(parts), rows)
     assert all(len(part) and len(part) % 12 == 0 for part in parts[:-1])
     assert len(parts[-1])
