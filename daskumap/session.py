@@ -410,8 +410,8 @@ def refuse_in_group(place: Place) -> None:
     if holds_anndata(place):
         raise ParameterError(
             f"{place.url} is an AnnData, which a run store would not go with. Name a place beside it: "
-            f"daskumap fit {place.url} map.zarr. To have the map in it: daskumap fit {place.url} --write-back, or "
-            f"daskumap export map.zarr {place.url}."
+            f"daskumap fit {place.url} map.zarr. For the map in it: daskumap fit "
+            f"{place.url} --write-back, or daskumap export map.zarr {place.url}."
         )
     group = find_enclosing(place)
     if group is not None:
