@@ -30,4 +30,6 @@ def check(
         settings = found.model_dump(mode="json", exclude_defaults=True)
         say_json({"file": file, **settings, "explained": found.explain(), "submitted": shown})
     else:
-        say("\n".join([f"{file} is a cluster of kind {found.kind}.", *found.explain(), "", shown.strip()]))
+        # As comments, so that the output is a script or a manifest as it stands.
+        about = [f"{file} is a cluster of kind {found.kind}.", *found.explain()]
+        say("\n".join([*(f"# {line}" for line in about), shown.strip()]))

@@ -134,7 +134,7 @@ class SchedulerFile(_Given):
     def shown(self) -> str:
         """Return the commands that start such a cluster."""
         where = f"--scheduler-file {shlex.quote(str(self.file))}"
-        return self._commands(where, where)
+        return self._commands(f"--port 0 {where}", where)
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import shlex
 import sys
 from collections.abc import Iterator
@@ -109,6 +110,7 @@ class Ssh(Sized):
                 },
             },
             name="daskumap",
+            silence_logs=logging.WARNING,
         )
         with cluster, connected(cluster) as client:
             yield client

@@ -8,7 +8,7 @@ import dagster
 
 import daskumap
 from daskumap.dagster import metadata
-from daskumap.dagster.jobfile import ANY, JobFile, only_map
+from daskumap.dagster.jobfile import ANY, JobFile, only_map, places_rows
 from daskumap.dagster.logs import Stages, forwarded
 from daskumap.dagster.runs import sign
 from daskumap.errors import (
@@ -37,7 +37,7 @@ def make_assets(job: JobFile, partitions: Any, retry: Any) -> list[Any]:
     by_map, by_rows = job.parts() if partitions is not None else (False, False)
     of_map = {"group_name": job.name, "retry_policy": retry, "partitions_def": partitions if by_map else None}
     found = [_embedding(job, of_map), _report(job, of_map)]
-    if job.read(ANY).transform:
+    if places_rows(job.read(ANY)):
         of_rows = {**of_map, "partitions_def": partitions if by_rows else None}
         found.append(_transformed(job, of_rows))
     return found

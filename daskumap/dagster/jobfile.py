@@ -75,6 +75,14 @@ def _differ(one: Any, other: Any) -> bool:
     return bool(one != other)
 
 
+def places_rows(job: Job) -> bool:
+    """Return whether a job places new rows into its map."""
+    return bool(job.transform) or job.growing is not None
+
+
 def only_map(job: Job) -> Job:
-    """Return a job without what comes after its map; old runs go once new rows are placed."""
+    """Return a job without what comes after its map; old runs go once new rows are placed.
+
+    The new rows of a source that grows decide whether there is a new map, and are placed with it.
+    """
     return job.model_copy(update={"transform": [], "retention": None}) if job.transform else job

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from daskumap.secrets import hide_secrets
+
 LOGGER = "daskumap"
 
 
@@ -21,7 +23,7 @@ class Forward(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Hand one record on; what Dagster cannot take must not end a run."""
         try:
-            self.log.log(record.levelno, record.getMessage())
+            self.log.log(record.levelno, hide_secrets(record.getMessage()))
         except Exception:  # a handler's contract: it tells, and does not raise
             self.handleError(record)
 

@@ -14,6 +14,7 @@ from dagster import MetadataValue
 
 from daskumap.jobs.summary import Summary
 from daskumap.run import Run
+from daskumap.secrets import hide_secrets
 from daskumap.views import View
 
 
@@ -59,9 +60,14 @@ def of_summary(summary: Summary) -> dict[str, Any]:
     found: dict[str, Any] = {"state": MetadataValue.text(summary.state)}
     if summary.reason:
         found["reason"] = MetadataValue.text(summary.reason)
+    if summary.new_rows is not None:
+        found |= {
+            "new_rows": MetadataValue.int(summary.new_rows),
+            "far": MetadataValue.float(summary.far or 0.0),
+        }
     for name in ("results", "removed"):
         if getattr(summary, name):
-            found[name] = MetadataValue.json(getattr(summary, name))
+            found[name] = MetadataValue.json(json.loads(hide_secrets(json.dumps(getattr(summary, name)))))
     return found
 
 

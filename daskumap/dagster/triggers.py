@@ -14,6 +14,7 @@ import daskumap
 from daskumap.dagster.jobfile import PARTITION, JobFile
 from daskumap.dagster.runs import fail_dead_runs
 from daskumap.errors import ParameterError
+from daskumap.jobs.rows import open_rows
 from daskumap.jobs.schema import Job, Rows
 from daskumap.store.run import is_run_store
 
@@ -21,6 +22,8 @@ from daskumap.store.run import is_run_store
 PLACE = "-partition-"
 # Of partitions by time, as many of the newest are looked at.
 NEWEST = 31
+# What of a job file changes a result; the rest says where it is made and who is told.
+MADE_OF = {"source", "labels", "parameters", "transform", "growing", "results", "run"}
 # Seconds between two looks at the input.
 INTERVAL = 60
 
@@ -96,16 +99,16 @@ def make_sensor(job: JobFile, asset_job: Any, partitions: Any) -> Any:
 
 def fingerprint(job: Job) -> str:
     """Return a digest of what the results of a job depend on; of its inputs a few rows are read."""
-    inputs = [job.source, *(one.source for one in job.transform)]
-    known = {"parameters": job.parameters, "inputs": list(map(_identity, inputs))}
+    inputs = [_identity(job.source, job.labels), *(_identity(one.source) for one in job.transform)]
+    known = {"job": job.model_dump(include=MADE_OF, mode="json"), "inputs": inputs}
     return hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _identity(rows: Rows) -> Any:
+def _identity(rows: Rows, labels: str | None = None) -> Any:
     """Return what tells an input from others, and from itself before a change."""
     if is_run_store(rows.path):
         return daskumap.open(rows.path).store.about["id"]
-    return [rows.options, daskumap.source(rows.path, **rows.options).identity()]
+    return open_rows(rows, labels).identity()
 
 
 def _known(partitions: Any, instance: Any, now: Any = None) -> list[str]:

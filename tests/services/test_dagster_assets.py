@@ -200,6 +200,20 @@ def test_new_rows_of_each_day_go_into_one_map(folder, instance, rows):
     assert instance.get_materialized_partitions(dagster.AssetKey(["days", "transformed"])) == {"2026-01-02"}
 
 
+def test_a_store_that_grows_has_its_new_rows_placed(folder, instance, rows):
+    (folder / "grows.yaml").write_text(
+        json.dumps({"source": "X.zarr", "run": "maps/{date}.zarr", "growing": {}, "parameters": PARAMETERS})
+    )
+    defs = define(folder, "grows.yaml")
+    assert shown(run(defs, instance, "grows"))["transformed"]["dagster/row_count"] == 0
+    (fitted,) = (folder / "maps").glob("*.zarr")
+    array = zarr.open_array(str(folder / "X.zarr"))
+    array.append(rows[:30] + np.float32(0.01))
+    found = shown(run(defs, instance, "grows"))
+    assert found["embedding"]["new_rows"] == found["transformed"]["dagster/row_count"] == 30
+    assert found["embedding"]["run"] == str(fitted)
+
+
 @pytest.mark.parametrize(
     ("text", "partitions", "message"),
     [

@@ -104,7 +104,7 @@ def test_the_schedule_fires_and_a_killed_run_is_gone_on_with(tmp_path):
     assert killed.tags["dagster/schedule_name"] == "job_schedule"
     assert instance.get_run_by_id(killed.run_id).status == dagster.DagsterRunStatus.FAILURE
     told = [record.user_message for record in instance.all_logs(second.run_id)]
-    (line,) = [text for text in told if text.startswith("layout: ")]
+    (line,) = [text for text in told if text.startswith("layout: ") and "earlier attempt" in text]
     assert int(line.split("tasks, ")[1].split()[0]) >= before
     assert "neighbors: 1 task" not in told
     assert np.array_equal(daskumap.open(tmp_path / "map.zarr").embedding[:], expected)
