@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from daskumap.sources.base import Source
     from daskumap.sources.conversion import convert
     from daskumap.sources.find import source
+    from daskumap.store.places import place
     from daskumap.training import train
     from daskumap.views import Decoded, Encoded, Inverted, Predicted, Transformed
 
@@ -83,6 +84,7 @@ __all__ = [
     "fit",
     "inverse_transform",
     "open",
+    "place",
     "plan",
     "predict",
     "resume",
@@ -126,6 +128,7 @@ _MODULES = {
     "fit": "daskumap.api",
     "inverse_transform": "daskumap.api",
     "open": "daskumap.api",
+    "place": "daskumap.store.places",
     "plan": "daskumap.api",
     "predict": "daskumap.api",
     "resume": "daskumap.api",

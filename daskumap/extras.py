@@ -29,3 +29,22 @@ def load(module: str, extra: str, what: str) -> Any:
         raise DependencyError(
             f"{what} needs {module.partition('.')[0]} ({error}). Install it: pip install 'daskumap[{extra}]'"
         ) from error
+
+
+# What reads and writes a protocol: the package, and the extra that brings it.
+PROTOCOLS = {
+    **dict.fromkeys(("s3", "s3a"), ("s3fs", "remote")),
+    **dict.fromkeys(("gs", "gcs"), ("gcsfs", "gs")),
+    **dict.fromkeys(("az", "abfs", "abfss"), ("adlfs", "az")),
+    **dict.fromkeys(("http", "https"), ("aiohttp", "remote")),
+}
+
+
+def missing_protocol(where: str, error: ImportError) -> DependencyError:
+    """Return the error that says what a URL needs, and how it is installed."""
+    protocol = where.partition("://")[0].rpartition("::")[2].lower()
+    package, extra = PROTOCOLS.get(protocol, (f"fsspec's file system for {protocol}://", "remote"))
+    return DependencyError(
+        f"{where} cannot be opened without {package}, which is missing ({error}). Install it: "
+        f"pip install 'daskumap[{extra}]'."
+    )

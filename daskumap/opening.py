@@ -133,6 +133,7 @@ def context_of(
         inverse=purpose_in(known) == "inverse",
         encodes=made.get("encodes"),
         given=given,
+        storage_options=store.place.storage_options,
     )
     return make_context(job, source, store, model, encoder)
 
@@ -229,13 +230,20 @@ def open_named(store: RunStore, known: dict[str, Any]) -> Context:
             "than its own, which is not contacted on the word of a run store. Name it: "
             "daskumap.transform, daskumap.inverse_transform or daskumap.fit of it."
         )
-    model = open_model(RunStore.open(find_place(known["url"]), mode="r"))
+    place = find_place(known["url"], options_for(store, known["url"]))
+    model = open_model(RunStore.open(place, mode="r"))
     if model.job.id != known["id"]:
         raise StoreError(
             f"{model.url} holds another run than the one that {store.url} is made from. Start over there, "
             "with restart=True."
         )
     return model
+
+
+def options_for(store: RunStore, url: str) -> dict[str, Any]:
+    """Return what the caller gave to reach a run store, for a place beside it that is reached alike."""
+    same = url.partition("://")[0] == store.url.partition("://")[0]
+    return dict(store.place.storage_options) if same else {}
 
 
 def open_model(
@@ -318,7 +326,8 @@ def open_input(store: RunStore, data: Any) -> Source:
     spec = store.about["spec"]
     if data is None:
         check_stored_spec(spec, store.url)
-        return open_spec(spec)
+        options = {**spec.get("storage_options", {}), **options_for(store, spec["path"])}
+        return open_spec({**spec, "storage_options": options} if options else spec)
     source = find(data)
     if source.spec() is None:
         raise ParameterError(
@@ -345,8 +354,7 @@ def open_cube_of(store: RunStore, cube: Any) -> CubeSource:
                 f"The input of the run in {store.url} was {what}, so that its grid is not known. Give the "
                 "cube, as run.to_xarray(dataset), with the dimensions and variables that were fitted."
             )
-        check_stored_spec(spec, store.url)
-        cube = open_spec(spec)
+        cube = open_input(store, None)
     elif not isinstance(cube, Source):
         options = {name: value for name, value in known.get("options", {}).items() if name != "masked"}
         cube = find(cube, options)

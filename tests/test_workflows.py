@@ -39,19 +39,6 @@ def run(tmp_path: Path):
     return call
 
 
-def test_nightly(run, tmp_path: Path) -> None:
-    code, arguments = run("nightly.sh", "data zarr/X", str(tmp_path / "maps"), "--seed", "42")
-    assert code == 4
-    assert arguments[:2] == ["fit", "data zarr/X"]
-    assert Path(arguments[2]).parent == tmp_path / "maps"
-    assert Path(arguments[2]).suffix == ".zarr"
-    assert arguments[3:] == ["--seed", "42"]
-
-
-def test_nightly_without_arguments_calls_nothing(run) -> None:
-    assert run("nightly.sh", "data.zarr/X") == (2, [])
-
-
 @pytest.mark.parametrize(
     ("memory", "options"),
     [
@@ -70,6 +57,20 @@ def test_slurm_stays_below_the_memory_of_the_job(run, memory, options) -> None:
     code, arguments = run("slurm_fit.sbatch", "data.zarr/X", "run.zarr", **job, **memory)
     assert code == 4
     assert arguments == ["fit", "data.zarr/X", "run.zarr", "--threads", "16", *options]
+
+
+def test_a_job_file_of_slurm_says_itself_where_it_runs(run) -> None:
+    assert run("slurm_fit.sbatch", "job.yaml", "--restart", **JOB) == (4, ["run", "job.yaml", "--restart"])
+
+
+def test_an_array_of_slurm_takes_the_words_of_its_line(run, tmp_path) -> None:
+    (tmp_path / "list").write_text("a.zarr a-run.zarr\njobs/b.yaml\n")
+    lists = ("slurm_fit.sbatch", str(tmp_path / "list"))
+    first = run(*lists, "--seed", "1", **JOB, SLURM_ARRAY_TASK_ID="1")
+    assert first == (4, ["fit", "a.zarr", "a-run.zarr", "--seed", "1", "--threads", "16"])
+    assert run(*lists, **JOB, SLURM_ARRAY_TASK_ID="3")[0] == 2
+    (tmp_path / "arguments").unlink()
+    assert run(*lists, **JOB, SLURM_ARRAY_TASK_ID="2") == (4, ["run", "jobs/b.yaml"])
 
 
 @pytest.mark.parametrize(("restarts", "fits"), [("0", 1), ("1", 2)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ def read_defaults(ctx: typer.Context, value: str | None) -> str | None:
     """Take the values of a file as those of options that neither the command line nor the environment gives.
 
     The file is YAML: names of options with their values, such as `n-neighbors: 30`. Those of a section that
-    has the name of a command hold for that command only.
+    has the name of a command, such as `fit` or `cluster check`, hold for that command only.
 
     Raises
     ------
@@ -30,16 +31,17 @@ def read_defaults(ctx: typer.Context, value: str | None) -> str | None:
     root = ctx.find_root()
     commands: set[str] = set(root.command.list_commands(root)) if root is not ctx else set()  # type: ignore[attr-defined]
     content = _read(Path(value))
-    options = {_spelt(name): item for name, item in content.items() if name not in commands}
-    own = content.get(str(ctx.info_name)) or {}
+    options = {_spelt(name): item for name, item in content.items() if name.split()[0] not in commands}
+    called = " ".join(ctx.command_path.split()[1:])
+    own = content.get(called) or {}
     if not isinstance(own, dict):
-        raise ParameterError(f"{value}: {ctx.info_name} has to be a section of options with values.")
+        raise ParameterError(f"{value}: {called} has to be a section of options with values.")
     known = {_spelt(opt): option.name for option in ctx.command.params for opt in option.opts}
     own = {_spelt(name): item for name, item in own.items()}
     for name in own:
         if name not in known:
             raise ParameterError(
-                f"{value}: `daskumap {ctx.info_name}` has no option {name}.{did_you_mean(name, known)}"
+                f"{value}: `daskumap {called}` has no option {name}.{did_you_mean(name, known)}"
             )
     _refuse_unknown(ctx, value, [name for name in options if name not in known])
     chosen = {known[name]: item for name, item in (options | own).items() if name in known}
@@ -89,12 +91,23 @@ def _refuse_unknown(ctx: typer.Context, path: str, names: list[str]) -> None:
     root = ctx.find_root()
     if not names or root is ctx:
         return
-    known = set()
-    for command in _commands(root.command, root):
-        known |= {_spelt(opt) for option in command.params for opt in option.opts}
+    known = all_options(root)
     for name in names:
         if name not in known:
             raise ParameterError(f"{path}: no command has an option {name}.{did_you_mean(name, known)}")
+
+
+def all_options(root: Any) -> set[str]:
+    """Return the names of the options of all commands, without their dashes."""
+    commands = _commands(root.command, root)
+    return {_spelt(opt) for one in commands for option in one.params for opt in option.opts}
+
+
+def unknown_variables(root: Any) -> list[tuple[str, str]]:
+    """Return the variables of the environment that look like options and are none, with the nearest names."""
+    known = {PREFIX + name.replace("-", "_").upper() for name in all_options(root)}
+    given = sorted(name for name in os.environ if name.startswith(PREFIX))
+    return [(name, did_you_mean(name, known).strip()) for name in given if name not in known]
 
 
 def _commands(group: Any, ctx: Any) -> list[Any]:

@@ -16,15 +16,20 @@ Curve = Annotated[float | None, typer.Option(metavar="X", help="of that map's cu
 
 
 @command(example="daskumap status map.zarr --json")
-def status(run: shared.RunPath, json: shared.Json = False) -> None:
-    """Say how far a run is."""
+def status(run: shared.RunPath, json: shared.Json = False) -> int:
+    """Say how far a run is: 0 is finished, 10 unfinished, 11 failed.
+
+    Totals, rate, time left, who works on it, attempts, and what ended the last one.
+    """
+    from daskumap.standing import CODES, describe, refuse_no_run, standing_of
+
     found = daskumap.open(run)
-    done = found.status()
+    standing = standing_of(refuse_no_run(found, run))
     if json:
-        say_json({"finished": found.finished, "tasks": done})
-        return
-    lines = [f"{name:<20}{count:>8,}" for name, count in done.items() if count]
-    say("\n".join([repr(found), f"{'stage':<20}{'done':>8}", *lines]))
+        say_json(standing)
+    else:
+        say(f"{found!r}\n{describe(standing)}")
+    return CODES[standing["state"]]
 
 
 @command(example="daskumap report map.zarr")

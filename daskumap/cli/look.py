@@ -10,6 +10,7 @@ import typer
 
 from daskumap.cli import options as shared
 from daskumap.cli.command import command
+from daskumap.cli.defaults import unknown_variables
 from daskumap.cli.output import say, say_json
 
 # Paths and commands stay whole, for those who copy them.
@@ -64,11 +65,13 @@ def _text(name: str, value: Any) -> str:
 
 
 @command(example="daskumap doctor")
-def doctor(json: shared.Json = False) -> int:
+def doctor(ctx: typer.Context, json: shared.Json = False) -> int:
     """Look at versions, threads, memory, folders, extras and Dask's settings; exit code 1 if one is wrong."""
-    from daskumap.doctor import examine
+    from daskumap.doctor import Finding, examine
 
     found = examine()
+    for name, near in unknown_variables(ctx.find_root()):
+        found.append(Finding("environment", "note", f"{name} is set; no option has that name.", near))
     wrong = [one for one in found if one.state == "wrong"]
     if json:
         say_json({"healthy": not wrong, "findings": [one._asdict() for one in found]})

@@ -14,14 +14,14 @@ def explain(mistake: Any) -> str:
     text, ctx = mistake.format_message(), getattr(mistake, "ctx", None)
     if ctx is None or text.startswith("usage: "):
         return str(text)
-    said = re.sub(r" ?\(Possible options: .*\)$", "", text).replace("Value error, ", "")
+    said = re.sub(r" ?\(Possible options: .*\)$|\. Did you mean .*\?$", "", text).replace("Value error, ", "")
     said = re.sub(r" \(env var: '\w+'\)", "", said)
     lines = [usage_of(ctx.command, ctx), f"daskumap: {said.rstrip('.')}.{_nearest(text, ctx)}"]
     return "\n".join([*lines, f"`{ctx.command_path} --help` shows all."])
 
 
 def _nearest(text: str, ctx: Any) -> str:
-    if found := re.match(r"No such command '(.*)'", text):
+    if found := re.match(r"No such command '([^']*)'", text):
         return did_you_mean(found[1], ctx.command.list_commands(ctx))
     if found := re.match(r"No such option: (\S+)", text):
         options = [

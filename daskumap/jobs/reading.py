@@ -159,7 +159,7 @@ def seen_from(job: Job, folder: Path) -> Job:
     job = job.model_copy(deep=True)
 
     def whole(path: str) -> str:
-        return path if "://" in path else str(folder / Path(path).expanduser())
+        return path if "://" in path else os.path.normpath(folder / Path(path).expanduser())
 
     for rows in (job.source, *(one.source for one in job.transform)):
         rows.path = whole(rows.path)

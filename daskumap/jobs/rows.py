@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from daskumap.errors import SourceError
+from daskumap.errors import ParameterError, SourceError
 from daskumap.jobs.schema import Job, Rows
 from daskumap.sources.base import Source
 from daskumap.sources.find import source
 from daskumap.sources.known import in_memory
 from daskumap.sources.part import part_of
 from daskumap.store.labels import InMemory
+from daskumap.store.run import is_run_store
 
 
 def open_rows(rows: Rows, labels: str | None = None) -> Source:
@@ -21,6 +22,24 @@ def open_rows(rows: Rows, labels: str | None = None) -> Source:
         name = Path(labels.rstrip("/")).stem or "label"
         found.labels = {**found.labels, name: InMemory(_read(labels, found.shape[0]))}
     return found
+
+
+def rows_or_run(job: Job) -> Source | str:
+    """Return the source of a job, or where the run is whose neighbours it is about.
+
+    Raises
+    ------
+    ParameterError
+        If a run is given labels or options: it has its own.
+    """
+    path = job.source.path
+    if not is_run_store(path):
+        return open_rows(job.source, job.labels)
+    if job.labels or job.source.options:
+        raise ParameterError(
+            f"The source {path} is a run, which has the labels of its rows. Leave labels and options out."
+        )
+    return path
 
 
 def open_part(job: Job, start: int, stop: int) -> Source:

@@ -108,7 +108,9 @@ class Job(Part):
     """A whole job: what is read, where its map goes, how it is made, and what happens then."""
 
     name: str | None = Field(None, min_length=1, description="For messages; default: the file's name.")
-    source: RowsOrPath = Field(description="The rows, with the options of `daskumap.source`.")
+    source: RowsOrPath = Field(
+        description="The rows, with the options of `daskumap.source`; or a run, whose neighbours are used."
+    )
     run: Name = Field(
         description="Path or URL of the run store. With {date} in its last part a run that finds something "
         "changed gets a run store of its own."

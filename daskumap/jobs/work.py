@@ -16,7 +16,7 @@ from daskumap.jobs.growth import Increment, increments_of, new_increment, share_
 from daskumap.jobs.notify import notify
 from daskumap.jobs.reading import read_job
 from daskumap.jobs.results import write_results
-from daskumap.jobs.rows import open_part, open_rows
+from daskumap.jobs.rows import open_part, open_rows, rows_or_run
 from daskumap.jobs.schema import CLUSTER_FILES, DATE, Job
 from daskumap.jobs.state import JobState
 from daskumap.jobs.summary import Summary
@@ -121,7 +121,7 @@ class _Work:
 
     def _fitted(self) -> tuple[Dated, Any]:
         """Return the run with the map of the input as it is now."""
-        rows = open_rows(self.job.source, self.job.labels)
+        rows = rows_or_run(self.job)
         if not self.job.dated:
             return fixed(self.job), self._fit_fixed(rows)
         known = runs_of(self.job)

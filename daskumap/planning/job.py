@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +33,8 @@ class Job:
     given
         With what another process opens the neighbours that the user gives; None where they lie in the run
         store, or are searched.
+    storage_options
+        With what another process reaches the run store; it may hold a password, so it is not shown.
     """
 
     url: str
@@ -45,6 +48,7 @@ class Job:
     inverse: bool = False
     encodes: str | None = None
     given: tuple[dict[str, Any], dict[str, Any]] | None = field(default=None, repr=False)
+    storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def iterations(self) -> int:

@@ -527,7 +527,7 @@ def make_context(
 
 def open_context(job: Job) -> Context:
     """Open a run that is reached by its place, with a source that is reached by its spec or lies in there."""
-    store = RunStore.open(find_place(job.url))
+    store = RunStore.open(find_place(job.url, job.storage_options))
     return Context(
         job, _open_source(job, store), store, None if job.model is None else _open_model(job.model)
     )
@@ -535,7 +535,7 @@ def open_context(job: Job) -> Context:
 
 def _open_model(job: Job) -> Context:
     """Open the model of a run; of distances that were given none is read again."""
-    store, s = RunStore.open(find_place(job.url)), job.sizes
+    store, s = RunStore.open(find_place(job.url, job.storage_options)), job.sizes
     if job.params.metric == PRECOMPUTED:
         return Context(job, as_stored((s.rows, s.columns), np.dtype(np.float32)), store)
     return Context(job, _open_source(job, store), store)

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from daskumap.errors import DependencyError, SourceError, SourceNotFoundError
+from daskumap.errors import SourceError, SourceNotFoundError
+from daskumap.extras import missing_protocol
 from daskumap.secrets import printable
 from daskumap.store.trouble import is_url
 
@@ -121,10 +122,7 @@ def _file_system(url: str, options: dict[str, Any]) -> tuple[Any, str]:
         if not fs.exists(inside):
             raise SourceNotFoundError(f"There is nothing at {url}. Check the address.")
     except ImportError as error:
-        raise DependencyError(
-            f"{url} cannot be opened: {error}. Install it: pip install 'daskumap[remote]', and what fsspec "
-            f"needs for {url.partition(':')[0]}:// (s3fs, gcsfs, adlfs or aiohttp)."
-        ) from printable(error)
+        raise missing_protocol(url, error) from printable(error)
     except (SourceError, MemoryError):
         raise
     except Exception as error:  # of a file system, whatever it raises

@@ -13,13 +13,15 @@ from urllib.parse import unquote, urlsplit
 import zarr
 from zarr.abc.store import Store
 from zarr.errors import NodeNotFoundError
-from zarr.storage import FsspecStore, LocalStore
+from zarr.storage import FsspecStore, LocalStore, ObjectStore
 
-from daskumap.errors import DaskumapError, DependencyError, SourceError, SourceNotFoundError
+from daskumap.errors import DaskumapError, SourceError, SourceNotFoundError
+from daskumap.extras import missing_protocol
 from daskumap.secrets import has_secrets, printable
 from daskumap.sources.base import is_numeric
+from daskumap.sources.objects import comes_from
 from daskumap.sources.specs import SHARED_OPTIONS
-from daskumap.store.trouble import is_url, refuse_without_asserts
+from daskumap.store.trouble import is_refusal, is_unreachable, is_url, refuse_without_asserts
 
 LISTED = 12
 # What people pass instead of Zarr, and how it becomes Zarr.
@@ -38,8 +40,16 @@ FOREIGN |= dict.fromkeys(READ, ("a file of its own", "Pass the path of the file,
 
 
 def is_place(data: Any) -> bool:
-    """Return whether it is a path, a URL or a store of Zarr's."""
-    return isinstance(data, str | os.PathLike | Store)
+    """Return whether it is a path, a URL, a store of Zarr's or of obstore's, or a session of Icechunk's."""
+    return isinstance(data, str | os.PathLike | Store) or _is_obstore(data) or _is_session(data)
+
+
+def _is_obstore(data: Any) -> bool:
+    return comes_from(data, "obstore") and hasattr(data, "get_range_async")
+
+
+def _is_session(data: Any) -> bool:
+    return comes_from(data, "icechunk", "Session")
 
 
 def is_group(data: Any) -> bool:
@@ -48,7 +58,15 @@ def is_group(data: Any) -> bool:
 
 
 def open_node(where: Any, storage_options: dict[str, Any] | None = None) -> zarr.Array[Any] | zarr.Group:
-    """Open a path, a URL or a store read-only, as the array or group that lies there."""
+    """Open a path, a URL or a store read-only, as the array or group that lies there.
+
+    Stores of obstore's and sessions of Icechunk's have their credentials; this process alone reads them, and
+    a run copies their rows into its store.
+    """
+    if _is_session(where):
+        where = where.store
+    if _is_obstore(where):
+        where = ObjectStore(where, read_only=True)
     if isinstance(where, Store):
         return _open(where, str(where), None)
     text = os.fspath(where)
@@ -133,16 +151,22 @@ def _open(where: Any, name: str, storage_options: dict[str, Any] | None) -> zarr
     except NodeNotFoundError as error:
         raise _not_zarr(where, name) from printable(error)
     except ImportError as error:
-        raise DependencyError(
-            f"{name} cannot be opened: {error}. Install it: pip install 'daskumap[remote]', and what fsspec "
-            f"needs for {name.partition(':')[0]}:// (s3fs, gcsfs, adlfs or aiohttp)."
-        ) from printable(error)
+        raise missing_protocol(name, error) from printable(error)
     except FileNotFoundError as error:
         raise SourceNotFoundError(f"There is nothing at {name}. Check the address.") from printable(error)
     except MemoryError:
         raise
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
+        if is_refusal(error):
+            raise SourceError(
+                f"{name} cannot be opened: it may not be read ({reason}). Credentials come from the "
+                "environment, or from daskumap.source(url, storage_options=...)."
+            ) from printable(error)
+        if is_unreachable(error):
+            raise SourceError(
+                f"{name} cannot be opened: it is out of reach ({reason}). Check the address and the network."
+            ) from printable(error)
         raise SourceError(
             f"{name} cannot be opened as Zarr ({reason}). Its metadata is damaged, it holds objects, "
             "or it needs a codec that is not installed. Check the address, or write it as plain numbers."

@@ -51,6 +51,11 @@ class Ledger:
         names = self.documents.members(f"ledger/{self.run}")
         return max((int(name) for name in names if name.isdigit()), default=-1)
 
+    def generations(self) -> list[int]:
+        """Return those of the drivers that began with this run."""
+        names = self.documents.members(f"ledger/{self.run}")
+        return sorted(int(name) for name in names if name.isdigit())
+
     def begin(self, generation: int, kept: Mapping[str, Iterable[int]], freed: set[str]) -> None:
         """Let a new generation begin, with the records of some tasks by step, and with what was freed."""
         about = {

@@ -224,6 +224,33 @@ def alone(store: RunStore, take_over: bool = False) -> Iterator[Turn]:
         yield lock
 
 
+def holder_of(store: Lockable) -> dict[str, Any] | None:
+    """Return who has the lock of a run store or a job: host, pid, whether alive, and for how long silent.
+
+    Whether it is alive is None where neither the process can be asked nor the clock believed.
+    """
+    found = None
+    for name in store.documents.members("lock"):
+        about = store.documents.load(f"lock/{name.removesuffix('.json')}")
+        if not isinstance(about, dict) or not about.keys() >= {"host", "system", "pid", "time"}:
+            continue
+        silent = _seconds_since(about["time"])
+        dead = _is_dead(about["system"], about["pid"])
+        alive = None if silent is None or silent < -DEAD_AFTER_SECONDS else silent <= DEAD_AFTER_SECONDS
+        known = {"host": about["host"], "pid": about["pid"], "alive": False if dead else alive}
+        if found is None or known["alive"]:
+            found = {**known, "seconds_silent": None if silent is None else round(max(0.0, silent), 1)}
+    return found
+
+
+def turn_of(store: Lockable) -> float | None:
+    """Return when the newest driver's turn began, by its clock."""
+    newest = max(store.documents.numbers("generations"), default=None)
+    about = store.documents.load(_name(newest)) if newest is not None else None
+    began = about.get("time") if isinstance(about, dict) else None
+    return None if _seconds_since(began) is None else began
+
+
 def _name(generation: int) -> str:
     return f"generations/{generation:08d}"
 

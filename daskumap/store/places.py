@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from zarr.abc.store import Store
@@ -37,10 +38,13 @@ class Place(Protocol):
         Path, URL or description, for messages and for other processes.
     shared
         Whether other processes reach it.
+    storage_options
+        What the caller gave to reach it, passwords too; they stay in memory.
     """
 
     url: str
     shared: bool
+    storage_options: Mapping[str, Any]
 
     def store(self) -> Store:
         """Return the Zarr store that begins here."""
@@ -63,6 +67,7 @@ class Folder:
     """A folder of this machine."""
 
     shared = True
+    storage_options: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, path: Path) -> None:
         self.path, self.url = path, str(path)
@@ -103,17 +108,29 @@ class Folder:
 
 
 class Url:
-    """What fsspec reaches."""
+    """What fsspec reaches. A pickle of it has no options: whoever opens it has credentials of their own."""
 
     shared = True
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, storage_options: Mapping[str, Any] | None = None) -> None:
         self.url = url
+        self.storage_options: Mapping[str, Any] = dict(storage_options or {})
+
+    def __repr__(self) -> str:
+        return f"<place {self.url}>"
+
+    def __reduce__(self) -> tuple[type[Url], tuple[str]]:
+        return Url, (self.url,)
 
     def store(self) -> Store:
         """Return the Zarr store that begins here."""
+        return self.below("")
+
+    def below(self, end: str, read_only: bool = False) -> Store:
+        """Return the Zarr store that begins at another URL of the same file system, or here."""
         own = S3_OPTIONS if self.url.startswith(("s3://", "s3a://")) else {}
-        return FsspecStore.from_url(self.url, storage_options={**URL_OPTIONS, **own})
+        options = {**URL_OPTIONS, **own, **self.storage_options}
+        return FsspecStore.from_url(end or self.url, storage_options=options, read_only=read_only)
 
     def is_occupied(self) -> bool:
         """Return whether anything is here."""
@@ -132,6 +149,7 @@ class Held:
     """A Zarr store that only this process has, such as one in memory."""
 
     shared = False
+    storage_options: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, store: Store) -> None:
         self._store, self.url = store, str(store)
@@ -176,8 +194,13 @@ class Temporary(Folder):
         )
 
 
-def find_place(run: Any) -> Place:
+def find_place(run: Any, storage_options: Mapping[str, Any] | None = None) -> Place:
     """Return the place that a path, a URL or a Zarr store means; memory for None.
+
+    Parameters
+    ----------
+    storage_options
+        Of a URL.
 
     Raises
     ------
@@ -187,6 +210,8 @@ def find_place(run: Any) -> Place:
         If this process cannot read a run store anywhere.
     """
     refuse_without_asserts()
+    if isinstance(run, Folder | Url | Held):
+        return run
     if run is None:
         return Memory()
     if isinstance(run, LocalStore):
@@ -209,7 +234,33 @@ def find_place(run: Any) -> Place:
             f"The URL {run} of the run store has a password or a token, which would be told to whoever sees "
             "where the run is. Leave it out, and give it by the environment or fsspec's configuration."
         )
-    return Url(str(run).rstrip("/")) if is_url(run) else Folder(local_path(run))
+    return Url(str(run).rstrip("/"), storage_options) if is_url(run) else Folder(local_path(run))
+
+
+def place(url: str, storage_options: Mapping[str, Any] | None = None) -> Place:
+    """Return the place of a run store in a bucket, with what its file system is told.
+
+    It is taken wherever a run store is named: by `fit`, `train`, `transform`, `open`, `resume`, `verify` and
+    `save`. Without options there is no need for it: credentials come from the environment then, or from
+    fsspec's configuration, of each process.
+
+    Parameters
+    ----------
+    url
+        Such as "s3://bucket/run.zarr".
+    storage_options
+        Those of fsspec's file system for the protocol, such as `key`, `secret` and `endpoint_url` of s3fs.
+        They go to the workers of a cluster with the tasks, and into no store, log, message or pickle.
+
+    Raises
+    ------
+    ParameterError
+        If it is no URL, or has a password.
+    """
+    found = find_place(url, storage_options)
+    if not isinstance(found, Url):
+        raise ParameterError(f"{url!r} is no URL, which alone has storage_options. Pass the path as it is.")
+    return found
 
 
 def find_enclosing(place: Place) -> str | None:
@@ -222,14 +273,14 @@ def find_enclosing(place: Place) -> str | None:
         parents = [f"{scheme}://{'/'.join(parts[:end])}" for end in range(len(parts) - 1, 0, -1)]
     else:
         parents = []
-    return next((parent for parent in reversed(parents) if _is_node(parent)), None)
+    return next((parent for parent in reversed(parents) if _is_node(parent, place)), None)
 
 
 def holds_anndata(place: Place) -> bool:
     """Return whether an AnnData lies at a place; what may not be looked at is none."""
     if not isinstance(place, Folder | Url):
         return False
-    with suppress(OSError):
+    with suppress(Exception):  # whoever writes there is told what is wrong
         store = place.store().with_read_only(True)
         for name in ("zarr.json", ".zattrs"):
             found = sync(store.get(name, prototype=cpu.buffer_prototype))
@@ -238,12 +289,12 @@ def holds_anndata(place: Place) -> bool:
     return False
 
 
-def _is_node(where: str) -> bool:
+def _is_node(where: str, place: Place) -> bool:
     """Return whether a Zarr array or group begins at a path or URL; what may not be looked at is none."""
-    with suppress(OSError):
-        if not is_url(where):
+    with suppress(Exception):  # whoever writes there is told what is wrong
+        if not isinstance(place, Url):
             return any(Path(where, name).exists() for name in METADATA)
-        store = FsspecStore.from_url(where, storage_options=URL_OPTIONS, read_only=True)
+        store = place.below(where, read_only=True)
         return any(sync(store.exists(name)) for name in METADATA)
     return False
 

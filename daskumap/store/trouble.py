@@ -15,14 +15,25 @@ from zarr.core.group import GroupMetadata
 from daskumap.errors import (
     NO_SPACE,
     DaskumapError,
-    DependencyError,
     ParameterError,
     ProcessError,
     StoreError,
 )
+from daskumap.extras import missing_protocol
 
 # Libraries whose errors of the network are no OSErrors.
-REMOTE = ("aiohttp", "aiobotocore", "asyncio", "azure", "botocore", "fsspec", "gcsfs", "s3fs")
+REMOTE = (
+    "adlfs",
+    "aiohttp",
+    "aiobotocore",
+    "asyncio",
+    "azure",
+    "botocore",
+    "fsspec",
+    "gcsfs",
+    "google",
+    "s3fs",
+)
 
 
 @contextmanager
@@ -77,17 +88,22 @@ def trouble(where: Any, error: Exception) -> DaskumapError:
     """Return the error that says what is wrong with what lies at `where`."""
     reason = f"{type(error).__name__}: {error}"
     if isinstance(error, ImportError):
-        scheme = str(where).partition(":")[0]
-        return DependencyError(
-            f"{where} needs a package that is missing ({error}). Install it: pip install 'daskumap[remote]', "
-            f"and what fsspec needs for {scheme}:// (s3fs, gcsfs or adlfs)."
+        return missing_protocol(str(where), error)
+    if is_refusal(error):
+        told = (
+            " Credentials come from the environment, or from daskumap.place(url, storage_options=...)."
+            if "://" in str(where)
+            else ""
         )
-    if isinstance(error, PermissionError):
         return StoreError(
             f"{where} may not be read or written ({reason}). Change its permissions or credentials, or name "
-            "another place."
+            f"another place.{told}"
         )
-    if isinstance(error, OSError | TimeoutError) or type(error).__module__.partition(".")[0] in REMOTE:
+    if isinstance(error, FileNotFoundError) and "bucket" in str(error).lower():
+        return StoreError(
+            f"{where} is in no bucket that is there ({reason}). Make the bucket, or name another."
+        )
+    if is_unreachable(error):
         return StoreError(
             f"{where} is out of reach ({reason}). Check the path, the permissions and the network; what is "
             "finished is kept, and `daskumap resume` goes on from there."
@@ -96,6 +112,17 @@ def trouble(where: Any, error: Exception) -> DaskumapError:
         f"{where} is damaged ({reason}). Run `daskumap verify --repair`, then `daskumap resume`; where the "
         "run's own zarr.json is what is damaged, restore it or start over in another place."
     )
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Return whether a file system knows whoever asks not, or not well enough."""
+    return isinstance(error, PermissionError) or "Credentials" in type(error).__name__
+
+
+def is_unreachable(error: BaseException) -> bool:
+    """Return whether an error is of a network or a file system, and none of what lies there."""
+    library = type(error).__module__.partition(".")[0]
+    return isinstance(error, OSError | TimeoutError) or library in REMOTE
 
 
 def is_out_of_reach(error: StoreError) -> bool:

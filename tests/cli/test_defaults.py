@@ -79,6 +79,12 @@ def test_a_section_counts_before_what_holds_for_all(planned, config, monkeypatch
     assert planned == {"spread": 2.0, "random_state": 7, "alpha": 0.1, "workers": 1}
 
 
+def test_a_section_for_a_command_of_two_words(config, tmp_path, capsys):
+    wrong = config("cluster check: {jsn: true}\n")
+    assert main(["cluster", "check", "x.yaml", "--config", wrong]) == 2
+    assert "`daskumap cluster check` has no option jsn. Did you mean json?" in capsys.readouterr().err
+
+
 def test_options_of_other_commands_are_left_to_them(planned, config):
     assert main(["plan", "a.zarr", "--config", config("quiet: true\nlabels: y.npy\nn-epochs: 9\n")]) == 0
     assert planned == {"n_epochs": 9, "workers": 1}

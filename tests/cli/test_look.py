@@ -101,6 +101,16 @@ def test_doctor_of_a_sick_one(monkeypatch, capsys):
     assert said.endswith("\n1 wrong.\n")
 
 
+def test_doctor_finds_variables_that_are_no_options(monkeypatch, capsys):
+    monkeypatch.setattr(daskumap.doctor, "CHECKS", {})
+    monkeypatch.setenv("DASKUMAP_N_NEIGBORS", "30")
+    monkeypatch.setenv("DASKUMAP_N_EPOCHS", "30")
+    assert main(["doctor", "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)["findings"]
+    assert found["text"] == "DASKUMAP_N_NEIGBORS is set; no option has that name."
+    assert "DASKUMAP_N_NEIGHBORS" in found["remedy"]
+
+
 def wrong(name):
     return [one.text for one in examine() if one.state == "wrong" and one.name == name]
 

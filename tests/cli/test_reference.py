@@ -51,6 +51,7 @@ def test_help_takes_less_than_a_third_of_a_second():
     ("words", "said"),
     [
         ("fti", "No such command 'fti'. Did you mean fit?"),
+        ("cluster chekc", "No such command 'chekc'. Did you mean check?\n"),
         ("fit a b --n-neigbors 3", "No such option: --n-neigbors. Did you mean --n-neighbors"),
         (
             "fit a b --init spektral",

@@ -166,4 +166,4 @@ def test_an_array_that_is_longer_than_its_list(tmp_path, source):
     job = Job(tmp_path, "--array=2", "--cpus-per-task=1", "--mem=500", SCRIPT, "list.txt")
     assert job.end() == ("FAILED", "2:0")
     (log,) = tmp_path.glob("job-*.log")
-    assert "line 2 of list.txt has no SOURCE and RUN" in log.read_text()
+    assert "list.txt has no line 2" in log.read_text()
