@@ -148,6 +148,11 @@ def _trouble_told(context: Any) -> Iterator[None]:
     """Give the errors of daskumap to Dagster: their own words, and whether another attempt may help."""
     try:
         yield
+    except (KeyboardInterrupt, dagster.DagsterExecutionInterruptedError) as stop:
+        # Dagster tries again what was interrupted, even where somebody asked for it.
+        raise dagster.Failure(
+            description="The run was stopped. The next one goes on from its checkpoints.", allow_retries=False
+        ) from stop
     except DaskumapError as error:
         again = not isinstance(error, FINAL)
         raise dagster.Failure(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -11,7 +12,10 @@ from daskumap.errors import DaskumapError, SourceError
 from daskumap.sources import base
 from daskumap.sources.base import Array, Source, check_array, is_numeric
 from daskumap.sources.memory import as_numpy
-from daskumap.sources.objects import is_sparse
+from daskumap.sources.objects import comes_from, is_sparse
+from daskumap.store.labels import InMemory
+
+log = logging.getLogger(__name__)
 
 
 class DaskSource(Source):
@@ -61,12 +65,54 @@ def is_dask(data: Any) -> bool:
 
 
 def open_dask(data: Any) -> DaskSource:
-    """Return the source of a dask array."""
+    """Return the source of a dask array, or of a frame whose columns are numbers.
+
+    Chunks of unknown size are computed once, to learn their sizes. Sparse blocks become dense one at a time.
+    """
+    if comes_from(data, "dask", "DataFrame") and hasattr(data, "to_dask_array"):
+        return _of_frame(data)
     if not type(data).__module__.startswith("dask.array"):
-        raise SourceError(
-            f"The input is a dask {type(data).__name__}; pass data.to_dask_array(lengths=True)."
-        )
+        raise SourceError(f"The input is a dask {type(data).__name__}; pass a dask array or DataFrame.")
+    if any(size != size for sizes in data.chunks for size in sizes):
+        log.info("The dask array has chunks of unknown size: they are computed once, to be counted.")
+        data = _counted(data)
+    if is_sparse(getattr(data, "_meta", None)):
+        data = data.map_blocks(_dense, dtype=data.dtype, meta=np.empty((0, 0), data.dtype))
     return DaskSource(data)
+
+
+def _of_frame(frame: Any) -> DaskSource:
+    """Return the source of a frame, with its index as labels if that has a name."""
+    wrong = [f"{name} ({kind})" for name, kind in frame.dtypes.items() if not is_numeric(kind)]
+    if wrong:
+        raise SourceError(
+            f"The dask DataFrame has columns that are not numbers: {', '.join(wrong[:12])}. Choose the "
+            "vectors: data[['a', 'b']]."
+        )
+    source = DaskSource(_counted(frame.to_dask_array()))
+    if frame.index.name is not None:
+        source.labels = {str(frame.index.name): InMemory(frame.index.compute().array)}
+    return source
+
+
+def _counted(array: Any) -> Any:
+    """Return an array whose chunks have known sizes; the caller's stays as it is."""
+    copy = type(array)(array.dask, array.name, array.chunks, meta=array._meta)
+    try:
+        return copy.compute_chunk_sizes()
+    except (DaskumapError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        raise SourceError(
+            f"The chunks of the dask array cannot be computed ({type(error).__name__}: {error}). Look at "
+            "data.compute_chunk_sizes()."
+        ) from error
+
+
+def _dense(block: Any) -> Array:
+    """Return a sparse block as an array."""
+    dense = block.toarray() if hasattr(block, "toarray") else block.todense()
+    return np.asarray(dense)
 
 
 def _batches(ends: list[int], rows: int) -> Iterator[tuple[int, int]]:
@@ -83,11 +129,6 @@ def _batches(ends: list[int], rows: int) -> Iterator[tuple[int, int]]:
 def _refuse_kind(array: Any) -> None:
     """Refuse blocks that are no plain arrays, before any is computed."""
     meta = getattr(array, "_meta", None)
-    if is_sparse(meta):
-        raise SourceError(
-            f"The blocks of the dask array are sparse ({type(meta).__name__}); dense is needed for now. Pass "
-            "data.map_blocks(lambda block: block.todense())."
-        )
     if isinstance(meta, np.ma.MaskedArray):
         raise SourceError(
             "The blocks of the dask array are masked, and rows must be complete. Pass "

@@ -11,6 +11,7 @@ from daskumap.sources import (
     cells,
     converted,
     dask,
+    frames,
     hdf5,
     memory,
     nodes,
@@ -83,6 +84,7 @@ OPENERS: tuple[Opener, ...] = (
     Opener("dask", dask.is_dask, dask.open_dask),
     Opener("list", objects.is_several, objects.refuse_several),
     Opener("sparse", objects.is_sparse_matrix, sparse.SparseSource),
+    Opener("frame", frames.is_frame, frames.open_frame, ("columns", "labels")),
     Opener("memory", memory.is_object, memory.open_object),
 )
 
@@ -163,7 +165,8 @@ def trace(data: Any, options: dict[str, Any] | None = None) -> tuple[Source, lis
 
 def is_plain(data: Any) -> bool:
     """Return whether it is an array, a frame or a sparse matrix in memory, or nested lists."""
-    return not isinstance(data, Source) and _opener(data).opens in (memory.open_object, sparse.SparseSource)
+    plain = (memory.open_object, sparse.SparseSource, frames.open_frame)
+    return not isinstance(data, Source) and _opener(data).opens in plain
 
 
 def open_spec(spec: dict[str, Any]) -> Source:

@@ -138,7 +138,11 @@ def dtype_of(values: Array) -> str:
 
 
 def _text(value: Any) -> str | None:
-    if value is None or value != value:  # NaN and NaT, as those of pandas, stand for what is missing
+    try:
+        missing = value is None or bool(value != value)  # NaN and NaT stand for what is missing
+    except TypeError:  # pandas.NA, which is neither true nor false
+        missing = True
+    if missing:
         return None
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 

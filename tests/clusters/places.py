@@ -1,5 +1,6 @@
 """Rows that a fit in this process and on a cluster share, and the bits that both have to give."""
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -44,3 +45,10 @@ def run_command(*arguments, before=(), seconds=300, **options):
 def same_bits(found, wanted):
     """Return whether two maps are one, bit for bit."""
     return found.tobytes() == wanted.tobytes()
+
+
+def free_port():
+    """Return a port of the loopback that nobody listens at."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return taken.getsockname()[1]

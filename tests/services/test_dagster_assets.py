@@ -175,6 +175,21 @@ def test_a_mistake_is_not_tried_again(folder, instance):
     assert not [event for event in result.all_events if event.event_type_value == "STEP_UP_FOR_RETRY"]
 
 
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, dagster.DagsterExecutionInterruptedError])
+def test_a_run_that_somebody_stops_is_not_tried_again(folder, instance, monkeypatch, stop):
+    from daskumap.dagster import assets
+
+    calls = []
+
+    def stopped(job, **options):
+        calls.append(job)
+        raise stop
+
+    monkeypatch.setattr(assets, "run_job", stopped)
+    assert not run(define(folder), instance).success
+    assert len(calls) == 1
+
+
 def test_data_sets_are_partitions(folder, instance, rows):
     for name, factor in (("a", 1), ("b", 2)):
         zarr.save_array(str(folder / f"{name}.zarr"), rows * np.float32(factor))

@@ -1,6 +1,7 @@
 """The Slurm script on a Slurm of two nodes: whatever happens to a job, its map is that of a local fit."""
 
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -63,7 +64,7 @@ def bits(folder, place="run.zarr"):
 
 def starts(job):
     """Return how often the job read its input: what goes on does not do so again."""
-    return job.log.count("daskumap  partition:")
+    return len(re.findall(r"daskumap  partition: \d+ tasks", job.log))
 
 
 def test_one_node_with_memory_by_cpu(submit, tmp_path, undisturbed):
@@ -74,7 +75,7 @@ def test_one_node_with_memory_by_cpu(submit, tmp_path, undisturbed):
 
 def test_two_nodes_with_memory_by_node_and_a_killed_worker(submit, tmp_path, undisturbed):
     job = submit(*TWO_NODES)
-    job.wait_for("daskumap  initialize:")
+    job.wait_for("daskumap  initialize: 1 task")
     (key,) = tmp_path.glob(".daskumap-*/key.pem")
     assert key.parent.stat().st_mode & 0o077 == 0
     workers = job.processes("spawn_main")
@@ -93,7 +94,7 @@ def test_two_nodes_with_memory_by_node_and_a_killed_worker(submit, tmp_path, und
 @pytest.mark.parametrize("nodes", [ONE_NODE, TWO_NODES], ids=["one node", "two nodes"])
 def test_a_job_whose_time_ends_stops_in_order_and_goes_on(submit, tmp_path, undisturbed, nodes):
     job = submit(*nodes)
-    job.wait_for("daskumap  initialize:")
+    job.wait_for("daskumap  initialize: 1 task")
     # What Slurm does `--signal` before the end.
     command("scancel", "--batch", "--signal=USR1", job.number)
     job.wait_for("is queued again, and goes on then")
@@ -115,7 +116,7 @@ def test_the_time_limit(submit, tmp_path, undisturbed):
 
 def test_a_job_that_is_queued_again_by_its_user(submit, tmp_path, undisturbed):
     job = submit(*ONE_NODE)
-    job.wait_for("daskumap  initialize:")
+    job.wait_for("daskumap  initialize: 1 task")
     command("scontrol", "requeue", job.number)
     job.wait_for_state("PENDING", "RUNNING", "COMPLETED")
     assert job.end() == ("COMPLETED", "0:0"), job.log
@@ -126,7 +127,7 @@ def test_a_job_that_is_queued_again_by_its_user(submit, tmp_path, undisturbed):
 
 def test_a_cancelled_job_stays_so_until_it_is_submitted_again(submit, tmp_path, undisturbed):
     job = submit(*TWO_NODES)
-    job.wait_for("daskumap  initialize:")
+    job.wait_for("daskumap  initialize: 1 task")
     command("scancel", job.number)
     assert job.end()[0] == "CANCELLED"
     assert "queued again" not in job.log

@@ -2,7 +2,6 @@
 
 import getpass
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -11,18 +10,12 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "clusters"))
-from places import PARAMS, changed, expected, same_bits, write_rows
+from places import PARAMS, changed, expected, free_port, same_bits, write_rows
 
 import daskumap
 from daskumap.errors import ClusterError
 
 pytestmark = pytest.mark.services
-
-
-def free_port():
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return taken.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
@@ -81,14 +74,13 @@ def test_who_is_not_known_is_told_what_to_look_at(server, tmp_path):
 
 
 def test_workers_have_what_is_shipped(server, tmp_path):
-    def has():
+    def has(dask_worker):
         import dask
-        from distributed import get_worker
 
         settings = [
             dask.config.get(f"distributed.worker.{name}") for name in ("profile.enabled", "memory.terminate")
         ]
-        return [os.environ["HERE"], os.environ["OMP_NUM_THREADS"], *settings, get_worker().state.nthreads]
+        return [os.environ["HERE"], os.environ["OMP_NUM_THREADS"], *settings, dask_worker.state.nthreads]
 
     file = changed("ssh", tmp_path, **server, environment={"HERE": "there"})
     with daskumap.start_cluster(file) as client:

@@ -2,6 +2,7 @@ import threading
 
 import numpy as np
 import pytest
+import scipy.sparse
 from source_arrays import X
 
 from daskumap.errors import SourceError
@@ -54,12 +55,23 @@ def test_never_holds_the_array():
     assert sum(lengths) == 1000
 
 
-def test_dask_of_unknown_size():
+def test_chunks_of_unknown_size_are_counted():
     array = da.from_array(X, chunks=(4, 5))
     unknown = array[array[:, 0] > 20]
-    with pytest.raises(SourceError, match=r"unknown size. Call compute_chunk_sizes\(\)"):
-        find(unknown)
-    assert find(unknown.compute_chunk_sizes()).shape == (7, 5)
+    source = find(unknown)
+    np.testing.assert_array_equal(source.read(0, 7), X[X[:, 0] > 20])
+    assert np.isnan(unknown.shape[0])  # the caller's stays as it is
+    with pytest.raises(SourceError, match=r"cannot be computed \(ZeroDivisionError"):
+        find(array.map_blocks(lambda x: 1 / 0, dtype="f4", meta=X[:0])[array[:, 0] > 20])
+
+
+@pytest.mark.parametrize("kind", [scipy.sparse.csr_matrix, scipy.sparse.csr_array])
+def test_sparse_blocks_become_dense(kind):
+    array = da.from_array(X, chunks=(4, 5)).map_blocks(kind)
+    found = find(array)
+    assert found.dtype == X.dtype
+    np.testing.assert_array_equal(found.read(3, 11), X[3:11])
+    assert found.digest() == find(X).digest()
 
 
 def test_blocks_that_are_not_what_they_promise():
@@ -69,6 +81,15 @@ def test_blocks_that_are_not_what_they_promise():
 
 
 def test_other_collections_of_dask():
-    frame = type("DataFrame", (), {"__module__": "dask.dataframe.dask_expr"})()
-    with pytest.raises(SourceError, match=r"dask DataFrame; pass data.to_dask_array\(lengths=True\)"):
-        find(frame)
+    import dask.bag
+    import dask.dataframe as dd
+    import pandas as pd
+
+    frame = pd.DataFrame(X, columns=list("abcde"), index=pd.Index([f"row {n}" for n in range(12)], name="id"))
+    found = find(dd.from_pandas(frame, npartitions=3, sort=False))
+    np.testing.assert_array_equal(found.read(0, 12), X)
+    assert found.labels["id"][:2].tolist() == ["row 0", "row 1"]
+    with pytest.raises(SourceError, match=r"columns that are not numbers: word \(.*data\[\['a', 'b'\]\]"):
+        find(dd.from_pandas(frame.assign(word="x"), npartitions=2, sort=False))
+    with pytest.raises(SourceError, match="dask Bag; pass a dask array or DataFrame"):
+        find(dask.bag.from_sequence([1, 2]))

@@ -85,12 +85,6 @@ def test_labels_are_no_place(labels):
         (X * 1j, r"complex.*data\.real, data\.imag"),
         (X.astype(object), r"holds object; .*astype first"),
         (of("torch", "Tensor", __array__=lambda self, *a, **k: 1 / 0), r"detach\(\)\.cpu\(\)"),
-        (
-            of(
-                "pandas", "DataFrame", columns=1, __array__=lambda self, *a, **k: np.full((3, 2), "x", object)
-            ),
-            r"select_dtypes\('number'\).*polars\.selectors",
-        ),
     ],
 )
 def test_what_is_no_array_of_numbers(data, message):
@@ -106,8 +100,6 @@ def test_what_numpy_knows_is_taken(data):
 def test_blocks_of_dask_that_are_no_arrays():
     dask_array = pytest.importorskip("dask.array")
     data = dask_array.from_array(X, chunks=(5, 5))
-    with pytest.raises(SourceError, match=r"blocks .* are sparse \(csr_matrix\).*map_blocks"):
-        find(data.map_blocks(scipy.sparse.csr_matrix))
     with pytest.raises(SourceError, match=r"masked.*dask\.array\.ma\.filled"):
         find(dask_array.ma.masked_greater(data, 3))
     late = {

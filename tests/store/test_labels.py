@@ -93,3 +93,11 @@ def test_damaged_labels_are_found_and_brought_again(labelled, tmp_path):
     assert "'name'" in daskumap.verify(tmp_path / "run.zarr", repair=True)["input"][0]
     again = daskumap.fit(labelled, tmp_path / "run.zarr", **QUICK)
     same(again.labels, COLUMNS)
+
+
+def test_what_pandas_lacks_is_missing():
+    import pandas as pd
+
+    assert str(InMemory(pd.array([1, None], "Int64"))[1]) in ("nan", "None")  # by the version of pandas
+    assert InMemory(np.array([pd.NA, 1], object))[:].tolist() == [None, "1"]
+    assert InMemory(pd.array(["a", None], "string"))[:].tolist() == ["a", None]
