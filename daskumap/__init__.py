@@ -144,6 +144,8 @@ _MODULES = {
 def __getattr__(name: str) -> Any:
     from importlib import import_module
 
+    if name == "scanpy":  # a module of functions
+        return import_module("daskumap.scanpy")
     if name not in _MODULES:
         raise AttributeError(f"module 'daskumap' has no attribute {name!r}")
     found = globals()[name] = getattr(import_module(_MODULES[name]), name)

@@ -54,8 +54,8 @@ def save_model(
     was written and read again.
     """
     with contextlib.closing(open_model(store, params, source, fitted)) as run:
-        refuse_inside(place, run.source, restart=False)
         refuse_in_group(place)
+        refuse_inside(place, run.source, restart=False)
         # No row of given distances is read again.
         needed = run.params.metric != PRECOMPUTED
         brought = needed and (rows or run.source.spec() is None)

@@ -50,7 +50,7 @@ from daskumap.store.damage import find_damage
 from daskumap.store.labels import write_labels
 from daskumap.store.lock import Turn, alone
 from daskumap.store.model import Model, find_damaged_model, in_run
-from daskumap.store.places import Memory, Place, Temporary, find_enclosing, find_place
+from daskumap.store.places import Memory, Place, Temporary, find_enclosing, find_place, holds_anndata
 from daskumap.store.run import RunStore, check_same
 from daskumap.store.trouble import counting_space
 
@@ -76,9 +76,9 @@ def fit_request(
     try:
         ingested = request.source.spec() is None and (place.shared or not request.source.in_place)
         planned = request.plan(resources, ingested)
+        refuse_in_group(place)
         refuse_inside(place, request.source, restart)
         refuse_model(place, request.model)
-        refuse_in_group(place)
         with counting_space(place.url, what_it_needs(planned)):
             if restart and place.is_occupied():
                 start_over(place, planned, request, take_over)
@@ -407,13 +407,16 @@ def refuse_in_group(place: Place) -> None:
     ParameterError
         Saying how a map gets into an AnnData.
     """
+    if holds_anndata(place):
+        raise ParameterError(
+            f"{place.url} is an AnnData, which a run store would not go with. Name a place beside it: "
+            f"daskumap fit {place.url} map.zarr. For the map in it: daskumap fit "
+            f"{place.url} --write-back, or daskumap export map.zarr {place.url}."
+        )
     group = find_enclosing(place)
     if group is not None:
         raise ParameterError(
             f"The run store {place.url} would lie in the Zarr node {group}, which whoever reads that would "
-            "stumble over. Name a place outside. These lines write the map of a run into the obsm of an "
-            f"AnnData:\n  adata = zarr.open_group({group!r}, mode='r+')\n"
-            "  umap = adata['obsm'].create_array('X_umap', data=daskumap.open(run).embedding[:])\n"
-            "  umap.attrs.update({'encoding-type': 'array', 'encoding-version': '0.2.0'})\n"
-            f"  zarr.consolidate_metadata({group!r})"
+            "stumble over. Name a place outside. A map gets into an AnnData by daskumap export map.zarr "
+            f"{group}, or daskumap.export(run, {group!r})."
         )

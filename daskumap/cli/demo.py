@@ -11,6 +11,7 @@ import daskumap
 from daskumap.cli import options as shared
 from daskumap.cli.command import command
 from daskumap.cli.output import say, say_json
+from daskumap.errors import ParameterError
 
 
 @command(example="daskumap demo")
@@ -25,6 +26,7 @@ def demo(
     from daskumap.testing.datasets import digits
 
     place = Path(folder)
+    _refuse_zarr(place)
     place.mkdir(parents=True, exist_ok=True)
     data = digits()
     source, run, picture = place / "digits.zarr", place / "run.zarr", place / "digits.png"
@@ -35,3 +37,12 @@ def demo(
         say_json({"embedding": f"{run}/embedding", "picture": str(picture), "report": result.report})
     else:
         say(f"{result}\n\nembedding            {run}/embedding\npicture              {picture}")
+
+
+def _refuse_zarr(place: Path) -> None:
+    """Refuse to write into a Zarr group of somebody else's, such as an AnnData."""
+    from daskumap.store.places import find_enclosing, find_place
+
+    group = find_enclosing(find_place(place / "digits.zarr"))
+    if group is not None:
+        raise ParameterError(f"{group} is a Zarr array or group. Name another folder for the demo.")

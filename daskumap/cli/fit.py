@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Unpack
+from typing import Annotated, Any, Unpack
 
 import typer
 
@@ -12,6 +12,10 @@ from daskumap.cli.command import command
 from daskumap.cli.defaults import sources_of
 from daskumap.cli.output import say, say_json
 from daskumap.cli.results import show
+from daskumap.errors import ParameterError
+
+# Of the help.
+CELLS = "Into an AnnData"
 
 
 class Fit(shared.Rows, shared.Params, shared.Driver, shared.Start, total=False):
@@ -28,24 +32,70 @@ class Resume(shared.Rows, shared.Machine, shared.Driver, shared.GoOn, total=Fals
 
 @command(
     example="daskumap fit cells.zarr/X map.zarr --metric cosine --seed 42\n"
-    "daskumap fit map.zarr wider.zarr --min-dist 0.5"
+    "daskumap fit map.zarr wider.zarr --min-dist 0.5\n"
+    "daskumap fit cells.zarr --write-back --graph"
 )
 def fit(
     source: shared.Input,
     run: Annotated[
-        str,
+        str | None,
         typer.Argument(
-            metavar="RUN", help="path or URL of the run store; an unfinished run of the same input goes on"
+            metavar="RUN",
+            help="path or URL of the run store; an unfinished run of the same input goes on. May be left out "
+            "with --write-back",
         ),
-    ],
+    ] = None,
+    write_back: Annotated[
+        bool,
+        typer.Option(
+            "--write-back",
+            help="write the map into SOURCE, an AnnData: obsm/X_umap, uns/umap",
+            rich_help_panel=CELLS,
+        ),
+    ] = False,
+    graph: Annotated[
+        bool,
+        typer.Option(
+            "--graph", help="and the neighbours, for leiden and PAGA: obsp, uns", rich_help_panel=CELLS
+        ),
+    ] = False,
+    key_added: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="name of the map there instead", rich_help_panel=CELLS),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="replace such keys there", rich_help_panel=CELLS)
+    ] = False,
     **options: Unpack[Fit],
 ) -> None:
     """Embed an array into a run store."""
+    back: dict[str, Any] = {"graph": graph, "key_added": key_added, "overwrite": overwrite}
+    _check_back(source, run, write_back, back)
     quiet, json, scheduler = options.pop("quiet"), options.pop("json"), options.pop("scheduler")
     rows = shared.rows_of(source, options.pop("source_option"))
     params = shared.as_params(options)
     result = daskumap.fit(rows, run, client=scheduler, progress=not quiet, **params)
-    show(result, run, quiet, json)
+    if write_back:
+        daskumap.export(result, source, **back)
+    show(result, source if run is None else run, quiet, json, run is not None)
+    if write_back and not (quiet or json):
+        say(f"{'written back':<21}{source}/obsm/{key_added or 'X_umap'}")
+
+
+def _check_back(source: str, run: str | None, write_back: bool, back: dict[str, Any]) -> None:
+    """Refuse a fit without a place for its map, or with one that is taken, before anything is done."""
+    if write_back:
+        from daskumap.exports.cells import refuse_no_room
+
+        refuse_no_room(source, **back)
+        return
+    if any(back.values()):
+        raise ParameterError("--graph, --key-added and --overwrite are about --write-back. Give that too.")
+    if run is None:
+        raise ParameterError(
+            "RUN is missing: the place of the run store, such as map.zarr. Of an AnnData: daskumap fit "
+            f"{source} --write-back."
+        )
 
 
 @command(example="daskumap resume map.zarr")

@@ -19,12 +19,15 @@ def make(function: Callable[..., Any], run: str, data: str, out: str, options: M
     show(result, out, quiet, options["json"])
 
 
-def show(result: Any, place: str, quiet: bool, json: bool) -> None:
-    """Say what was measured and where the result is, and its picture, which a run without a report lacks."""
+def show(result: Any, place: str, quiet: bool, json: bool, stays: bool = True) -> None:
+    """Say what was measured and where the result is, and its picture, which a run without a report lacks.
+
+    A run that goes with this process has no place to tell.
+    """
     if quiet and not json:
         return
-    arrays = {name: f"{place}/{name}" for name in names_of(result)}
-    picture = {"picture": f"{place}/embedding.png"} if result.report["measures"] else {}
+    arrays = {name: f"{place}/{name}" for name in names_of(result)} if stays else {}
+    picture = {"picture": f"{place}/embedding.png"} if stays and result.report["measures"] else {}
     if json:
         say_json({"run": place, **arrays, **picture, "report": result.report})
     else:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from daskumap import api
 from daskumap.errors import ParameterError
-from daskumap.exports import cubes, tables
+from daskumap.exports import cells, cubes, tables
 from daskumap.exports.files import refuse_what_is_there
 from daskumap.views import Mapped
 
@@ -61,6 +61,13 @@ TARGETS: tuple[Target, ...] = (
     Target("csv", _ends_in(".csv", ".tsv"), tables.write_csv, ("columns",), "NAME.csv, NAME.tsv"),
     Target("onnx", _ends_in(".onnx"), write_onnx, (), "NAME.onnx, the network of a trained run", maps=False),
     Target("npy", _ends_in(".npy"), tables.write_npy, (), "NAME.npy"),
+    Target(
+        "anndata",
+        cells.is_cells,
+        cells.write_cells,
+        cells.OPTIONS,
+        "an AnnData: object, .h5ad file or Zarr store, which is there already",
+    ),
     Target("cube", cubes.is_zarr, cubes.write_zarr_cube, ("cube",), "NAME.zarr for xarray, of a cube"),
 )
 

@@ -20,7 +20,6 @@ STREAMS = {
     "regions": 10,
     "encoder": 11,
     "windows": 12,
-    "axes": 13,
 }
 
 

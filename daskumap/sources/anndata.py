@@ -133,6 +133,11 @@ def _names(obs: Any) -> Labels:
     return {NAMES: Read(rows, dtype, lambda start, stop: index[start:stop])}
 
 
+def names_of_cells(group: Any) -> Any:
+    """Return the names of the cells of an AnnData in Zarr or HDF5; None where they are in no known way."""
+    return _names(group.get("obs")).get(NAMES)
+
+
 def _makes_text_only(array: zarr.Array[Any]) -> bool:
     """Return whether nothing that decodes it makes other objects than text."""
     if array.metadata.zarr_format == 2:

@@ -104,7 +104,7 @@ class AxesSource(Source):
         """The axes; found in one pass, or in a few where columns are many."""
         from threadpoolctl import threadpool_limits
 
-        from daskumap.kernels.principal import COVARIANCE_COLUMNS, PASSES, main_axes  # compiled: by Numba
+        from daskumap.sources.principal import COVARIANCE_COLUMNS, PASSES, main_axes  # compiled: by Numba
 
         rows, count = self.shape
         passes = "one pass" if self._taken <= COVARIANCE_COLUMNS else f"up to {PASSES} passes"

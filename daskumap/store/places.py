@@ -276,6 +276,19 @@ def find_enclosing(place: Place) -> str | None:
     return next((parent for parent in reversed(parents) if _is_node(parent, place)), None)
 
 
+def holds_anndata(place: Place) -> bool:
+    """Return whether an AnnData lies at a place; what may not be looked at is none."""
+    if not isinstance(place, Folder | Url):
+        return False
+    with suppress(Exception):  # whoever writes there is told what is wrong
+        store = place.store().with_read_only(True)
+        for name in ("zarr.json", ".zattrs"):
+            found = sync(store.get(name, prototype=cpu.buffer_prototype))
+            if found is not None and b'"anndata"' in found.to_bytes():
+                return True
+    return False
+
+
 def _is_node(where: str, place: Place) -> bool:
     """Return whether a Zarr array or group begins at a path or URL; what may not be looked at is none."""
     with suppress(Exception):  # whoever writes there is told what is wrong

@@ -143,7 +143,7 @@ def test_main_axes_are_those_of_pca(cells, options, genes):
 
 
 def test_axes_of_many_columns_are_close_to_those_of_pca(monkeypatch):
-    monkeypatch.setattr("daskumap.kernels.principal.COVARIANCE_COLUMNS", 0)
+    monkeypatch.setattr("daskumap.sources.principal.COVARIANCE_COLUMNS", 0)
     matrix = scipy.sparse.random(500, 400, 0.1, format="csr", random_state=1).astype(np.float32)
     source = daskumap.source(anndata.AnnData(matrix), pca=12)
     wanted, variances = reference(matrix.toarray(), 12)
