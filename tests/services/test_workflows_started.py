@@ -1,4 +1,4 @@
-"""Snakemake, Prefect and Airflow start a job file: the real ones, with a command that says what it was called with."""
+"""Snakemake, Prefect and Airflow start a job file: the real ones, with a stand-in for the command."""
 
 import json
 import os
