@@ -277,8 +277,8 @@ def _refuse_other_names(run: Mapped, names: Any, where: str) -> None:
         if len(other):
             row = int(other[0])
             raise ParameterError(
-                f"{where} has other cells than the run: cell {start + row} is {theirs[row]!r} there and was "
-                f"{ours[row]!r}. Name the AnnData that was fitted, with its cells in the same order."
+                f"{where} has other cells than the run: cell {start + row} is {str(theirs[row])!r} there and "
+                f"was {str(ours[row])!r}. Name the AnnData that was fitted, with its cells in the same order."
             )
 
 
