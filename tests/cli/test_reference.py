@@ -57,7 +57,7 @@ def test_help_takes_less_than_a_third_of_a_second():
             "fit a b --init spektral",
             "'spektral' is not one of 'pca', 'spectral', 'tswspectral', 'random'. Did",
         ),
-        ("fit a", "usage: daskumap fit [OPTIONS] SOURCE RUN\ndaskumap: Missing argument 'RUN'."),
+        ("resume", "usage: daskumap resume [OPTIONS] RUN\ndaskumap: Missing argument 'RUN'."),
         ("fit a b --n-epochs x", "Invalid value for '--n-epochs': "),
         ("xyz", "`daskumap --help` shows all."),
     ],
