@@ -25,6 +25,7 @@ import daskumap.cli.main
 from daskumap.engine.clusters import make_engine
 from daskumap.engine.machine import parse_memory
 from daskumap.engine.sequential import SequentialEngine
+from daskumap.jobs import dated
 from daskumap.pipeline import FIT
 from daskumap.report.progress import choose_progress
 from daskumap.request import make_request
@@ -397,3 +398,24 @@ def convolutional():
             )
 
     return make
+
+
+@pytest.fixture
+def job_rows():
+    """Return what a job of tests embeds."""
+    return np.random.default_rng(0).normal(size=(300, 6)).astype(np.float32)
+
+
+@pytest.fixture
+def job(tmp_path, job_rows, monkeypatch):
+    """Write a job of a small array, its lines after the first two given; return its file."""
+    zarr.create_array(tmp_path / "data.zarr", data=job_rows, overwrite=True)
+    monkeypatch.setattr(dated, "today", lambda: "2026-01-31")
+    fast = "parameters: {n_neighbors: 5, n_epochs: 5, random_state: 1, report: false}\ncluster: sequential\n"
+
+    def write(run="maps/{date}.zarr", more=""):
+        path = tmp_path / "nightly.yaml"
+        path.write_text(f"source: data.zarr\nrun: {run}\n{fast}{more}")
+        return path
+
+    return write

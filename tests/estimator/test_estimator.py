@@ -88,7 +88,7 @@ def test_the_graph_is_that_of_umap_learn(small, theirs, number):
     given = UMAP(precomputed_knn=(ours._knn_indices, ours._knn_dists), **QUICK, **options).fit(rows)
     assert abs(given.graph_ - expected.graph).max() < 2e-5
     np.testing.assert_allclose(ours._rhos, expected.rhos, rtol=1e-5)
-    np.testing.assert_allclose(ours._sigmas, expected.sigmas, rtol=2e-5)
+    np.testing.assert_allclose(ours._sigmas, expected.sigmas, rtol=2e-4)
 
 
 def test_what_a_fit_of_umap_learn_leaves(small, theirs):

@@ -20,9 +20,9 @@ def append(path, rows):
 
 
 @pytest.fixture
-def growing(job, tmp_path, rows):
-    """Return a job of rows that grow, with ids beside them."""
-    np.save(tmp_path / "ids.npy", np.array([f"r{i}" for i in range(len(rows))]))
+def growing(job, tmp_path, job_rows):
+    """Return a job of job_rows that grow, with ids beside them."""
+    np.save(tmp_path / "ids.npy", np.array([f"r{i}" for i in range(len(job_rows))]))
     return job(more="growing: {refit_above: 0.3}\nlabels: ids.npy\nresults: [{path: 'out/{date}.csv'}]\n")
 
 
@@ -35,14 +35,14 @@ def lines(path):
     return path.read_text().splitlines()
 
 
-def test_new_rows_are_placed_until_they_are_unlike(growing, tmp_path, rows):
+def test_new_rows_are_placed_until_they_are_unlike(growing, tmp_path, job_rows):
     first = run(growing)
     out = tmp_path / "out"
     assert len(lines(out / "2026-01-31.csv")) == 301
     assert lines(out / "2026-01-31.csv")[300].startswith("r299,")
     assert run(growing).state == "unchanged"
 
-    alike = rows[:40] + np.float32(0.001)
+    alike = job_rows[:40] + np.float32(0.001)
     grow(tmp_path, alike, 340)
     second = run(growing)
     assert (second.state, second.run, second.new_rows) == ("finished", first.run, 40)
@@ -55,11 +55,11 @@ def test_new_rows_are_placed_until_they_are_unlike(growing, tmp_path, rows):
     assert second.far == np.mean(placed.fit_distance[:] > FAR).round(4)
     assert run(growing).state == "unchanged"
 
-    grow(tmp_path, rows[40:50] + np.float32(0.001), 350)  # the next night only those that came since
+    grow(tmp_path, job_rows[40:50] + np.float32(0.001), 350)  # the next night only those that came since
     third = run(growing)
     assert [one["state"] for one in third.transforms] == ["unchanged", "made"]
 
-    grow(tmp_path, rows[:100] + 30, 450)
+    grow(tmp_path, job_rows[:100] + 30, 450)
     fourth = run(growing)
     assert fourth.run.endswith("2026-01-31-2.zarr")
     assert (fourth.rows, fourth.transforms[0]["state"]) == (450, "unchanged")
@@ -106,14 +106,14 @@ def test_labels_of_another_number_are_refused(job, tmp_path):
         run(job(more="labels: ids.npy\n"))
 
 
-def test_a_part_is_the_same_when_the_source_has_grown(tmp_path, rows):
-    zarr.create_array(tmp_path / "x.zarr", data=rows, chunks=(64, 4))
+def test_a_part_is_the_same_when_the_source_has_grown(tmp_path, job_rows):
+    zarr.create_array(tmp_path / "x.zarr", data=job_rows, chunks=(64, 4))
     part = source(tmp_path / "x.zarr", rows=[10, 150])
     before = part.identity()
-    np.testing.assert_array_equal(part.read(0, 140), rows[10:150])
-    np.testing.assert_array_equal(part.read(60, 140), rows[70:150])
-    assert part.digest() == source(rows[10:150]).digest()
-    append(tmp_path / "x.zarr", rows[:9])
+    np.testing.assert_array_equal(part.read(0, 140), job_rows[10:150])
+    np.testing.assert_array_equal(part.read(60, 140), job_rows[70:150])
+    assert part.digest() == source(job_rows[10:150]).digest()
+    append(tmp_path / "x.zarr", job_rows[:9])
     again = open_spec(part.spec())
     assert (again.identity(), again.shape) == (before, (140, 6))
     for wrong in ([0, 400], [5, 5], [0], "all"):

@@ -48,11 +48,13 @@ def test_a_second_call_finds_nothing_to_do_and_says_so(job, tmp_path, monkeypatc
     assert [path.name for path in (tmp_path / "maps").glob("*.zarr")] == ["2026-01-31.zarr"]
 
 
-def test_changed_rows_or_parameters_make_a_run_of_their_own_and_old_ones_go(job, tmp_path, rows, monkeypatch):
+def test_changed_rows_or_parameters_make_a_run_of_their_own_and_old_ones_go(
+    job, tmp_path, job_rows, monkeypatch
+):
     path = job(more="retention: 2\n")
     run(path)
-    rows[7] += 1
-    put(tmp_path / "data.zarr", rows)
+    job_rows[7] += 1
+    put(tmp_path / "data.zarr", job_rows)
     second = run(path)
     assert second.run.endswith("maps/2026-01-31-2.zarr")
     assert "another input" in second.reason
@@ -80,11 +82,11 @@ def test_a_stopped_job_goes_on_where_it_was(job):
     assert left["neighbors"] == 0 < left["layout"]
 
 
-def test_one_run_store_is_refused_or_made_anew_where_something_changed(job, tmp_path, rows):
+def test_one_run_store_is_refused_or_made_anew_where_something_changed(job, tmp_path, job_rows):
     path = job("map.zarr")
     assert run(path).state == "finished"
     assert run(path).state == "unchanged"
-    put(tmp_path / "data.zarr", rows + 1)
+    put(tmp_path / "data.zarr", job_rows + 1)
     with pytest.raises(RunMismatchError) as refused:
         run(path)
     assert exit_code(refused.value) == 6
@@ -107,15 +109,15 @@ def test_two_at_once(job):
     assert run(path).state == "finished"
 
 
-def test_new_rows_are_placed_once(job, tmp_path, rows):
-    put(tmp_path / "new.zarr", rows[:50] + 0.1)
+def test_new_rows_are_placed_once(job, tmp_path, job_rows):
+    put(tmp_path / "new.zarr", job_rows[:50] + 0.1)
     path = job(more="transform: [{source: new.zarr, out: 'new/{date}.zarr'}]\n")
     out = str(tmp_path / "new/2026-01-31.zarr")
     assert run(path).transforms == [{"path": out, "state": "made"}]
     assert daskumap.open(out).embedding.shape == (50, 2)
     again = run(path)
     assert (again.state, again.transforms) == ("unchanged", [{"path": out, "state": "unchanged"}])
-    put(tmp_path / "new.zarr", rows[:60] + 0.1)
+    put(tmp_path / "new.zarr", job_rows[:60] + 0.1)
     third = run(path)
     assert (third.state, third.transforms) == ("finished", [{"path": out, "state": "made"}])
     assert daskumap.open(out).embedding.shape == (60, 2)

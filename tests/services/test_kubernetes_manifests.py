@@ -4,8 +4,6 @@ import copy
 from importlib.resources import files
 from pathlib import Path
 
-import jsonschema
-import kubernetes_validate
 import pytest
 import yaml
 
@@ -13,6 +11,8 @@ from daskumap.clusters.files import parse, read
 from daskumap.errors import ClusterError, ParameterError
 
 pytestmark = pytest.mark.services
+jsonschema = pytest.importorskip("jsonschema")
+kubernetes_validate = pytest.importorskip("kubernetes_validate")
 
 CONFIGS = Path(__file__).parents[2] / "cluster_configs"
 FOLDER = CONFIGS / "kubernetes"

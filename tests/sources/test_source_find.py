@@ -75,7 +75,7 @@ def test_what_no_other_process_can_open_has_no_spec(stored):
 def test_missing_package_names_the_extra(monkeypatch):
     # Not s3fs: fsspec remembers what it loaded, and other tests load that.
     monkeypatch.setitem(sys.modules, "gcsfs", None)
-    with pytest.raises(DependencyError, match=r"gs://bucket/x .*daskumap\[remote\].*gcsfs"):
+    with pytest.raises(DependencyError, match=r"gs://bucket/x .*gcsfs.*daskumap\[gs\]"):
         find("gs://bucket/x")
 
 

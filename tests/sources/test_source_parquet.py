@@ -194,7 +194,7 @@ def test_options_that_do_not_fit(path):
         with pytest.raises(SourceError, match=message):
             source(path, **options)
     with pytest.raises(
-        ParameterError, match=r"read as parquet, .*dataset. Its options are kind, columns, labels"
+        ParameterError, match=r"read as parquet, .*dataset. Its options are kind, rows, columns, labels"
     ):
         source(path, dataset="x")
 
