@@ -239,3 +239,12 @@ def test_a_fit_takes_the_names_of_cells_along(tmp_path):
     assert run.labels["obs_names"].read(0, ROWS).tolist() == NAMES
     with h5py.File(tmp_path / "cells.h5ad") as file:  # it is free again
         assert "X_pca" in file["obsm"]
+
+
+def test_new_cells_on_their_own_axes_are_refused(tmp_path):
+    path = write(make(pca=False), tmp_path, "h5ad")
+    run = daskumap.fit(
+        daskumap.source(path, pca=9), client="sequential", report=False, progress=False, n_epochs=2
+    )
+    with pytest.raises(SourceError, match=r"would be other ones.*use_rep=\"X\""):
+        daskumap.transform(run, daskumap.source(path, pca=9), client="sequential", progress=False)
