@@ -45,7 +45,7 @@ def export(
         say("\n".join(f"{'exported':<21}{one}" for one in files))
 
 
-@command(example="daskumap convert vectors.parquet vectors.zarr --source-option columns=embedding")
+@command(example="daskumap convert rows.parquet rows.zarr --source-option columns=embedding")
 def convert(
     source: Annotated[str, typer.Argument(metavar="IN", help="path or URL of any input of a fit")],
     out: Annotated[str, typer.Argument(metavar="OUT", help="path or URL of the Zarr group to write")],

@@ -22,12 +22,20 @@ def ends_in(data: Any, *endings: str) -> bool:
     return isinstance(name, str) and name.rstrip("/").lower().endswith(endings)
 
 
+def expanded(where: Any) -> Path:
+    """Return a path with the home that its ~ stands for; as it is where nobody has that name."""
+    try:
+        return Path(str(where)).expanduser()
+    except RuntimeError:
+        return Path(str(where))
+
+
 def as_path(where: Any) -> str:
     """Return a path made absolute, or a URL as it is."""
     text = str(os.fspath(where))
     if text.startswith("file://"):
         text = unquote(urlsplit(text).path)
-    return text if is_url(text) else str(Path(text).expanduser().resolve())
+    return text if is_url(text) else str(expanded(text).resolve())
 
 
 def local_file(where: Any, what: str) -> Path:

@@ -17,7 +17,7 @@ from daskumap.extras import load
 from daskumap.secrets import printable
 from daskumap.sources.base import BLOCK_BYTES, Array, Source, check_array
 from daskumap.sources.columns import choose, labels_of, number_type, shown, vectors_of
-from daskumap.sources.files import Files, ends_in
+from daskumap.sources.files import Files, ends_in, expanded
 from daskumap.sources.nodes import open_node
 from daskumap.store.labels import TEXT, Read
 
@@ -282,14 +282,14 @@ def is_parquet(data: Any) -> bool:
 
 
 def _is_zarr(data: Any) -> bool:
-    path = Path(str(data)).expanduser()
+    path = expanded(data)
     return any((path / name).exists() for name in ("zarr.json", ".zarray", ".zgroup"))
 
 
 def _is_folder_of_parquet(data: Any) -> bool:
     if not isinstance(data, str | Path) or "://" in str(data):
         return False
-    path = Path(data).expanduser()
+    path = expanded(data)
     try:
         if not path.is_dir() or _is_zarr(path):
             return False

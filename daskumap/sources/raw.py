@@ -10,7 +10,7 @@ import numpy as np
 
 from daskumap.errors import SourceError
 from daskumap.sources.base import Array, check_array
-from daskumap.sources.files import ends_in, local_file, version_of
+from daskumap.sources.files import ends_in, expanded, local_file, version_of
 from daskumap.sources.memory import MemorySource
 
 # Files of vectors as benchmarks of nearest neighbours have them: each row begins with its length.
@@ -51,7 +51,7 @@ class RawSource(MemorySource):
 
 def is_npy(data: Any) -> bool:
     """Return whether it is a path of an array, or of several, that NumPy saved."""
-    return ends_in(data, ".npy", ".npz") and not Path(str(data)).expanduser().is_dir()
+    return ends_in(data, ".npy", ".npz") and not expanded(data).is_dir()
 
 
 def open_npy(where: Any, array: str | None = None) -> Any:

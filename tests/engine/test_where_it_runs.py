@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import sha
+from conftest import sha, unstamped
 from dask.distributed import Client, LocalCluster
 
 import daskumap
@@ -139,7 +139,7 @@ FORK = """
 import faulthandler, os, sys
 import numpy as np
 import daskumap
-from conftest import sha
+from conftest import sha, unstamped
 
 data = np.load(sys.argv[1])
 options = {"n_epochs": 5, "progress": False, "random_state": 1, "report": False}
@@ -194,5 +194,9 @@ def test_a_scheduler_that_is_lost(small, write, tmp_path, forks, command):
     said = stderr.read_text()
     assert "Traceback" not in said
     assert "distributed" not in said
-    assert said.splitlines()[-1].startswith("daskumap: The connection to the scheduler at tcp://127.0.0.1:")
+    assert (
+        unstamped(said)
+        .splitlines()[-1]
+        .startswith("daskumap: The connection to the scheduler at tcp://127.0.0.1:")
+    )
     assert driver.exitcode == 8

@@ -239,4 +239,4 @@ def test_its_import_is_that_of_scikit_learn_alone():
     body = ast.parse(Path(daskumap.parametric.__file__).read_text()).body
     named = [node.module for node in body if isinstance(node, ast.ImportFrom)]
     ours = {name for name in named if name.startswith("daskumap")}
-    assert ours == {"daskumap.encoder_params", "daskumap.errors", "daskumap.params"}
+    assert ours == {"daskumap.clusters", "daskumap.encoder_params", "daskumap.errors", "daskumap.params"}

@@ -107,7 +107,8 @@ def test_our_transform_on_their_map(peers):
     np.testing.assert_array_equal(ours.transform(peers.rows["fitted"]), places)
     new = ours.transform(peers.rows["new"])
     apart = np.linalg.norm(peers.found["theirs_new"] - new, axis=1)
-    assert np.median(apart) < 0.1 * np.ptp(places)
+    # Theirs is a walk of few steps, which another kind of CPU ends elsewhere: .08 to .11 were seen.
+    assert np.median(apart) < 0.15 * np.ptp(places)
     np.testing.assert_array_equal(ours.transform(peers.rows["new"][::-1]), new[::-1])
     assert (ours._a, ours._b, ours._n_neighbors) == (peers.fitted._a, peers.fitted._b, 8)
     assert (ours.min_dist, ours.n_epochs, ours.n_features_in_) == (0.2, 12, 5)
