@@ -32,7 +32,7 @@ from daskumap.planning.sizes import (
     make_transform_sizes,
 )
 from daskumap.runtime.context import Context, make_context
-from daskumap.sources.axes import AxesSource
+from daskumap.sources.axes import refuse_own_axes
 from daskumap.sources.base import Source
 from daskumap.sources.distances import SparseDistances, find_distances
 from daskumap.sources.find import find
@@ -316,16 +316,6 @@ def find_input(data: Any, metric: Any) -> Source:
     return find_distances(data) if isinstance(metric, str) and metric == PRECOMPUTED else find(data)
 
 
-def _refuse_own_axes(source: Source) -> None:
-    """Refuse new rows on main axes of their own, which are not those of the rows that were fitted."""
-    if isinstance(source, AxesSource):
-        raise SourceError(
-            f"Main axes of the new rows in {source.name} would be other ones than those of the fitted rows. "
-            'Put the new rows on the axes that were fitted, such as obsm["X_pca"] by varm["PCs"]; or fit and '
-            'transform the columns themselves, by use_rep="X".'
-        )
-
-
 def make_transform_request(data: Any, model: Context, ensure_all_finite: bool | str | None = None) -> Request:
     """Find the source of new rows and check it against the rows that were fitted.
 
@@ -341,7 +331,7 @@ def make_transform_request(data: Any, model: Context, ensure_all_finite: bool | 
     """
     refuse_run_store(data)
     source = find_input(data, model.params.metric)
-    _refuse_own_axes(source)
+    refuse_own_axes(source)
     if source.shape[1] != model.sizes.columns:
         raise SourceError(
             f"The new rows have {source.shape[1]} columns, and the run in {model.url} was fitted to rows of "
@@ -406,6 +396,7 @@ def make_encode_request(data: Any, encoder: Model, params: Params, encodes: str)
     refuse_lacking(encoder, encodes)
     refuse_run_store(data)
     source = find(data)
+    refuse_own_axes(source)
     refuse_other_columns(source, encoder, encodes)
     return Request(source, params, encoder=encoder, encodes=encodes)
 

@@ -248,3 +248,6 @@ def test_new_cells_on_their_own_axes_are_refused(tmp_path):
     )
     with pytest.raises(SourceError, match=r"would be other ones.*use_rep=\"X\""):
         daskumap.transform(run, daskumap.source(path, pca=9), client="sequential", progress=False)
+    trained = daskumap.train(run, steps=2, hidden=[4], client="sequential", report=False, progress=False)
+    with pytest.raises(SourceError, match="would be other ones"):
+        daskumap.transform(trained, daskumap.source(path, pca=9), client="sequential", progress=False)
