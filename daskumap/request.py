@@ -32,6 +32,7 @@ from daskumap.planning.sizes import (
     make_transform_sizes,
 )
 from daskumap.runtime.context import Context, make_context
+from daskumap.sources.axes import refuse_own_axes
 from daskumap.sources.base import Source
 from daskumap.sources.distances import SparseDistances, find_distances
 from daskumap.sources.find import find
@@ -330,6 +331,7 @@ def make_transform_request(data: Any, model: Context, ensure_all_finite: bool | 
     """
     refuse_run_store(data)
     source = find_input(data, model.params.metric)
+    refuse_own_axes(source)
     if source.shape[1] != model.sizes.columns:
         raise SourceError(
             f"The new rows have {source.shape[1]} columns, and the run in {model.url} was fitted to rows of "
@@ -394,6 +396,7 @@ def make_encode_request(data: Any, encoder: Model, params: Params, encodes: str)
     refuse_lacking(encoder, encodes)
     refuse_run_store(data)
     source = find(data)
+    refuse_own_axes(source)
     refuse_other_columns(source, encoder, encodes)
     return Request(source, params, encoder=encoder, encodes=encodes)
 

@@ -165,6 +165,16 @@ class AxesSource(Source):
         return block if self.columns is None else block[:, self.columns]
 
 
+def refuse_own_axes(source: Source) -> None:
+    """Refuse new rows on main axes of their own, which are not those of the rows that were fitted."""
+    if isinstance(source, AxesSource):
+        raise SourceError(
+            f"Main axes of the new rows in {source.name} would be other ones than those of the fitted rows. "
+            'Put the new rows on the axes that were fitted, such as obsm["X_pca"] by varm["PCs"]; or fit and '
+            'transform the columns themselves, by use_rep="X".'
+        )
+
+
 def _digest(chosen: list[int] | None) -> str | None:
     """Return a name for a choice of columns."""
     return None if chosen is None else hashlib.sha256(str(chosen).encode()).hexdigest()[:16]

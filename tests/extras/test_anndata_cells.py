@@ -12,6 +12,7 @@ import zarr
 
 import daskumap
 import daskumap.scanpy
+from daskumap.cli.main import main
 from daskumap.errors import ParameterError, StoreError
 from daskumap.exports import swap
 
@@ -252,3 +253,44 @@ def test_a_view_becomes_actual(made):
     assert not view.is_view
     assert view.obsm["X_umap"].shape == (150, 2)
     assert "X_umap" not in made[0].obsm
+
+
+def test_write_back_of_the_command(made, tmp_path, monkeypatch, capsys):
+    data, run = made
+    path = write(data, tmp_path, "v3")
+    monkeypatch.chdir(tmp_path)
+    fits = []
+
+    def quick(*args, **options):
+        fits.append(args)
+        return daskumap_fit(*args, **options | QUICK)
+
+    daskumap_fit = daskumap.fit
+    monkeypatch.setattr(daskumap, "fit", quick)
+    assert main(["fit", path.name, "--write-back", "--graph"]) == 0
+    assert capsys.readouterr().out.endswith("written back         cells.zarr/obsm/X_umap\n")
+    check_map(read(path), run)
+    check_graph(read(path), run)
+    # What cannot be written back is known before the fit.
+    assert main(["fit", path.name, "--write-back"]) == 2
+    assert "has obsm/X_umap, uns/umap already" in capsys.readouterr().err
+    assert main(["fit", path.name]) == 2
+    assert "RUN is missing" in capsys.readouterr().err
+    assert main(["fit", path.name, "map.zarr", "--graph"]) == 2
+    assert "are about --write-back" in capsys.readouterr().err
+    assert main(["fit", "cells.zarr/obsm/X_pca", "--write-back"]) == 2
+    assert "is no AnnData" in capsys.readouterr().err
+    assert len(fits) == 1
+    # Beside a run store of its own, under another name.
+    assert main(["fit", path.name, "map.zarr", "--write-back", "--key-added", "again", "--quiet"]) == 0
+    check_map(read(path), daskumap.open("map.zarr"), "again", "again")
+    assert main(["fit", path.name, "--write-back", "--overwrite", "--quiet"]) == 0
+
+
+def test_the_demo_stays_out_of_an_anndata(made, tmp_path, capsys):
+    path = write(made[0], tmp_path, "v3")
+    before = sorted(path.iterdir())
+    for folder in (path, path / "demo"):
+        assert main(["demo", str(folder)]) == 2
+        assert "cells.zarr is a Zarr array or group" in capsys.readouterr().err
+    assert sorted(path.iterdir()) == before

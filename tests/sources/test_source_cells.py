@@ -239,3 +239,23 @@ def test_a_fit_takes_the_names_of_cells_along(tmp_path):
     assert run.labels["obs_names"].read(0, ROWS).tolist() == NAMES
     with h5py.File(tmp_path / "cells.h5ad") as file:  # it is free again
         assert "X_pca" in file["obsm"]
+
+
+def fit_on_axes(tmp_path):
+    path = write(make(pca=False), tmp_path, "h5ad")
+    quick = {"client": "sequential", "report": False, "progress": False, "n_epochs": 2}
+    return daskumap.fit(daskumap.source(path, pca=9), **quick), daskumap.source(path, pca=9)
+
+
+def test_new_cells_on_their_own_axes_are_refused(tmp_path):
+    run, new = fit_on_axes(tmp_path)
+    with pytest.raises(SourceError, match=r"would be other ones.*use_rep=\"X\""):
+        daskumap.transform(run, new, client="sequential", progress=False)
+
+
+@pytest.mark.processes  # a training takes its time
+def test_a_network_refuses_them_too(tmp_path):
+    run, new = fit_on_axes(tmp_path)
+    trained = daskumap.train(run, steps=2, hidden=[4], client="sequential", report=False, progress=False)
+    with pytest.raises(SourceError, match="would be other ones"):
+        daskumap.transform(trained, new, client="sequential", progress=False)
