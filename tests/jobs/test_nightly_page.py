@@ -24,7 +24,9 @@ def folder(tmp_path):
     command.parent.mkdir()
     command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m daskumap "$@"\n')
     command.chmod(0o755)
-    (tmp_path / "bin" / "python").symlink_to(sys.executable)
+    python = tmp_path / "bin" / "python"  # a link would lose its environment
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
     shutil.copy(ROOT / "workflows" / "sweep.py", tmp_path)
     (tmp_path / "many").mkdir()
     fast = "parameters: {n_neighbors: 10, n_epochs: 20, random_state: 1}\n"
