@@ -522,6 +522,11 @@ def plan(
         If the run cannot fit, with the setting to change.
     """
     _check_switch("inverse", inverse)
+    if encoder is not None and not isinstance(encoder, dict):
+        raise ParameterError(
+            f"encoder is {encoder!r}; it must be a dict of a training's parameters, such as {{}} or "
+            "{'steps': 3000}."
+        )
     if encoder is not None:
         rest = {"run": run, "partitions": partitions, **params}
         if inverse or any(value is not None for value in rest.values()):
