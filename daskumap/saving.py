@@ -21,6 +21,7 @@ from daskumap.planning.stage import Receipt
 from daskumap.report.progress import Silent
 from daskumap.runtime.context import Context
 from daskumap.session import (
+    refuse_anndata,
     refuse_in_group,
     refuse_inside,
 )
@@ -54,8 +55,9 @@ def save_model(
     was written and read again.
     """
     with contextlib.closing(open_model(store, params, source, fitted)) as run:
-        refuse_in_group(place)
+        refuse_anndata(place)
         refuse_inside(place, run.source, restart=False)
+        refuse_in_group(place)
         # No row of given distances is read again.
         needed = run.params.metric != PRECOMPUTED
         brought = needed and (rows or run.source.spec() is None)

@@ -76,8 +76,9 @@ def fit_request(
     try:
         ingested = request.source.spec() is None and (place.shared or not request.source.in_place)
         planned = request.plan(resources, ingested)
-        refuse_in_group(place)
+        refuse_anndata(place)
         refuse_inside(place, request.source, restart)
+        refuse_in_group(place)
         refuse_model(place, request.model)
         with counting_space(place.url, what_it_needs(planned)):
             if restart and place.is_occupied():
@@ -399,20 +400,18 @@ def refuse_model(place: Place, model: Context | None) -> None:
         raise ParameterError(f"out is {place.url}, where the run itself is. Name another place.")
 
 
-def refuse_in_group(place: Place) -> None:
-    """Refuse a run store in a Zarr group of somebody else's, whose readers would stumble over it.
-
-    Raises
-    ------
-    ParameterError
-        Saying how a map gets into an AnnData.
-    """
+def refuse_anndata(place: Place) -> None:
+    """Refuse a run store where an AnnData is, and say how a map gets into it."""
     if holds_anndata(place):
         raise ParameterError(
             f"{place.url} is an AnnData, which a run store would not go with. Name a place beside it: "
             f"daskumap fit {place.url} map.zarr. For the map in it: daskumap fit "
             f"{place.url} --write-back, or daskumap export map.zarr {place.url}."
         )
+
+
+def refuse_in_group(place: Place) -> None:
+    """Refuse a run store in a Zarr group of somebody else's, whose readers would stumble over it."""
     group = find_enclosing(place)
     if group is not None:
         raise ParameterError(

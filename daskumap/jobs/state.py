@@ -9,7 +9,7 @@ from typing import Any
 from daskumap.errors import StoreError
 from daskumap.jobs.growth import split
 from daskumap.jobs.schema import DATE, Job
-from daskumap.session import refuse_in_group
+from daskumap.session import refuse_anndata, refuse_in_group
 from daskumap.store.documents import Documents
 from daskumap.store.lock import RunLock
 from daskumap.store.places import find_place
@@ -27,6 +27,7 @@ class JobState:
         folder, name = split(job.run)
         where = f"{folder}/.{name.replace(DATE, 'day')}.job"
         self.place = find_place(where)
+        refuse_anndata(self.place)
         refuse_in_group(self.place)
         self.documents = Documents(self.place.store(), "", self.place.url)
         self._name = job.name
