@@ -471,6 +471,17 @@ class Run(Mapped):
 
         return points(self, color, **options)
 
+    def save_page(self, path: str | Path, color: Any = None) -> Path:
+        """Write the report as one HTML file: see `daskumap.page.write_page`."""
+        from daskumap.page import write_page
+
+        return write_page([self], path, color)
+
+    def _repr_html_(self) -> str:
+        from daskumap.page.notebook import summary
+
+        return summary(self)
+
     def save_picture(self, path: str | Path) -> None:
         """Write the picture of the map to a PNG file; a sphere by longitude and latitude."""
         from daskumap.report.picture import embedding_png

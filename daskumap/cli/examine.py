@@ -10,7 +10,7 @@ import daskumap
 from daskumap.cli import options as shared
 from daskumap.cli.command import command
 from daskumap.cli.output import say, say_json
-from daskumap.errors import StoreError
+from daskumap.errors import ParameterError, StoreError
 
 Curve = Annotated[float | None, typer.Option(metavar="X", help="of that map's curve; default: as of the run")]
 
@@ -32,11 +32,36 @@ def status(run: shared.RunPath, json: shared.Json = False) -> int:
     return CODES[standing["state"]]
 
 
-@command(example="daskumap report map.zarr")
-def report(run: shared.RunPath, json: shared.Json = False) -> None:
-    """Show what was measured."""
-    found = daskumap.open(run)
-    say_json(found.report) if json else say(str(found))
+@command(example="daskumap report map.zarr\ndaskumap report near.zarr far.zarr --html maps.html")
+def report(
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN...", help="path or URL of a run store, or of several")
+    ],
+    html: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="write it as one page, with a map to explore; several side by side"
+        ),
+    ] = None,
+    color: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN|FILE", help="what the map of the page is coloured by, as in `plot`"),
+    ] = None,
+    json: shared.Json = False,
+) -> None:
+    """Show what was measured, or write it as a page."""
+    found = [daskumap.open(run) for run in runs]
+    if html is not None:
+        from daskumap.page import write_page
+
+        write_page(found, html, color)
+        return say_json({"runs": runs, "page": html}) if json else say(f"page                 {html}")
+    if color is not None:
+        raise ParameterError("--color is for the page. Add --html FILE, or draw it with daskumap plot.")
+    if json:
+        reports = [one.report for one in found]
+        return say_json(reports[0] if len(reports) == 1 else dict(zip(runs, reports, strict=True)))
+    return say("\n\n".join(map(str, found)))
 
 
 @command(example="daskumap diagnose map.zarr --embedding other.npy")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from daskumap.kernels.quality import figures
+from daskumap.kernels.quality.sampled import of_mean
 from daskumap.planning import costs, memory
 from daskumap.planning.stage import Receipt, Stage, Step
 from daskumap.report.measures import judge
@@ -76,16 +77,36 @@ def _map_measures(context: Context) -> dict[str, Any]:
     map_ids, exact = context.read(schema.MAP_IDS), true_neighbors(context)
     ranks = true_closer(context) + 1
     ranks[map_ids < 0] = distinct - 1  # A probe off the map is as wrong as can be.
+    found = _found(context, probes)
     return {
         "rows": context.sizes.rows,
         "n_neighbors": context.params.n_neighbors,
         "probe_rows": len(probes),
-        "recall": figures.recall(_found(context, probes), exact),
+        "recall": figures.recall(found, exact),
         "cast_recall": figures.recall(context.read(schema.PROBE_IDS), exact),
         "trustworthiness": _trustworthiness(ranks, distinct, k),
         "knn_preservation": figures.preservation(exact, map_ids),
+        "intervals": _intervals(context, found, exact, map_ids, ranks),
         **_shape_measures(context),
     }
+
+
+def _intervals(
+    context: Context, found: Array, exact: Array, map_ids: Array, ranks: Array
+) -> dict[str, tuple[float, float]]:
+    """Return what other probes might have given, in 19 of 20 cases; nothing where all rows are probes."""
+    distinct, k = context.distinct, context.job.neighbors
+    if len(ranks) == distinct:
+        return {}
+    each = {
+        "recall": [figures.recall(*pair) for pair in zip(found[:, None], exact[:, None], strict=True)],
+        "knn_preservation": [
+            figures.preservation(*pair) for pair in zip(exact[:, None], map_ids[:, None], strict=True)
+        ],
+        "trustworthiness": [_trustworthiness(row[None], distinct, k) for row in ranks],
+    }
+    estimates = {name: of_mean(np.array(values, np.float64)) for name, values in each.items()}
+    return {name: (one.low, one.high) for name, one in estimates.items() if not np.isnan(one.value)}
 
 
 def _shape_measures(context: Context) -> dict[str, Any]:
