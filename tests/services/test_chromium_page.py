@@ -1,5 +1,6 @@
 """The page of a report in a real browser: what is drawn, what a user does, and that nothing is asked for."""
 
+import itertools
 import json
 import shutil
 
@@ -142,11 +143,12 @@ def test_the_page_is_for_keyboards_and_readers(browser, runs, tmp_path):
     unnamed = browser.execute_script(
         """
         return [...document.querySelectorAll("button, select, input, canvas, img")].filter((one) =>
-            !(one.textContent.trim() || one.getAttribute("aria-label") || one.alt || one.closest("label"))).length
+            !(one.textContent.trim() || one.getAttribute("aria-label") || one.alt ||
+              one.closest("label"))).length
         """
     )
     assert unnamed == 0
     levels = [int(one.tag_name[1]) for one in browser.find_elements("css selector", "h1, h2, h3")]
     assert levels[0] == 1
-    assert all(b - a <= 1 for a, b in zip(levels, levels[1:], strict=False))
+    assert all(b - a <= 1 for a, b in itertools.pairwise(levels))
     assert browser.find_element("css selector", "html").get_attribute("lang") == "en"
