@@ -291,7 +291,7 @@ def test_mistakes(digits):
         daskumap.evaluate(broken, Y)
     with pytest.raises(SourceError, match="'cosine' is not defined on row 7"):
         daskumap.evaluate(np.where(np.arange(ROWS)[:, None] == 7, 0, X), Y, metric="cosine")
-    with pytest.raises(ParameterError, match="Unknown metric 'euclidian'. Did you mean 'euclidean'"):
+    with pytest.raises(ParameterError, match=r"Unknown metric 'euclidian'. Did you mean 'euclidean'"):
         daskumap.evaluate(X, Y, metric="euclidian")
     with pytest.raises(ParameterError, match="precomputed"):
         daskumap.evaluate(X, Y, metric="precomputed")

@@ -79,8 +79,9 @@ def _metric(metric: Any, metric_kwds: dict[str, Any] | None, run: Mapped | None)
 
 
 def _metric_of(run: Mapped) -> Metric:
-    if isinstance(run, Run) and run.held_params is not None:
-        return resolve(run.held_params.metric, run.held_params.metric_kwds)
+    apart = run.params.get("undefined") == "apart"
+    if isinstance(run, Run) and (held := run.held_params) is not None:
+        return resolve(held.metric, held.metric_kwds, apart)
     known: dict[str, Any] = {
         name: run.params[name] for name in ("metric", "metric_kwds") if name in run.params
     }
@@ -90,4 +91,4 @@ def _metric_of(run: Mapped) -> Metric:
             "metric and metric_kwds."
         )
     params = make_params(known)
-    return resolve(params.metric, params.metric_kwds)
+    return resolve(params.metric, params.metric_kwds, apart)
