@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from daskumap.page.parts import text
 from daskumap.page.sample import density_picture
-from daskumap.page.sections import graded, text, verdict_line
+from daskumap.page.sections import graded, verdict_line
 from daskumap.views import Mapped
 
 
