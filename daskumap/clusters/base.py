@@ -121,6 +121,10 @@ class Cluster(Part):
         """How scheduler and workers talk."""
         return "tls" if self.tls else "tcp"
 
+    def sizes(self) -> dict[str, int]:
+        """Return workers, threads and memory as far as they are known without a start."""
+        raise NotImplementedError
+
     @contextlib.contextmanager
     def started(self) -> Iterator[Any]:
         """Start the cluster, wait for its workers, give a client; close what was started in the end.
@@ -233,6 +237,10 @@ class Sized(Cluster):
     def expected(self) -> int:
         """All of them."""
         return self.workers
+
+    def sizes(self) -> dict[str, int]:
+        """Return what the file says."""
+        return {"workers": self.workers, "threads": self.threads, "memory": self.memory}
 
     def environment_of_workers(self) -> dict[str, str]:
         """Return variables that each worker process has; the file's own go before those of daskumap."""

@@ -63,6 +63,10 @@ class Gateway(Cluster):
             "The gateway encrypts and authenticates all connections itself.",
         ]
 
+    def sizes(self) -> dict[str, int]:
+        """Return their number; how large they are the site knows."""
+        return {"workers": self.workers}
+
     def shown(self) -> str:
         """Return what is asked for."""
         import json

@@ -78,6 +78,13 @@ class Runner(Cluster):
         options = {"nthreads": self.threads, "memory_limit": self.memory, "local_directory": self.folder}
         return {name: value for name, value in options.items() if value is not None}
 
+    def sizes(self) -> dict[str, int]:
+        """Return what the file says; in an allocation, what that has too."""
+        options = self.worker_options() if self.processes() else Runner.worker_options(self)
+        names = {"nthreads": "threads", "memory_limit": "memory"}
+        known = {names[name]: value for name, value in options.items() if name in names}
+        return {**known, **({"workers": self.expected} if self.processes() else {})}
+
     def refuse_few(self, found: int | None) -> None:
         """Refuse an allocation that is none, or too small."""
         if found is None or found < LEAST:
