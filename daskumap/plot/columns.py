@@ -12,7 +12,7 @@ from daskumap.errors import ParameterError, SourceNotFoundError
 from daskumap.extras import load
 
 
-def read_column(color: Any, rows: int, labels: Any = None) -> Any:
+def read_column(color: Any, rows: int, labels: Any = None, called: str = "color") -> Any:
     """Return (rows,) values of what a user names, which are sliced: an array, a label, a column of a file.
 
     Parameters
@@ -22,6 +22,8 @@ def read_column(color: Any, rows: int, labels: Any = None) -> Any:
         `:COLUMN` behind it where it has several.
     labels
         Mapping of the run's columns, or None.
+    called
+        The argument's name, for messages.
 
     Raises
     ------
@@ -31,7 +33,7 @@ def read_column(color: Any, rows: int, labels: Any = None) -> Any:
     if isinstance(color, str | os.PathLike):
         text = os.fspath(color)
         names = list(labels or ())
-        color = labels[text] if text in names else _read_file(text, names)
+        color = labels[text] if text in names else _read_file(text, names, called)
         if text in names and len(color) == rows:
             return color
     found = np.asarray(color)
@@ -39,7 +41,7 @@ def read_column(color: Any, rows: int, labels: Any = None) -> Any:
         found = found[:, 0]
     if found.shape != (rows,):
         raise ParameterError(
-            f"color has the shape {found.shape}; one value for each of {rows:,} rows is needed."
+            f"{called} has the shape {found.shape}; one value for each of {rows:,} rows is needed."
         )
     return found
 
@@ -55,7 +57,7 @@ def name_of(color: Any, labels: Any = None) -> str:
     return column if before and not Path(text).exists() else Path(text).stem
 
 
-def _read_file(text: str, names: list[str]) -> Any:
+def _read_file(text: str, names: list[str], called: str) -> Any:
     path, column = Path(text), None
     if not path.exists() and ":" in text:
         before, _, column = text.rpartition(":")
@@ -64,11 +66,11 @@ def _read_file(text: str, names: list[str]) -> Any:
         known = (
             f" The run has the columns {', '.join(names)}." if names else " The run has no columns of labels."
         )
-        raise SourceNotFoundError(f"color is {text!r}, which is no file and no column of the run.{known}")
+        raise SourceNotFoundError(f"{called} is {text!r}, which is no file and no column of the run.{known}")
     if path.suffix == ".npy":
         return np.load(path, mmap_mode="r", allow_pickle=False)
     if path.suffix not in (".csv", ".parquet"):
-        raise ParameterError(f"color is the file {path}; allowed are .npy, .csv and .parquet.")
+        raise ParameterError(f"{called} is the file {path}; allowed are .npy, .csv and .parquet.")
     pandas = load("pandas", "tables", "Reading a table")
     frame = pandas.read_csv(path) if path.suffix == ".csv" else pandas.read_parquet(path)
     if column is None and frame.shape[1] == 1:
