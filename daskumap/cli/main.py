@@ -67,6 +67,7 @@ COMMANDS = {
     "Maintain": {
         "cluster": "daskumap.cli.cluster",
         "verify": "daskumap.cli.examine",
+        "clean": "daskumap.cli.clean",
         "doctor": "daskumap.cli.look",
     },
 }
