@@ -50,6 +50,8 @@ COMMANDS = {
         "status": "daskumap.cli.examine",
         "report": "daskumap.cli.examine",
         "diagnose": "daskumap.cli.examine",
+        "evaluate": "daskumap.cli.quality",
+        "stability": "daskumap.cli.quality",
         "plot": "daskumap.cli.picture",
     },
     "Use": {
@@ -65,6 +67,7 @@ COMMANDS = {
     "Maintain": {
         "cluster": "daskumap.cli.cluster",
         "verify": "daskumap.cli.examine",
+        "clean": "daskumap.cli.clean",
         "doctor": "daskumap.cli.look",
     },
 }
