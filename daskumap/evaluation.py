@@ -14,6 +14,7 @@ from daskumap.kernels.metrics.metric import Metric, check_shape, resolve
 from daskumap.kernels.neighbors import knn
 from daskumap.kernels.quality import clusters, figures, sampled
 from daskumap.kernels.quality.sampled import Estimate
+from daskumap.params import explicit
 from daskumap.sources.base import Source
 from daskumap.sources.find import find
 from daskumap.views import Mapped
@@ -27,6 +28,7 @@ EUCLIDEAN = resolve("euclidean")
 TRIPLETS = 5
 
 
+@explicit
 def evaluate(
     data: Any,
     embedding: Any,

@@ -22,7 +22,7 @@ from daskumap.opening import (
     open_model,
     refuse_other_rows,
 )
-from daskumap.params import Params, make_params
+from daskumap.params import Params, explicit, make_params
 from daskumap.peer import Fitted, make_umap, refuse_foreign
 from daskumap.pipeline import purpose_in
 from daskumap.planning.sizes import Sizes
@@ -122,6 +122,7 @@ class Run(Mapped):
         e = self._params.encoder
         return Encoder(found, self.path, e.encoder, e.decoder, e.device)
 
+    @explicit
     def transform(
         self,
         data: Any,
@@ -159,6 +160,7 @@ class Run(Mapped):
         made = self._made(request, out, where, memory, threads, shown, restart, take_over, trust_input)
         return Transformed(made)
 
+    @explicit
     def inverse_transform(
         self,
         points: Any,
@@ -260,6 +262,7 @@ class Run(Mapped):
         """
         return history_of(self.store)
 
+    @explicit
     def save(self, path: Any, rows: bool = False, *, fitted: Any = None) -> Run | Encoder:
         """Write what `transform` needs to a place of its own, without the neighbours and their graph.
 
