@@ -37,7 +37,7 @@ if TYPE_CHECKING:
         TaskError,
     )
     from daskumap.estimator.umap import UMAP
-    from daskumap.evaluation import evaluate
+    from daskumap.evaluation.measure import evaluate
     from daskumap.exports.targets import export
     from daskumap.jobs.work import run_job
     from daskumap.parametric import ParametricUMAP
@@ -123,7 +123,7 @@ _MODULES = {
     "convert": "daskumap.sources.conversion",
     "diagnose": "daskumap.api",
     "export": "daskumap.exports.targets",
-    "evaluate": "daskumap.evaluation",
+    "evaluate": "daskumap.evaluation.measure",
     "export_onnx": "daskumap.api",
     "fit": "daskumap.api",
     "inverse_transform": "daskumap.api",

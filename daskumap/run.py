@@ -61,6 +61,11 @@ class Run(Mapped):
     def _held(self) -> Source | None:
         return self._source
 
+    @property
+    def held_params(self) -> Params | None:
+        """The parameters where this process fitted the run: functions among them, which no store holds."""
+        return self._params
+
     def model(self, fitted: Any = None) -> Context:
         """Return what other runs are made from: new rows on its map, and fits of its neighbours.
 
