@@ -1,4 +1,4 @@
-"""How far a run is: a line for each finished stage, on a terminal a bar below them, in a notebook a bar alone."""
+"""How far a run is: a line for each finished stage; on a terminal a bar too, in a notebook a bar alone."""
 
 from __future__ import annotations
 
