@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from daskumap.api import (
+        clean,
         diagnose,
         export_onnx,
         fit,
@@ -76,6 +77,7 @@ __all__ = [
     "TaskError",
     "Transformed",
     "__version__",
+    "clean",
     "convert",
     "diagnose",
     "evaluate",
@@ -120,6 +122,7 @@ _MODULES = {
     "Source": "daskumap.sources.base",
     "Transformed": "daskumap.views",
     "UMAP": "daskumap.estimator.umap",
+    "clean": "daskumap.api",
     "convert": "daskumap.sources.conversion",
     "diagnose": "daskumap.api",
     "export": "daskumap.exports.targets",
