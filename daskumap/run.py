@@ -496,6 +496,29 @@ class Run(Mapped):
 
         return write_page([self], path, color)
 
+    def watch(self, png: str | Path | None = None, port: int | None = None) -> Run:
+        """Show the map as it forms, until the run is over; another process or thread makes it.
+
+        What is seen is the newest checkpoint, so a smaller `checkpoint_every` shows more. It costs a share of
+        a core, 2 %, and the run does not hear of it.
+
+        Parameters
+        ----------
+        png
+            A file that is renewed. None where `port` is given; or for the cell of a notebook, in place.
+        port
+            Of a page on this machine's loopback; 0 for a free one, which is logged.
+
+        Raises
+        ------
+        ParameterError
+            If both or none are given, the latter outside a notebook; or the run makes a graph alone.
+        """
+        from daskumap.watching import watch
+
+        watch(self.store, png, port)
+        return self
+
     def _repr_html_(self) -> str:
         from daskumap.page.notebook import summary
 

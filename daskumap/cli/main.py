@@ -51,6 +51,7 @@ COMMANDS = {
         "report": "daskumap.cli.examine",
         "diagnose": "daskumap.cli.examine",
         "plot": "daskumap.cli.picture",
+        "watch": "daskumap.cli.picture",
     },
     "Use": {
         "transform": "daskumap.cli.use",

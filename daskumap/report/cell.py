@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import sys
 import time
+from importlib import import_module
 from typing import Any, Protocol
 
 from daskumap.report.progress import Lines, Outlet
@@ -26,11 +27,10 @@ class Widget:
     """A bar of ipywidgets."""
 
     def __init__(self) -> None:
-        from IPython.display import display
-        from ipywidgets import FloatProgress, HBox, Label, Layout
-
-        self.bar, self.label = FloatProgress(min=0.0, max=1.0, layout=Layout(width="40%")), Label()
-        display(HBox([self.bar, self.label]))
+        widgets: Any = import_module("ipywidgets")
+        self.bar, self.label = widgets.FloatProgress(min=0.0, max=1.0), widgets.Label()
+        self.bar.layout.width = "40%"
+        import_module("IPython.display").display(widgets.HBox([self.bar, self.label]))
 
     def paint(self, share: float, text: str, state: str) -> None:
         """Move the bar."""
@@ -38,21 +38,30 @@ class Widget:
         self.bar.bar_style = {"running": "info", "finished": "success", "failed": "danger"}[state]
 
 
-class Html:
-    """A bar of HTML, which any notebook shows, and keeps when it is saved."""
+class InPlace:
+    """What a cell shows in one place: the newest bundle of types."""
 
     def __init__(self) -> None:
         self.handle: Any = None
 
-    def paint(self, share: float, text: str, state: str) -> None:
-        """Show the bar, or put it in the place of what is shown."""
-        from IPython.display import display
-
-        bundle = {"text/html": self.bar(share, text, state), "text/plain": f"daskumap  {text}"}
+    def show(self, html: str, text: str) -> None:
+        """Show HTML, or text where that cannot be shown, in the place of what was shown before."""
+        bundle = {"text/html": html, "text/plain": text}
         if self.handle is None:
-            self.handle = display(bundle, raw=True, display_id=True)
+            self.handle = import_module("IPython.display").display(bundle, raw=True, display_id=True)
         else:
             self.handle.update(bundle, raw=True)
+
+
+class Html:
+    """A bar of HTML, which any notebook shows, and keeps when it is saved."""
+
+    def __init__(self) -> None:
+        self.place = InPlace()
+
+    def paint(self, share: float, text: str, state: str) -> None:
+        """Show the bar, or put it in the place of what is shown."""
+        self.place.show(self.bar(share, text, state), f"daskumap  {text}")
 
     @staticmethod
     def bar(share: float, text: str, state: str) -> str:
