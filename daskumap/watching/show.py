@@ -137,7 +137,7 @@ def _into(path: Path) -> Shows:
         if sight.png is not None:
             partial.write_bytes(sight.png)
             partial.replace(path)
-        log.info("%s: %s", path if sight.png is not None else "no picture yet", sight.text)
+        log.info("%s: %s", path, sight.text) if sight.png is not None else log.info("%s", sight.text)
 
     return show
 
