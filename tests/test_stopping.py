@@ -80,7 +80,7 @@ LOCAL = "kind: local\nworkers: 2\nthreads: 1\nmemory: 1GB\n"
     ],
 )
 def test_a_command_that_is_stopped(tmp_path, where, number, times, codes):
-    """A terminal signals all processes that it sees: none of them says a traceback, and none is left."""
+    """A terminal interrupts all processes that it sees, `kill` one: no traceback is said, and none is left."""
     np.save(tmp_path / "x.npy", X)
     (tmp_path / "local.yaml").write_text(LOCAL)
     run = tmp_path / "run.zarr"
@@ -102,7 +102,7 @@ def test_a_command_that_is_stopped(tmp_path, where, number, times, codes):
     assert (len(others) >= 2) == (where == "local")
     for _ in range(times):
         if process.poll() is None:
-            os.killpg(process.pid, number)
+            (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
         time.sleep(0.3)
     assert process.wait(120) in codes
     _, left = psutil.wait_procs(others, timeout=60)
