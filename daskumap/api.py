@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from daskumap.clusters import choose
+from daskumap.cleaning import Kept, clean_run, kept_by
+from daskumap.clusters import choose, resources_of
 from daskumap.driver import survey
 from daskumap.encoder import Encoder
 from daskumap.engine.clusters import make_engine
@@ -485,13 +486,43 @@ def verify(run: Any, *, repair: bool = False) -> dict[str, list[str]]:
     return _with_copy(found.damage, copy)
 
 
+def clean(run: Any, keep: str | None = None) -> Kept:
+    """Shrink a finished run to what a lower level of `keep` keeps, or say what each level would leave.
+
+    Parameters
+    ----------
+    run
+        A `Run`, the path or URL of a run store, or a Zarr store: of a fit, or what was made by one.
+    keep
+        "all", "graph", "model" or "embedding", as of `fit`. None: nothing is deleted. With a level above that
+        of the run only what an earlier deletion left is deleted, which was cut short.
+
+    Returns
+    -------
+    Kept
+        `keep`, the level of the run now; `bytes` of all that the run store holds; `levels`, the bytes that
+        each level from this one down leaves; `freed`, the bytes that were deleted.
+
+    Raises
+    ------
+    StoreError
+        If there is no run, it is unfinished or its result is damaged; a `LockedError` if another process
+        works on it. Whoever reads from it, as a transform does, is not seen: wait for it.
+    """
+    if isinstance(run, Run):
+        return run.clean(keep)
+    store = RunStore.open(find_place(run), mode="r" if keep is None else "r+")
+    return kept_by(store) if keep is None else clean_run(store, keep)
+
+
 @explicit
 def plan(
     data: Any,
     run: Run | str | Path | None = None,
     *,
+    cluster: Any = None,
     memory: str | int | None = None,
-    workers: int = 1,
+    workers: int | None = None,
     threads: int | None = None,
     partitions: int | None = None,
     calibrate: bool = True,
@@ -508,8 +539,11 @@ def plan(
     run
         A finished run, to plan the transform of the data into its map, or with `inverse` of points of it into
         rows. The data may be a run too, as of `fit`.
+    cluster
+        A cluster file, or its content, to plan for its workers. Nothing is started; one that runs already is
+        asked.
     workers, threads
-        Worker processes, and threads of each.
+        Worker processes, 1 by default, and threads of each; of a cluster those that it does not say itself.
     encoder
         Arguments of `train`, {} for none, to plan the training of a network on the run that is the data.
     calibrate
@@ -520,6 +554,8 @@ def plan(
     ------
     PlanError
         If the run cannot fit, with the setting to change.
+    ParameterError, ClusterError
+        If the cluster is none, does not say how large it is, or does not answer.
     """
     _check_switch("inverse", inverse)
     if encoder is not None and not isinstance(encoder, dict):
@@ -542,7 +578,11 @@ def plan(
         raise ParameterError("A transform has the parameters of its run. Leave out all but data and run.")
     else:
         request = _as_model(run).request(data, inverse=inverse)
-    result = request.plan(plan_resources(memory, workers, threads), ingested=request.source.spec() is None)
+    if cluster is None:
+        resources = plan_resources(memory, 1 if workers is None else workers, threads)
+    else:
+        resources = resources_of(cluster, memory, workers, threads)
+    result = request.plan(resources, ingested=request.source.spec() is None)
     result.check()
     return dataclasses.replace(result, speed=measure_speed()) if calibrate else result
 

@@ -288,15 +288,20 @@ def open_model(
     return context_of(store, source, params, Resources(1), None)
 
 
-def open_to_look(store: RunStore) -> Context:
+def open_to_look(store: RunStore, params: Params | None = None) -> Context:
     """Return the context of a run that is only looked at: its input is not opened.
+
+    Parameters
+    ----------
+    params
+        Where this process fitted the run: a function as metric.
 
     Raises
     ------
     StoreError
         If the run stopped before its input was copied, so that there is nothing to look at.
     """
-    known, params = store.about, known_params(store)
+    known, params = store.about, known_params(store) if params is None else params
     if is_copied(store):
         refuse_uncopied(store)
     source = as_stored(tuple(known["source"]["shape"]), np.dtype(known["source"]["dtype"]))

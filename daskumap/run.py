@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from daskumap.cleaning import Kept, clean_run, kept_by
 from daskumap.clusters import choose
 from daskumap.diagnosis import diagnose_map
 from daskumap.encoder import Encoder
@@ -60,6 +61,11 @@ class Run(Mapped):
 
     def _held(self) -> Source | None:
         return self._source
+
+    @property
+    def held_params(self) -> Params | None:
+        """The parameters where this process fitted the run: functions among them, which no store holds."""
+        return self._params
 
     def model(self, fitted: Any = None) -> Context:
         """Return what other runs are made from: new rows on its map, and fits of its neighbours.
@@ -297,6 +303,16 @@ class Run(Mapped):
             return self.encoder.save(path)
         params = self._params and dataclasses.replace(self._params, keep="model")
         return Run(save_model(self.store, find_place(path), self._params, self._source, rows, fitted), params)
+
+    def clean(self, keep: str | None = None) -> Kept:
+        """Shrink the run to a lower level of `keep`, or say what each would leave: see `daskumap.clean`."""
+        if keep is None:
+            return kept_by(self.store)
+        place = self.store.place
+        found = clean_run(RunStore.open(place), keep, self._params)
+        self.store = RunStore.open(place, mode="r")
+        self._params = self._params and dataclasses.replace(self._params, keep=found.keep)
+        return found
 
     def knn(self) -> tuple[Array, Array]:
         """Return the neighbours of all rows in the user's row order, in memory.

@@ -25,6 +25,13 @@ class Fit(shared.Rows, shared.Params, shared.Driver, shared.Start, total=False):
 class Plan(shared.Rows, shared.Params, total=False):
     """Options of a plan."""
 
+    cluster: Annotated[
+        str | None,
+        shared.of_machine(
+            metavar="FILE", help="plan for the workers of this cluster file; one that runs already is asked"
+        ),
+    ]
+
 
 class Resume(shared.Rows, shared.Machine, shared.Driver, shared.GoOn, total=False):
     """Options of going on."""
@@ -118,14 +125,16 @@ def resume(
 
 
 @command(
-    example="daskumap plan cells.zarr/X --memory 8GB --workers 4\ndaskumap plan new.zarr/X --run map.zarr"
+    example="daskumap plan cells.zarr/X --memory 8GB --workers 4\n"
+    "daskumap plan cells.zarr/X --cluster slurm.yaml\ndaskumap plan new.zarr/X --run map.zarr"
 )
 def plan(
     ctx: typer.Context,
     source: shared.Input,
     workers: Annotated[
-        int, typer.Option(metavar="N", help="worker processes", rich_help_panel="Where it runs")
-    ] = 1,
+        int | None,
+        typer.Option(metavar="N", help="worker processes; 1 by default", rich_help_panel="Where it runs"),
+    ] = None,
     run: Annotated[
         str | None,
         typer.Option(metavar="PATH", help="plan the transform of SOURCE into the map of this run"),

@@ -65,6 +65,7 @@ COMMANDS = {
     "Maintain": {
         "cluster": "daskumap.cli.cluster",
         "verify": "daskumap.cli.examine",
+        "clean": "daskumap.cli.clean",
         "doctor": "daskumap.cli.look",
     },
 }

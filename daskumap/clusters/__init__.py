@@ -6,7 +6,9 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
+from daskumap.engine.machine import parse_memory, plan_resources
 from daskumap.errors import ParameterError
+from daskumap.planning.sizes import Resources
 
 
 def choose(client: Any, cluster: Any) -> Any:
@@ -34,6 +36,49 @@ def choose(client: Any, cluster: Any) -> Any:
     from daskumap.clusters.files import read
 
     return read(cluster)
+
+
+def resources_of(
+    cluster: Any, memory: str | int | None = None, workers: int | None = None, threads: int | None = None
+) -> Resources:
+    """Return what a run on a cluster is planned for, as far as that is known before it is started.
+
+    Parameters
+    ----------
+    cluster
+        As of `choose`. One that runs already is asked.
+    memory
+        What a worker may use: at most what the cluster gives it.
+    workers, threads
+        Where the cluster does not say them, as that of a site or of an allocation.
+
+    Raises
+    ------
+    ParameterError
+        If something is missing, or said twice.
+    ClusterError
+        If a cluster that runs already does not answer.
+    """
+    from daskumap.clusters.files import read
+
+    found = read(cluster)
+    sizes, given = found.sizes(), {"workers": workers, "threads": threads}
+    for name, value in given.items():
+        if value is not None and name in sizes:
+            raise ParameterError(
+                f"{name} is {value}, and the cluster of kind {found.kind} has {sizes[name]}. Leave it out."
+            )
+    limit = parse_memory(memory)
+    known = {name: value for name, value in given.items() if value is not None} | sizes
+    if limit is not None:  # as of a run
+        known["memory"] = min(limit, known.get("memory", limit))
+    missing = [name for name in ("workers", "threads", "memory") if name not in known]
+    if missing:
+        raise ParameterError(
+            f"A cluster of kind {found.kind} does not say before its start how large it is. Plan with "
+            f"{' and '.join(missing)} too (--{' ... --'.join(missing)} ...), as its workers will have."
+        )
+    return plan_resources(**known)
 
 
 @contextlib.contextmanager

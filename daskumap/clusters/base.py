@@ -80,6 +80,7 @@ class Cluster(Part):
     wait: Seconds = Field(300, description="how long workers are waited for: seconds, or '10 minutes'")
 
     extra: ClassVar[str] = ""  # of the package, with what this kind needs
+    one_run: ClassVar[bool] = False  # whether it cannot be started again when a run ended
     tls: Tls | None = Field(None, description="encrypt and authenticate: files ca, cert and key")
 
     @property
@@ -120,6 +121,10 @@ class Cluster(Part):
     def protocol(self) -> str:
         """How scheduler and workers talk."""
         return "tls" if self.tls else "tcp"
+
+    def sizes(self) -> dict[str, int]:
+        """Return workers, threads and memory as far as they are known without a start."""
+        raise NotImplementedError
 
     @contextlib.contextmanager
     def started(self) -> Iterator[Any]:
@@ -233,6 +238,10 @@ class Sized(Cluster):
     def expected(self) -> int:
         """All of them."""
         return self.workers
+
+    def sizes(self) -> dict[str, int]:
+        """Return what the file says."""
+        return {"workers": self.workers, "threads": self.threads, "memory": self.memory}
 
     def environment_of_workers(self) -> dict[str, str]:
         """Return variables that each worker process has; the file's own go before those of daskumap."""

@@ -32,6 +32,14 @@ class _Given(Cluster):
         """As many as the file says; those that come later take part too."""
         return self.workers
 
+    def sizes(self) -> dict[str, int]:
+        """Return what the workers that are there say: they are waited for, as by a run."""
+        from daskumap.engine.dask import DaskEngine
+
+        with self.started() as client:
+            found = DaskEngine(client).resources
+        return {"workers": found.workers, "threads": found.threads, "memory": found.memory}
+
     def _commands(self, scheduler: str, worker: str) -> str:
         exports = [f"export {name}={shlex.quote(value)}" for name, value in self.variables().items()]
         host = "--host 127.0.0.1 --no-dashboard"

@@ -29,6 +29,12 @@ class Local(Sized):
             "All listen on 127.0.0.1 only, and end with the run.",
         ]
 
+    def sizes(self) -> dict[str, int]:
+        """Return what the file says; Dask gives a worker no more than the machine has."""
+        from distributed.system import MEMORY_LIMIT
+
+        return {**super().sizes(), "memory": min(self.memory, MEMORY_LIMIT)}
+
     def shown(self) -> str:
         """Return what would be started."""
         return f"# processes of this machine: {self.workers} x dask worker --nthreads {self.threads} " + (

@@ -1,21 +1,74 @@
-"""What a notebook shows of a run: verdict, picture and measures."""
+"""What a notebook shows of a run and of an estimator: verdict, picture and measures."""
 
 from __future__ import annotations
 
-from daskumap.page.sample import density_picture
+import base64
+import io
+import logging
+from typing import Any
+
 from daskumap.page.sections import graded, text, verdict_line
+from daskumap.plot.maps import map_of
+from daskumap.report.picture import LIGHT, raster
+from daskumap.report.png import write_png
+from daskumap.report.thin import Thin
+from daskumap.secrets import hide_secrets
 from daskumap.views import Mapped
+
+log = logging.getLogger(__name__)
+
+# Of the longer side: some 50 kB of a notebook's file.
+PIXELS = 400
 
 
 def summary(run: Mapped) -> str:
-    """Return a run as HTML, for a cell of a notebook; of an unfinished one what `repr` says."""
-    if not run.finished:
-        return f"<p><code>{text(repr(run))}</code></p>"
+    """Return a run as HTML, for a cell of a notebook; of one that has no map what `repr` says.
+
+    A cell that fails since a store was moved or cleaned would be worse than one that says less.
+    """
+    try:
+        return f"<div>{_line(run)}{_found(run) if run.finished else ''}</div>"
+    except Exception:  # of a store: whatever it is, the notebook goes on
+        log.debug("A run cannot be shown.", exc_info=True)
+        return f"<div><p><code>daskumap.{type(run).__name__}</code>, whose run store cannot be read</p></div>"
+
+
+def _line(run: Mapped) -> str:
+    return f"<p><code>{text(hide_secrets(repr(run)))}</code></p>"
+
+
+def _found(run: Mapped) -> str:
     report = run.report
-    picture = density_picture(run)
-    image = ""
-    if picture:
-        image = f'<img alt="Map of {text(run.path)}" src="{picture}" style="width:22rem;max-width:100%">'
-    beside = '<div style="display:flex;flex-wrap:wrap;gap:1rem;align-items:start">'
-    table = f"{beside}{image}<table>{graded(report)}</table></div>"
-    return f"<div><p><code>{text(repr(run))}</code></p><p>{verdict_line(report)}</p>{table}</div>"
+    table = f"<table>{graded(report)}</table>" if report["verdict"] else ""
+    beside = f'<div style="display:flex;flex-wrap:wrap;gap:1rem;align-items:start">{_image(run)}{table}</div>'
+    return f"<p>{verdict_line(report)}</p>{beside}"
+
+
+def _image(run: Mapped) -> str:
+    """Return the picture of a run's map; on a ground of its own, since a notebook may be light or dark."""
+    if run.params["transform_mode"] == "graph":
+        return ""
+    image, _ = raster(Thin(map_of(run)[0]), None, PIXELS, LIGHT)
+    write_png(stream := io.BytesIO(), image)
+    shown = base64.b64encode(stream.getvalue()).decode()
+    name = text(hide_secrets(run.path))
+    return f'<img alt="Map of {name}" src="data:image/png;base64,{shown}" style="max-width:100%">'
+
+
+class WithMap:
+    """A mixin of estimators: below scikit-learn's diagram a fitted one shows its run."""
+
+    _run: Any
+
+    def _repr_html_inner(self) -> str:
+        return str(super()._repr_html_inner()) + self._shown()  # type: ignore[misc]
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, str]:
+        bundle: dict[str, str] = super()._repr_mimebundle_(**kwargs)  # type: ignore[misc]
+        if "text/html" in bundle:
+            bundle["text/html"] += self._shown()
+        return bundle
+
+    def _shown(self) -> str:
+        run = getattr(self, "_run", None)
+        return "" if run is None else summary(run)

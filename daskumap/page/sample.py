@@ -57,14 +57,6 @@ def shown(run: Any, color: Any, name: str) -> dict[str, Any]:
     }
 
 
-def density_picture(run: Any) -> str | None:
-    """Return a picture of all rows for any ground; None where the map has one dimension or none."""
-    if run.params["transform_mode"] == "graph":
-        return None
-    embedding, _ = map_of(run)
-    return _pictures(embedding, None)[0]["light"] if embedding.shape[1] > 1 else None
-
-
 def _sample(embedding: Any) -> tuple[Array, Array]:
     """Return row numbers, ascending, and places of some rows that are on the map, drawn once and for all."""
     n = embedding.shape[0]

@@ -9,6 +9,7 @@ from daskumap.errors import PlanError
 from daskumap.planning import costs, training
 from daskumap.planning.job import Job
 from daskumap.planning.stage import Stage
+from daskumap.planning.table import as_table
 
 # The step that holds the rows that a network is trained on.
 TRAIN = "encoder.train"
@@ -133,11 +134,12 @@ class Plan:
             "kept_by_level": self.kept_by_level,
         }
 
+    def _repr_html_(self) -> str:
+        return as_table(self.as_dict(), f"{self._where()}; {self._parts()}")
+
     def __str__(self) -> str:
-        s, r = self.job.sizes, self.job.resources
         lines = [
-            f"{s.rows:,} rows x {s.columns:,} columns; {r.workers} worker(s) x {r.threads} thread(s), "
-            f"{r.memory / 1e9:.2f} GB a worker",
+            self._where(),
             self._parts(),
             "",
             f"{'stage':<20}{'tasks':>7}{'MB a task':>11}{'MB a worker':>13}{'MB read':>11}{'MB written':>12}"
@@ -158,6 +160,13 @@ class Plan:
             kept = (f"{size / 1e6:,.0f} MB with {keep!r}" for keep, size in self.kept_by_level.items())
             lines.append(f"what `keep` leaves: {', '.join(kept)}")
         return "\n".join(lines)
+
+    def _where(self) -> str:
+        s, r = self.job.sizes, self.job.resources
+        return (
+            f"{s.rows:,} rows x {s.columns:,} columns; {r.workers} worker(s) x {r.threads} thread(s), "
+            f"{r.memory / 1e9:.2f} GB a worker"
+        )
 
     def _parts(self) -> str:
         s, model = self.job.sizes, self.job.model

@@ -42,7 +42,7 @@ class Coloured:
     span: tuple[float, float] | None = None
 
 
-def read_column(color: Any, rows: int, labels: Any = None) -> Array:
+def read_column(color: Any, rows: int, labels: Any = None, called: str = "color") -> Array:
     """Return (rows,) values of what a user names: an array, a column of the run's labels, or a file.
 
     Parameters
@@ -52,6 +52,8 @@ def read_column(color: Any, rows: int, labels: Any = None) -> Array:
         `:COLUMN` behind it where it has several.
     labels
         Mapping of the run's columns, or None.
+    called
+        The argument's name, for messages.
 
     Raises
     ------
@@ -61,18 +63,18 @@ def read_column(color: Any, rows: int, labels: Any = None) -> Array:
     if isinstance(color, str | os.PathLike):
         text = os.fspath(color)
         names = list(labels or ())
-        color = labels[text] if text in names else _read_file(text, names)
+        color = labels[text] if text in names else _read_file(text, names, called)
     found = np.asarray(color)
     if found.shape == (rows, 1):
         found = found[:, 0]
     if found.shape != (rows,):
         raise ParameterError(
-            f"color has the shape {found.shape}; one value for each of {rows:,} rows is needed."
+            f"{called} has the shape {found.shape}; one value for each of {rows:,} rows is needed."
         )
     return found
 
 
-def _read_file(text: str, names: list[str]) -> Any:
+def _read_file(text: str, names: list[str], called: str) -> Any:
     path, column = Path(text), None
     if not path.exists() and ":" in text:
         before, _, column = text.rpartition(":")
@@ -81,11 +83,11 @@ def _read_file(text: str, names: list[str]) -> Any:
         known = (
             f" The run has the columns {', '.join(names)}." if names else " The run has no columns of labels."
         )
-        raise SourceNotFoundError(f"color is {text!r}, which is no file and no column of the run.{known}")
+        raise SourceNotFoundError(f"{called} is {text!r}, which is no file and no column of the run.{known}")
     if path.suffix == ".npy":
         return np.load(path, mmap_mode="r", allow_pickle=False)
     if path.suffix not in (".csv", ".parquet"):
-        raise ParameterError(f"color is the file {path}; allowed are .npy, .csv and .parquet.")
+        raise ParameterError(f"{called} is the file {path}; allowed are .npy, .csv and .parquet.")
     pandas = load("pandas", "tables", "Reading a table")
     frame = pandas.read_csv(path) if path.suffix == ".csv" else pandas.read_parquet(path)
     if column is None and frame.shape[1] == 1:

@@ -180,7 +180,7 @@ def planned(monkeypatch):
 )
 def test_set(text, value, source, planned):
     assert main(["plan", source, "--set", text, "--n-epochs", "7"]) == 0
-    assert planned == {text[0]: value, "n_epochs": 7, "workers": 1}
+    assert planned == {text[0]: value, "n_epochs": 7}
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_what_a_run_leaves_behind(arguments, params, source, place, planned, mon
     fitted = {}
     monkeypatch.setattr(daskumap, "fit", lambda data, run, **options: fitted.update(options))
     assert main(["plan", source, *arguments.split()]) == 0
-    assert planned == {**params, "workers": 1}
+    assert planned == params
     assert main(["fit", source, place, "--quiet", *arguments.split()]) == 0
     switches = dict.fromkeys(("progress", "restart", "take_over", "trust_input"), False)
     assert fitted == {**params, **switches, "client": None}

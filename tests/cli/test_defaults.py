@@ -48,7 +48,7 @@ def test_the_command_line_comes_first_then_the_environment_then_the_file(
     monkeypatch.setenv("DASKUMAP_METRIC", "manhattan")
     monkeypatch.setenv("DASKUMAP_N_NEIGHBORS", "20")
     assert main(["plan", "a.zarr", "--config", file, "--n-neighbors", "10"]) == 0
-    wanted = {"n_neighbors": 10, "metric": "manhattan", "min_dist": 0.3, "unique": True, "workers": 1}
+    wanted = {"n_neighbors": 10, "metric": "manhattan", "min_dist": 0.3, "unique": True}
     assert planned == wanted
     said = capsys.readouterr().out
     assert said == (
@@ -68,7 +68,7 @@ def test_the_command_line_comes_first_then_the_environment_then_the_file(
 def test_a_switch_of_a_file_can_be_switched_off(planned, config):
     file = config("unique: true\nreport: false\n")
     assert main(["plan", "a.zarr", "--config", file, "--no-unique", "--report"]) == 0
-    assert planned == {"unique": False, "report": True, "workers": 1}
+    assert planned == {"unique": False, "report": True}
 
 
 def test_a_section_counts_before_what_holds_for_all(planned, config, monkeypatch):
@@ -76,7 +76,7 @@ def test_a_section_counts_before_what_holds_for_all(planned, config, monkeypatch
         "DASKUMAP_CONFIG", config("spread: 2\nseed: 1\nplan:\n  seed: 7\n  set: {alpha: 0.1}\n")
     )
     assert main(["plan", "a.zarr"]) == 0
-    assert planned == {"spread": 2.0, "random_state": 7, "alpha": 0.1, "workers": 1}
+    assert planned == {"spread": 2.0, "random_state": 7, "alpha": 0.1}
 
 
 def test_a_section_for_a_command_of_two_words(config, tmp_path, capsys):
@@ -87,7 +87,7 @@ def test_a_section_for_a_command_of_two_words(config, tmp_path, capsys):
 
 def test_options_of_other_commands_are_left_to_them(planned, config):
     assert main(["plan", "a.zarr", "--config", config("quiet: true\nlabels: y.npy\nn-epochs: 9\n")]) == 0
-    assert planned == {"n_epochs": 9, "workers": 1}
+    assert planned == {"n_epochs": 9}
 
 
 @pytest.mark.parametrize(

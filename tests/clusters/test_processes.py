@@ -14,7 +14,9 @@ import pytest
 from places import OPTIONS, PARAMS, changed, expected, run_command, same_bits, write_rows
 
 import daskumap
+from daskumap.clusters import resources_of
 from daskumap.clusters.files import read
+from daskumap.engine.dask import DaskEngine
 from daskumap.errors import ClusterError
 
 pytestmark = pytest.mark.processes
@@ -60,6 +62,7 @@ def test_local(rows, wanted, tmp_path):
         assert len(client.scheduler_info()["workers"]) == 2
         pids = list(client.run(os.getpid).values())
         address = client.scheduler.address
+        assert resources_of(file) == DaskEngine(client).resources
     assert address.startswith("tcp://127.0.0.1:")
     assert same_bits(run.embedding[:], wanted)
     assert placed.embedding.shape == wanted.shape
@@ -136,6 +139,8 @@ def test_an_address_and_its_settings(rows, wanted, tmp_path, caplog, monkeypatch
             run = daskumap.fit(rows, tmp_path / "a.zarr", cluster=file, progress=False, **PARAMS)
             assert "Workers have settings that cost memory or time" in caplog.text
             assert "distributed.worker.profile.enabled: True" in caplog.text
+            planned = daskumap.plan(rows, cluster=file, calibrate=False, **PARAMS)
+            assert "1 worker(s) x 1 thread(s), 2.00 GB a worker" in str(planned)
             # As a job of the operator knows it.
             monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", address)
             again = daskumap.fit(
@@ -178,7 +183,8 @@ def test_with_certificates(rows, wanted, tmp_path, certificates):
     }
     file = changed("local", tmp_path, **SMALL, tls={name: str(path) for name, path in tls.items()})
     with daskumap.start_cluster(file) as client:
-        assert client.scheduler.address.startswith("tls://")
+        addresses = [client.scheduler.address, *client.scheduler_info()["workers"], *client.run(os.getpid)]
+        assert all(address.startswith("tls://") for address in addresses)
         run = daskumap.fit(rows, tmp_path / "run.zarr", client=client, progress=False, **PARAMS)
         code = f"from distributed import Client\nClient({client.scheduler.address!r}, timeout=5)"
         stranger = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)

@@ -1,0 +1,94 @@
+"""What a user gives to be measured: data and a map, or a run, which has both."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from daskumap.errors import ParameterError
+from daskumap.kernels.metrics.metric import Metric, resolve
+from daskumap.params import make_params
+from daskumap.run import Run, view
+from daskumap.sources.base import Source
+from daskumap.sources.find import find
+from daskumap.store.places import find_place
+from daskumap.store.run import RunStore, is_run_store
+from daskumap.views import Mapped
+
+
+@dataclass(frozen=True)
+class Given:
+    """Data and a map.
+
+    Attributes
+    ----------
+    run
+        That the map is of, if it is one of a run.
+    labels
+        Columns of labels by name, those of the run and of the data.
+    """
+
+    source: Source
+    embedding: Any
+    metric: Metric
+    run: Mapped | None
+    labels: dict[str, Any]
+
+
+def read_given(data: Any, embedding: Any, metric: Any, metric_kwds: dict[str, Any] | None) -> Given:
+    """Return what is to be measured, as the arguments of `daskumap.evaluate` say."""
+    alone = embedding is None
+    run = as_run(data if alone else embedding)
+    if alone and run is None:
+        raise ParameterError(
+            "embedding is missing, and data is no run. Give the places of the rows on the map, or a run "
+            "alone."
+        )
+    source = run.input() if alone and run is not None else find(data)
+    if run is not None:
+        embedding = run.embedding
+    labels = {**source.labels, **(run.labels if run is not None else {})}
+    return Given(source, embedding, _metric(metric, metric_kwds, run), run, labels)
+
+
+def as_run(value: Any) -> Mapped | None:
+    """Return the run that is given, or that is at a path; None for anything else.
+
+    Raises
+    ------
+    ParameterError
+        If it is a run that has no map, such as one of predictions.
+    """
+    if isinstance(value, str | os.PathLike) and is_run_store(value):
+        found = view(RunStore.open(find_place(value), mode="r"))
+        if not isinstance(found, Mapped):
+            raise ParameterError(f"{found!r} has no map. Give the run of a fit or of a transform.")
+        return found
+    return value if isinstance(value, Mapped) else None
+
+
+def _metric(metric: Any, metric_kwds: dict[str, Any] | None, run: Mapped | None) -> Metric:
+    if metric is None and run is not None:
+        return _metric_of(run)
+    params = make_params({"metric": metric or "euclidean", "metric_kwds": metric_kwds})
+    try:
+        return resolve(params.metric, params.metric_kwds)
+    except ValueError as error:
+        raise ParameterError(str(error)) from error
+
+
+def _metric_of(run: Mapped) -> Metric:
+    apart = run.params.get("undefined") == "apart"
+    if isinstance(run, Run) and (held := run.held_params) is not None:
+        return resolve(held.metric, held.metric_kwds, apart)
+    known: dict[str, Any] = {
+        name: run.params[name] for name in ("metric", "metric_kwds") if name in run.params
+    }
+    if str(known.get("metric")).startswith("callable:") or "array(" in str(known.get("metric_kwds")):
+        raise ParameterError(
+            f"The run in {run.path} was fitted with a metric that it does not hold: {known['metric']}. Pass "
+            "metric and metric_kwds."
+        )
+    params = make_params(known)
+    return resolve(params.metric, params.metric_kwds, apart)
