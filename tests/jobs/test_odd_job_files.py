@@ -27,8 +27,8 @@ def write(tmp_path):
 
 
 def test_yaml_means_what_it_says(write):
-    text = "notify:\n- command: [mail, 2026-01-31, no]\n  on: failure\nparameters: {min_dist: 1e-3, n_epochs: 010}"
-    job = read_job(write(JOB + text))
+    text = "notify: [{command: [mail, 2026-01-31, no], on: failure}]\n"
+    job = read_job(write(f"{JOB}{text}parameters: {{min_dist: 1e-3, n_epochs: 010}}\n"))
     assert (job.notify[0].on, job.notify[0].command) == ("failure", ["mail", "2026-01-31", "no"])
     assert job.parameters == {"min_dist": 0.001, "n_epochs": 10}
 
