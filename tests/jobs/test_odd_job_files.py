@@ -1,4 +1,4 @@
-"""Job files as people write them, and as they should not: what is meant, what is refused, what is not told."""
+"""Job files as people write them, and as they should not: what is meant, what is refused, not told."""
 
 import json
 import os
