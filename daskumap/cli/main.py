@@ -50,6 +50,8 @@ COMMANDS = {
         "status": "daskumap.cli.examine",
         "report": "daskumap.cli.examine",
         "diagnose": "daskumap.cli.examine",
+        "evaluate": "daskumap.cli.quality",
+        "stability": "daskumap.cli.quality",
         "plot": "daskumap.cli.picture",
     },
     "Use": {

@@ -7,7 +7,8 @@ import io
 import logging
 from typing import Any
 
-from daskumap.page.sections import graded, text, verdict_line
+from daskumap.page.parts import text
+from daskumap.page.sections import graded, verdict_line
 from daskumap.plot.maps import map_of
 from daskumap.report.picture import LIGHT, raster
 from daskumap.report.png import write_png
