@@ -98,9 +98,7 @@ def test_who_cannot_be_told_does_not_make_the_job_fail(notify, said, caplog):
 
 def test_children_of_a_command_hold_nothing_up(caplog):
     began = time.monotonic()
-    telling.notify(
-        job(command=["sh", "-c", "sleep 60 & wait"], timeout=0.5, retries=0), SUMMARY
-    )
+    telling.notify(job(command=["sh", "-c", "sleep 60 & wait"], timeout=0.5, retries=0), SUMMARY)
     assert "longer than 0.5 s" in caplog.text
     telling.notify(job(command=["sh", "-c", "sleep 60 &"], timeout=20, retries=0), SUMMARY)  # it may stay
     assert time.monotonic() - began < 30
