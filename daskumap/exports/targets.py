@@ -11,6 +11,7 @@ from daskumap import api
 from daskumap.errors import ParameterError
 from daskumap.exports import cells, cubes, tables
 from daskumap.exports.files import is_there, refuse_what_is_there
+from daskumap.hints import hint
 from daskumap.store.trouble import is_url
 from daskumap.views import Mapped
 
@@ -126,7 +127,7 @@ def choose_target(target: Any, kind: str | None, options: Mapping[str, Any]) -> 
     if unknown:
         raise ParameterError(
             f"A target of kind {chosen.kind} has no option {', '.join(unknown)}; it has "
-            f"{', '.join(chosen.options) or 'none'}."
+            f"{', '.join(chosen.options) or 'none'}. {hint(unknown, (*chosen.options, 'overwrite'))}".rstrip()
         )
     return chosen
 

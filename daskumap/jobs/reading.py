@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
+import dataclasses
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -11,10 +11,11 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from daskumap.errors import ParameterError
+from daskumap.hints import nearest
 from daskumap.jobs.apart import refuse_meeting
 from daskumap.jobs.files import Environment, hide_used, load
 from daskumap.jobs.schema import CLUSTER_FILES, Job, Rows
-from daskumap.params import INITS, make_params
+from daskumap.params import INITS, Params, make_params
 from daskumap.secrets import hide_secrets
 
 # Parameters that are read when the run begins, or cannot be checked without the rows.
@@ -69,8 +70,7 @@ def _in_words(error: Any) -> str:
     where, kind = ".".join(map(str, error["loc"])), error["type"]
     if kind == "extra_forbidden":
         known = _known_at(error["loc"][:-1])
-        near = difflib.get_close_matches(str(error["loc"][-1]), known, 1)
-        meant = f"did you mean {near[0]!r}? " if near else ""
+        meant = _meant(str(error["loc"][-1]), known, top=len(error["loc"]) == 1)
         return f"{where}: no such key; {meant}known are {', '.join(known)}"
     text = error["msg"].removeprefix("Value error, ")
     if kind == "missing":
@@ -79,6 +79,15 @@ def _in_words(error: Any) -> str:
     secret = {"webhook", "command"} & set(error["loc"])
     shown = "" if secret or isinstance(seen, dict | list) else f" (seen: {hide_secrets(repr(seen))})"
     return f"{where}: {text}{shown}" if where else text
+
+
+def _meant(word: str, known: list[str], top: bool) -> str:
+    """Return which key was meant; at the top of a job a parameter of the fit may have been."""
+    fields = [] if not top else [field.name for field in dataclasses.fields(Params)]
+    if word in fields or not (near := nearest(word, known)):
+        named = nearest(word, fields)
+        return f"did you mean {named[0]!r} under parameters? " if named else ""
+    return f"did you mean {near[0]!r}? "
 
 
 def _known_at(place: Iterable[Any]) -> list[str]:
