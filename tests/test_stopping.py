@@ -80,7 +80,7 @@ LOCAL = "kind: local\nworkers: 2\nthreads: 1\nmemory: 1GB\n"
     ],
 )
 def test_a_command_that_is_stopped(tmp_path, where, number, times, codes):
-    """A terminal interrupts all processes that it sees, `kill` one: no traceback is said, and none is left."""
+    """A terminal interrupts all processes that it sees, `kill` one: no traceback, and no process is left."""
     np.save(tmp_path / "x.npy", X)
     (tmp_path / "local.yaml").write_text(LOCAL)
     run = tmp_path / "run.zarr"
