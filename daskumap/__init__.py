@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     )
     from daskumap.estimator.umap import UMAP
     from daskumap.evaluation.measure import evaluate
+    from daskumap.evaluation.stability import Stability, stability
     from daskumap.exports.targets import export
     from daskumap.jobs.work import run_job
     from daskumap.parametric import ParametricUMAP
@@ -73,6 +74,7 @@ __all__ = [
     "Source",
     "SourceError",
     "SourceNotFoundError",
+    "Stability",
     "StoreError",
     "TaskError",
     "Transformed",
@@ -92,6 +94,7 @@ __all__ = [
     "resume",
     "run_job",
     "source",
+    "stability",
     "start_cluster",
     "train",
     "transform",
@@ -127,6 +130,8 @@ _MODULES = {
     "diagnose": "daskumap.api",
     "export": "daskumap.exports.targets",
     "evaluate": "daskumap.evaluation.measure",
+    "Stability": "daskumap.evaluation.stability",
+    "stability": "daskumap.evaluation.stability",
     "export_onnx": "daskumap.api",
     "fit": "daskumap.api",
     "inverse_transform": "daskumap.api",

@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from daskumap.errors import ParameterError
 from daskumap.kernels.metrics.metric import Metric, resolve
 from daskumap.params import make_params
@@ -92,3 +94,18 @@ def _metric_of(run: Mapped) -> Metric:
         )
     params = make_params(known)
     return resolve(params.metric, params.metric_kwds, apart)
+
+
+def check_counts(rows: int, **counts: int) -> None:
+    """Refuse counts that are no counts, and too few rows for `n_neighbors` of them."""
+    for name, value in counts.items():
+        if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
+            raise ParameterError(f"{name} is {value!r}; it must be an integer of 1 or more.")
+    # Where trustworthiness is defined.
+    k = counts["n_neighbors"]
+    if 2 * rows <= 3 * k + 1:
+        remedy = f"Lower n_neighbors to {(2 * rows - 2) // 3}." if rows > 2 else "Give more rows."
+        raise ParameterError(
+            f"The map has {rows:,} rows with a place, too few for n_neighbors={k}: at least "
+            f"{(3 * k + 1) // 2 + 1:,} are needed. {remedy}"
+        )

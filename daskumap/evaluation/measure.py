@@ -9,16 +9,16 @@ import numpy as np
 
 from daskumap.errors import ParameterError
 from daskumap.evaluation import classes
-from daskumap.evaluation.given import Given, read_given
+from daskumap.evaluation.given import check_counts, read_given
 from daskumap.evaluation.neighborhoods import compare, find_neighborhoods
 from daskumap.evaluation.pair import open_pair
 from daskumap.evaluation.seams import cells_in, seams
 from daskumap.evaluation.tables import compare_distances, distance_table, draw
 from daskumap.kernels.quality.sampled import Estimate
+from daskumap.params import explicit
 
-Array = np.ndarray[Any, Any]
 
-
+@explicit
 def evaluate(
     data: Any,
     embedding: Any = None,
@@ -78,7 +78,9 @@ def evaluate(
     """
     given = read_given(data, embedding, metric, metric_kwds)
     pair = open_pair(given.source, given.embedding, given.metric)
-    _check_counts(pair.rows, n_neighbors, probe_rows, sample_rows)
+    check_counts(pair.rows, n_neighbors=n_neighbors, probe_rows=probe_rows, sample_rows=sample_rows)
+    if min(pair.rows, sample_rows) < 3:
+        raise ParameterError(f"sample_rows is {sample_rows}; at least 3 are needed to compare distances.")
     codes = None if labels is None else classes.read_codes(labels, given.labels, pair)
     rng = np.random.default_rng(random_state)
     probes, sample = draw(rng, pair.rows, probe_rows), draw(rng, pair.rows, sample_rows)
@@ -89,25 +91,5 @@ def evaluate(
     measures |= compare_distances(*tables, rng, len(sample) == pair.rows)
     if codes is not None:
         measures |= classes.of_classes(pair, codes, probes, found.near[1], sample, rng)
-    cells = _cells(given)
+    cells = None if given.run is None else cells_in(given.run.store)
     return measures if cells is None else {**measures, "seams": seams(pair, cells, found, rng)}
-
-
-def _cells(given: Given) -> Any:
-    return None if given.run is None else cells_in(given.run.store)
-
-
-def _check_counts(rows: int, n_neighbors: int, probe_rows: int, sample_rows: int) -> None:
-    named = {"n_neighbors": n_neighbors, "probe_rows": probe_rows, "sample_rows": sample_rows}
-    for name, value in named.items():
-        if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
-            raise ParameterError(f"{name} is {value!r}; it must be an integer of 1 or more.")
-    # Where trustworthiness is defined.
-    if 2 * rows <= 3 * n_neighbors + 1:
-        raise ParameterError(
-            f"The map has {rows:,} rows with a place, too few for n_neighbors={n_neighbors}: at least "
-            f"{(3 * n_neighbors + 1) // 2 + 1:,} are needed. Lower n_neighbors to "
-            f"{max(1, (2 * rows - 2) // 3)}."
-        )
-    if min(rows, sample_rows) < 3:
-        raise ParameterError(f"sample_rows is {sample_rows}; at least 3 are needed to compare distances.")

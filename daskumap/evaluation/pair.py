@@ -75,8 +75,8 @@ class Pair:
         """Return the pair of those rows, (rows,) bool, that are chosen among its own."""
         among_all = np.zeros(self.sides[0].source.shape[0], np.bool_)
         among_all[self.numbers(np.flatnonzero(chosen))] = True
-        counts = [int(counting.sum()) for _, counting, _ in _places(self.sides[1], self.step, among_all)]
-        return dataclasses.replace(self, starts=_starts(counts), chosen=among_all)
+        starts = count_rows(self.sides[1], self.step, among_all)
+        return dataclasses.replace(self, starts=starts, chosen=among_all)
 
     def blocks(self, wanted: Array | None = None) -> Iterator[tuple[int, Array, Array]]:
         """Yield (number of the first row, rows, places) of each block, or of those that hold some rows."""
@@ -147,12 +147,13 @@ def open_pair(data: Source, embedding: Any, metric: Metric) -> Pair:
     check_shape(metric, data.shape[1])
     places = open_map(embedding, data.shape[0], "data")
     step = max(1, BLOCK_BYTES // (data.shape[1] * 4) // data.block_rows) * data.block_rows
-    sides = _side(data, metric), _side(places, EUCLIDEAN)
-    counts = [int(known.sum()) for _, known, _ in _places(sides[1], step)]
-    return Pair(sides, step, _starts(counts))
+    sides = make_side(data, metric), make_side(places, EUCLIDEAN)
+    return Pair(sides, step, count_rows(sides[1], step))
 
 
-def _starts(counts: list[int]) -> Array:
+def count_rows(side: Side, step: int, chosen: Array | None = None) -> Array:
+    """Return (b + 1,) how many rows of a map, or of those that are chosen, count before each block."""
+    counts = [int(counting.sum()) for _, counting, _ in _places(side, step, chosen)]
     return np.concatenate([[0], np.cumsum(np.array(counts, np.int64))])
 
 
@@ -170,7 +171,7 @@ def _places(
         yield start, counting, places
 
 
-def _side(source: Source, metric: Metric) -> Side:
+def make_side(source: Source, metric: Metric) -> Side:
     """Return a side with the least move under which float32 tells its rows apart, as a fit chooses it."""
     if metric.dtype != "float32":
         return Side(source, metric, Move())
