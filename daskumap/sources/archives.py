@@ -10,6 +10,7 @@ import json
 import re
 import zipfile
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -193,9 +194,18 @@ def _protocol(where: str, options: dict[str, Any]) -> dict[str, Any]:
     """Return the options with the protocol of what is referred to: as given, or that of the first place."""
     if options.get("remote_protocol"):
         return options
-    places = (one[0] for one in _lazy(where, options).values() if isinstance(one, list) and one[0])
-    protocol, separator, _ = next(places, "").partition("://")
+    protocol, separator, _ = _first_place(_lazy(where, options)).partition("://")
     return {**options, "remote_protocol": protocol if separator else "file"}
+
+
+def _first_place(references: Any) -> str:
+    """Return the first file that is referred to; some names may have no reference."""
+    for name in references:
+        with suppress(KeyError, FileNotFoundError):
+            found = references[name]
+            if isinstance(found, list) and found[0]:
+                return str(found[0])
+    return ""
 
 
 def _chain(url: str, where: str, options: dict[str, Any]) -> Store:
