@@ -183,6 +183,7 @@ def fit(
     return Run(store, params_, request.source if held else None)
 
 
+@explicit
 def transform(
     run: Run | Encoder | str | Path,
     data: Any,
@@ -256,6 +257,7 @@ def transform(
     )
 
 
+@explicit
 def inverse_transform(
     run: Run | Encoder | str | Path,
     points: Any,
@@ -318,6 +320,7 @@ def inverse_transform(
     )
 
 
+@explicit
 def predict(
     run: Run | Encoder | str | Path,
     data: Any,
@@ -365,6 +368,7 @@ def predict(
     )
 
 
+@explicit
 def diagnose(
     run: Run | str | Path, embedding: Any = None, *, a: float | None = None, b: float | None = None
 ) -> dict[str, float]:
@@ -414,6 +418,7 @@ def diagnose(
     return _as_run(run).diagnose(embedding, a=a, b=b)
 
 
+@explicit
 def resume(
     run: Any,
     *,
@@ -454,6 +459,7 @@ def resume(
     return view(store)
 
 
+@explicit
 def verify(run: Any, *, repair: bool = False) -> dict[str, list[str]]:
     """Read all that a run store holds against its checksums.
 

@@ -23,7 +23,7 @@ from daskumap.opening import (
     open_model,
     refuse_other_rows,
 )
-from daskumap.params import Params, make_params
+from daskumap.params import Params, explicit, make_params
 from daskumap.peer import Fitted, make_umap, refuse_foreign
 from daskumap.pipeline import purpose_in
 from daskumap.planning.sizes import Sizes
@@ -128,6 +128,7 @@ class Run(Mapped):
         e = self._params.encoder
         return Encoder(found, self.path, e.encoder, e.decoder, e.device)
 
+    @explicit
     def transform(
         self,
         data: Any,
@@ -165,6 +166,7 @@ class Run(Mapped):
         made = self._made(request, out, where, memory, threads, shown, restart, take_over, trust_input)
         return Transformed(made)
 
+    @explicit
     def inverse_transform(
         self,
         points: Any,
@@ -266,6 +268,7 @@ class Run(Mapped):
         """
         return history_of(self.store)
 
+    @explicit
     def save(self, path: Any, rows: bool = False, *, fitted: Any = None) -> Run | Encoder:
         """Write what `transform` needs to a place of its own, without the neighbours and their graph.
 
@@ -492,6 +495,29 @@ class Run(Mapped):
         from daskumap.page import write_page
 
         return write_page([self], path, color)
+
+    def watch(self, png: str | Path | None = None, port: int | None = None) -> Run:
+        """Show the map as it forms, until the run is over; another process or thread makes it.
+
+        What is seen is the newest checkpoint, so a smaller `checkpoint_every` shows more. It costs a share of
+        a core, 2 %, and the run does not hear of it.
+
+        Parameters
+        ----------
+        png
+            A file that is renewed. None where `port` is given; or for the cell of a notebook, in place.
+        port
+            Of a page on this machine's loopback; 0 for a free one, which is logged.
+
+        Raises
+        ------
+        ParameterError
+            If both or none are given, the latter outside a notebook; or the run makes a graph alone.
+        """
+        from daskumap.watching import watch
+
+        watch(self.store, png, port)
+        return self
 
     def _repr_html_(self) -> str:
         from daskumap.page.notebook import summary

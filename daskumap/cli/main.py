@@ -53,6 +53,7 @@ COMMANDS = {
         "evaluate": "daskumap.cli.quality",
         "stability": "daskumap.cli.quality",
         "plot": "daskumap.cli.picture",
+        "watch": "daskumap.cli.picture",
     },
     "Use": {
         "transform": "daskumap.cli.use",

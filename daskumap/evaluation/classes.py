@@ -13,7 +13,7 @@ from daskumap.evaluation.pair import Pair
 from daskumap.evaluation.tables import distance_table, draw
 from daskumap.kernels.quality import clusters, figures, sampled
 from daskumap.kernels.quality.sampled import Estimate
-from daskumap.plot.colouring import read_column
+from daskumap.plot.columns import read_column
 from daskumap.store.labels import as_labels
 
 Array = np.ndarray[Any, Any]

@@ -15,8 +15,10 @@ from daskumap.evaluation.pair import open_pair
 from daskumap.evaluation.seams import cells_in, seams
 from daskumap.evaluation.tables import compare_distances, distance_table, draw
 from daskumap.kernels.quality.sampled import Estimate
+from daskumap.params import explicit
 
 
+@explicit
 def evaluate(
     data: Any,
     embedding: Any = None,

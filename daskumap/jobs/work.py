@@ -21,11 +21,13 @@ from daskumap.jobs.rows import open_part, open_rows, rows_or_run
 from daskumap.jobs.schema import CLUSTER_FILES, DATE, Job
 from daskumap.jobs.state import JobState
 from daskumap.jobs.summary import Summary
+from daskumap.params import explicit
 from daskumap.store.run import is_run_store
 
 log = logging.getLogger(__name__)
 
 
+@explicit
 def run_job(job: Any, *, progress: Any = True, take_over: bool = False, restart: bool = False) -> Summary:
     """Run a whole job: fit, transform, write results, forget old runs, tell somebody.
 

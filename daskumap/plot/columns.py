@@ -1,0 +1,82 @@
+"""Where a column of colours is: an array, a label of the run, or a file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from daskumap.errors import ParameterError, SourceNotFoundError
+from daskumap.extras import load
+
+
+def read_column(color: Any, rows: int, labels: Any = None, called: str = "color") -> Any:
+    """Return (rows,) values of what a user names, which are sliced: an array, a label, a column of a file.
+
+    Parameters
+    ----------
+    color
+        An array or a series; a name among `labels`; or the path of a `.npy`, `.csv` or `.parquet` file, with
+        `:COLUMN` behind it where it has several.
+    labels
+        Mapping of the run's columns, or None.
+    called
+        The argument's name, for messages.
+
+    Raises
+    ------
+    ParameterError
+        If it has another number of rows, or is no such name or file.
+    """
+    if isinstance(color, str | os.PathLike):
+        text = os.fspath(color)
+        names = list(labels or ())
+        color = labels[text] if text in names else _read_file(text, names, called)
+        if text in names and len(color) == rows:
+            return color
+    found = np.asarray(color)
+    if found.shape == (rows, 1):
+        found = found[:, 0]
+    if found.shape != (rows,):
+        raise ParameterError(
+            f"{called} has the shape {found.shape}; one value for each of {rows:,} rows is needed."
+        )
+    return found
+
+
+def name_of(color: Any, labels: Any = None) -> str:
+    """Return what a column is called: the label, the column of a file or the file, the name of a series."""
+    if not isinstance(color, str | os.PathLike):
+        return str(getattr(color, "name", None) or "colour")
+    text = os.fspath(color)
+    if text in (labels or ()):
+        return text
+    before, _, column = text.rpartition(":")
+    return column if before and not Path(text).exists() else Path(text).stem
+
+
+def _read_file(text: str, names: list[str], called: str) -> Any:
+    path, column = Path(text), None
+    if not path.exists() and ":" in text:
+        before, _, column = text.rpartition(":")
+        path = Path(before)
+    if not path.exists():
+        known = (
+            f" The run has the columns {', '.join(names)}." if names else " The run has no columns of labels."
+        )
+        raise SourceNotFoundError(f"{called} is {text!r}, which is no file and no column of the run.{known}")
+    if path.suffix == ".npy":
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    if path.suffix not in (".csv", ".parquet"):
+        raise ParameterError(f"{called} is the file {path}; allowed are .npy, .csv and .parquet.")
+    pandas = load("pandas", "tables", "Reading a table")
+    frame = pandas.read_csv(path) if path.suffix == ".csv" else pandas.read_parquet(path)
+    if column is None and frame.shape[1] == 1:
+        column = frame.columns[0]
+    if column not in frame.columns:
+        raise ParameterError(
+            f"{path} has the columns {', '.join(map(str, frame.columns))}. Name one: {path}:COLUMN."
+        )
+    return frame[column]
