@@ -16,6 +16,7 @@ from daskumap.kernels.quality import clusters, figures, sampled
 from daskumap.kernels.quality.sampled import Estimate
 from daskumap.sources.base import Source
 from daskumap.sources.find import find
+from daskumap.sources.obs import listed
 from daskumap.views import Mapped
 
 Array = np.ndarray[Any, Any]
@@ -52,8 +53,8 @@ def evaluate(
         (n, d), the places of the rows in their order: an array, its path or URL, the path of a NumPy file, or
         a run. Rows at NaN are left out, of the data as well.
     labels
-        (n,) classes of the rows, numbers or texts; a negative number, NaN and None mean none. With them come
-        the measures of classes.
+        (n,) classes of the rows, numbers or texts; a negative number, NaN and None mean none. Or the name of
+        a column of the run, or of the obs of an AnnData. With them come the measures of classes.
     n_neighbors
         Rows of a neighbourhood, without the row itself.
     metric, metric_kwds
@@ -88,7 +89,7 @@ def evaluate(
     tables = _tables(rows, pair.metric), _tables(places, EUCLIDEAN)
     found.measures |= _global(*tables, rng, len(sample) == pair.rows)
     if labels is not None:
-        codes = _codes(labels, pair)
+        codes = _codes(_named(labels, embedding, pair.source), pair)
         found.measures |= _of_classes(codes, probes, found.near, len(probes) == pair.rows)
         found.measures |= clusters.scores(places, codes[sample], tables[1], len(sample) == pair.rows)
     return found.measures
@@ -283,6 +284,22 @@ def _global(high: Array, low: Array, rng: np.random.Generator, whole: bool) -> d
         "triplet_accuracy": sampled.of_mean(sampled.triplet_agreement(high, low, triplets)),
         "distance_correlation": sampled.of_rows(of_part(sampled.distance_correlation), m, whole),
     }
+
+
+def _named(labels: Any, embedding: Any, source: Source) -> Any:
+    """Return the classes that a text names: a column of the run, or of the cells of an AnnData."""
+    if not isinstance(labels, str):
+        return labels
+    if isinstance(embedding, Mapped):
+        found = embedding.named(labels)
+        if not isinstance(found, str):
+            return found
+    columns = {} if source.origin is None else source.origin.cells.obs
+    if labels not in columns:
+        raise ParameterError(
+            f"labels is {labels!r}, which is no column of the run or of its cells. {listed(columns)}"
+        )
+    return columns[labels][:]
 
 
 def _codes(labels: Any, pair: _Pair) -> Array:

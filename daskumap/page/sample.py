@@ -92,7 +92,8 @@ def _coloured(embedding: Any, color: Any, labels: Any, rows: Array) -> dict[str,
     """Return the column by which all rows are coloured."""
     found = {name: coloured(color, embedding.shape[0], labels, theme) for name, theme in _themes()}
     pictures, _ = _pictures(embedding, {name: one.colouring for name, one in found.items()})
-    called = color if isinstance(color, str) and color in (labels or ()) else "colour"
+    named = isinstance(color, str) and labels is not None and color in labels
+    called = color if named else "colour"
     return {**_column(called, found, np.asarray(found["light"].colouring.codes)[rows]), "raster": pictures}
 
 

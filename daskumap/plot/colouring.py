@@ -60,8 +60,10 @@ def read_column(color: Any, rows: int, labels: Any = None) -> Array:
     """
     if isinstance(color, str | os.PathLike):
         text = os.fspath(color)
-        names = list(labels or ())
-        color = labels[text] if text in names else _read_file(text, names)
+        own = getattr(labels, "labels", labels)
+        # A file goes before the columns of an input, which need not be where it was.
+        named = labels is not None and (text in own or (_file_of(text) is None and text in labels))
+        color = labels[text] if named else _read_file(text, labels)
     found = np.asarray(color)
     if found.shape == (rows, 1):
         found = found[:, 0]
@@ -72,16 +74,27 @@ def read_column(color: Any, rows: int, labels: Any = None) -> Array:
     return found
 
 
-def _read_file(text: str, names: list[str]) -> Any:
-    path, column = Path(text), None
-    if not path.exists() and ":" in text:
-        before, _, column = text.rpartition(":")
-        path = Path(before)
-    if not path.exists():
+def _file_of(text: str) -> tuple[Path, str | None] | None:
+    """Return the file that a text names, and the column in it; None where there is no such file."""
+    before, _, column = text.rpartition(":")
+    if Path(text).exists():
+        return Path(text), None
+    return (Path(before), column) if before and Path(before).exists() else None
+
+
+def _read_file(text: str, labels: Any) -> Any:
+    found = _file_of(text)
+    if found is None:
+        names = (
+            []
+            if labels is None
+            else list({**dict.fromkeys(labels), **dict.fromkeys(getattr(labels, "more", ()))})
+        )
         known = (
             f" The run has the columns {', '.join(names)}." if names else " The run has no columns of labels."
         )
         raise SourceNotFoundError(f"color is {text!r}, which is no file and no column of the run.{known}")
+    path, column = found
     if path.suffix == ".npy":
         return np.load(path, mmap_mode="r", allow_pickle=False)
     if path.suffix not in (".csv", ".parquet"):
