@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from daskumap.api import (
+        clean,
         diagnose,
         export_onnx,
         fit,
@@ -37,7 +38,8 @@ if TYPE_CHECKING:
         TaskError,
     )
     from daskumap.estimator.umap import UMAP
-    from daskumap.evaluation import evaluate
+    from daskumap.evaluation.measure import evaluate
+    from daskumap.evaluation.stability import Stability, stability
     from daskumap.exports.targets import export
     from daskumap.jobs.work import run_job
     from daskumap.parametric import ParametricUMAP
@@ -72,10 +74,12 @@ __all__ = [
     "Source",
     "SourceError",
     "SourceNotFoundError",
+    "Stability",
     "StoreError",
     "TaskError",
     "Transformed",
     "__version__",
+    "clean",
     "convert",
     "diagnose",
     "evaluate",
@@ -90,6 +94,7 @@ __all__ = [
     "resume",
     "run_job",
     "source",
+    "stability",
     "start_cluster",
     "train",
     "transform",
@@ -120,10 +125,13 @@ _MODULES = {
     "Source": "daskumap.sources.base",
     "Transformed": "daskumap.views",
     "UMAP": "daskumap.estimator.umap",
+    "clean": "daskumap.api",
     "convert": "daskumap.sources.conversion",
     "diagnose": "daskumap.api",
     "export": "daskumap.exports.targets",
-    "evaluate": "daskumap.evaluation",
+    "evaluate": "daskumap.evaluation.measure",
+    "Stability": "daskumap.evaluation.stability",
+    "stability": "daskumap.evaluation.stability",
     "export_onnx": "daskumap.api",
     "fit": "daskumap.api",
     "inverse_transform": "daskumap.api",

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from daskumap.cleaning import Kept, clean_run, kept_by
 from daskumap.clusters import choose, resources_of
 from daskumap.driver import survey
 from daskumap.encoder import Encoder
@@ -182,6 +183,7 @@ def fit(
     return Run(store, params_, request.source if held else None)
 
 
+@explicit
 def transform(
     run: Run | Encoder | str | Path,
     data: Any,
@@ -255,6 +257,7 @@ def transform(
     )
 
 
+@explicit
 def inverse_transform(
     run: Run | Encoder | str | Path,
     points: Any,
@@ -317,6 +320,7 @@ def inverse_transform(
     )
 
 
+@explicit
 def predict(
     run: Run | Encoder | str | Path,
     data: Any,
@@ -364,6 +368,7 @@ def predict(
     )
 
 
+@explicit
 def diagnose(
     run: Run | str | Path, embedding: Any = None, *, a: float | None = None, b: float | None = None
 ) -> dict[str, float]:
@@ -413,6 +418,7 @@ def diagnose(
     return _as_run(run).diagnose(embedding, a=a, b=b)
 
 
+@explicit
 def resume(
     run: Any,
     *,
@@ -453,6 +459,7 @@ def resume(
     return view(store)
 
 
+@explicit
 def verify(run: Any, *, repair: bool = False) -> dict[str, list[str]]:
     """Read all that a run store holds against its checksums.
 
@@ -483,6 +490,35 @@ def verify(run: Any, *, repair: bool = False) -> dict[str, list[str]]:
         if copy:
             forget_copy(store)
     return _with_copy(found.damage, copy)
+
+
+def clean(run: Any, keep: str | None = None) -> Kept:
+    """Shrink a finished run to what a lower level of `keep` keeps, or say what each level would leave.
+
+    Parameters
+    ----------
+    run
+        A `Run`, the path or URL of a run store, or a Zarr store: of a fit, or what was made by one.
+    keep
+        "all", "graph", "model" or "embedding", as of `fit`. None: nothing is deleted. With a level above that
+        of the run only what an earlier deletion left is deleted, which was cut short.
+
+    Returns
+    -------
+    Kept
+        `keep`, the level of the run now; `bytes` of all that the run store holds; `levels`, the bytes that
+        each level from this one down leaves; `freed`, the bytes that were deleted.
+
+    Raises
+    ------
+    StoreError
+        If there is no run, it is unfinished or its result is damaged; a `LockedError` if another process
+        works on it. Whoever reads from it, as a transform does, is not seen: wait for it.
+    """
+    if isinstance(run, Run):
+        return run.clean(keep)
+    store = RunStore.open(find_place(run), mode="r" if keep is None else "r+")
+    return kept_by(store) if keep is None else clean_run(store, keep)
 
 
 @explicit

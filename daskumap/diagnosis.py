@@ -80,15 +80,15 @@ def _context(store: RunStore, params: Params | None) -> Context:
     )
 
 
-def open_map(embedding: Any, rows: int) -> Source:
-    """Return the source of a map of so many rows."""
+def open_map(embedding: Any, rows: int | None, of: str = "run") -> Source:
+    """Return the source of a map of so many rows, as a run or what else it is beside has."""
     if isinstance(embedding, str | os.PathLike) and os.fspath(embedding).endswith(".npy"):
         embedding = _map_file(os.fspath(embedding))
     source = find(embedding)
-    if source.shape[0] != rows:
+    if rows is not None and source.shape[0] != rows:
         raise ParameterError(
-            f"embedding has {source.shape[0]:,} rows, the run {rows:,}. Give one place for each row of its "
-            "input, in their order."
+            f"embedding has {source.shape[0]:,} rows, the {of} {rows:,}. Give one place for each row of "
+            f"the {'input of the run' if of == 'run' else 'data'}, in their order."
         )
     if missing := source.count_missing():
         raise SourceError(

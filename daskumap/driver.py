@@ -331,13 +331,15 @@ def _keep_times(stage: Stage, context: Context, receipts: dict[int, Receipt], se
     documents = context.store.documents
     known: dict[str, Any] = documents.load(STAGES) or {}
     before = known.get(stage.name, {})
+    plan = Plan(context.job, (stage,), reserved_bytes(context))
     known[stage.name] = {
         "tasks": stage.tasks,
         "seconds": before.get("seconds", 0.0) + seconds,
+        "projected_seconds": plan.seconds(stage),
         "task_seconds": sum(receipt.seconds for receipt in receipts.values()),
         "kernel_seconds": sum(receipt.kernel_seconds for receipt in receipts.values()),
         "peak_bytes": max(receipt.peak_bytes for receipt in receipts.values()),
-        "projected_bytes": Plan(context.job, (stage,), reserved_bytes(context)).peak_bytes(stage),
+        "projected_bytes": plan.peak_bytes(stage),
         "read_bytes": stage.read_bytes,
         "written_bytes": stage.written_bytes,
     }

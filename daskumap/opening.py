@@ -20,12 +20,12 @@ from daskumap.planning.job import Job
 from daskumap.planning.sizes import Resources, Sizes
 from daskumap.runtime.context import Context, make_context
 from daskumap.sources.base import Source
-from daskumap.sources.cells import NAMES
+from daskumap.sources.cells import NAMES, of_rows
 from daskumap.sources.cubes.source import CubeSource
 from daskumap.sources.find import check_stored_spec, find, open_spec
 from daskumap.sources.ingest import as_stored, names_of_copy, open_ingested
-from daskumap.sources.obs import Columns, refuse_other_names
-from daskumap.sources.part import column_of_part
+from daskumap.sources.obs import refuse_other_names
+from daskumap.sources.part import column_of_part, part_of
 from daskumap.sources.specs import is_near
 from daskumap.store import schema
 from daskumap.store.damage import find_damage
@@ -291,15 +291,20 @@ def open_model(
     return context_of(store, source, params, Resources(1), None)
 
 
-def open_to_look(store: RunStore) -> Context:
+def open_to_look(store: RunStore, params: Params | None = None) -> Context:
     """Return the context of a run that is only looked at: its input is not opened.
+
+    Parameters
+    ----------
+    params
+        Where this process fitted the run: a function as metric.
 
     Raises
     ------
     StoreError
         If the run stopped before its input was copied, so that there is nothing to look at.
     """
-    known, params = store.about, known_params(store)
+    known, params = store.about, known_params(store) if params is None else params
     if is_copied(store):
         refuse_uncopied(store)
     source = as_stored(tuple(known["source"]["shape"]), np.dtype(known["source"]["dtype"]))
@@ -356,20 +361,18 @@ def columns_of_input(store: RunStore, held: Source | None, labels: Labels) -> La
             return {}
         spec = {**reads["place"], "options": reads["options"]}
         check_stored_spec(spec, store.url)
-        held = open_spec({**spec, **_reached(store, spec)})
-    cells = held.origin.cells
-    names, (start, stop) = cells.labels.get(NAMES), reads["rows"]
-    if names is not None and len(names) < stop:
-        raise ParameterError(
-            f"{cells.name} has {len(names):,} cells now, and had {stop:,} when it was read. Restore it, or "
-            "give a column as an array."
-        )
+        whole = open_spec({**spec, **_reached(store, spec)})
+        if whole.shape[0] < reads["rows"][1]:
+            raise ParameterError(
+                f"{whole.name} has {whole.shape[0]:,} cells now, and had {reads['rows'][1]:,} when it was read. "
+                "Restore it, or give a column as an array."
+            )
+        held = part_of(whole, reads["rows"])
+    cells, (start, stop) = held.origin.cells, reads["rows"]
+    names = cells.labels.get(NAMES)
     if names is not None and NAMES in labels:
         refuse_other_names(labels[NAMES], column_of_part(names, start, stop), cells.name)
-    return Columns(
-        lambda: list(cells.obs),
-        lambda name: column_of_part(cells.obs[name], start, stop),
-    )
+    return of_rows(held)
 
 
 def _reached(store: RunStore, spec: dict[str, Any]) -> dict[str, Any]:

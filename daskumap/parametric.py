@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from daskumap.clusters import choose, start_cluster
 from daskumap.encoder_params import NAMES, make_encoder_params
 from daskumap.errors import ParameterError, SourceError
-from daskumap.page.notebook import WithMap
+from daskumap.mixin import OwnEstimator
 from daskumap.params import PRECOMPUTED, Params, explicit, make_params
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ Array = np.ndarray[Any, Any]
 OF_LAYOUT = ("n_epochs", "init")
 
 
-class ParametricUMAP(WithMap, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
+class ParametricUMAP(OwnEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """A network that maps rows, trained on the graph of UMAP: it maps new rows by itself.
 
     The graph is that of `daskumap.fit`, the training that of `daskumap.train`. With `decoder` there is a way

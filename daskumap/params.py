@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 import inspect
 import math
@@ -18,6 +17,7 @@ import numpy as np
 
 from daskumap.errors import ParameterError
 from daskumap.functions import digest_of
+from daskumap.hints import hint
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -183,10 +183,9 @@ def refuse_unknown(given: Iterable[str], known: Iterable[str]) -> None:
     unknown = sorted(set(given).difference(allowed))
     if not unknown:
         return
-    near = [match for name in unknown for match in difflib.get_close_matches(name, allowed, 1)]
-    meant = f"Did you mean {', '.join(map(repr, near))}? " if near else ""
     raise ParameterError(
-        f"Unknown parameter {', '.join(map(repr, unknown))}. {meant}Allowed are {', '.join(allowed)}."
+        f"Unknown parameter {', '.join(map(repr, unknown))}. {hint(unknown, allowed)}Allowed are "
+        f"{', '.join(allowed)}."
     )
 
 

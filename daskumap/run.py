@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from daskumap.cleaning import Kept, clean_run, kept_by
 from daskumap.clusters import choose
 from daskumap.diagnosis import diagnose_map
 from daskumap.encoder import Encoder
@@ -22,7 +23,7 @@ from daskumap.opening import (
     open_model,
     refuse_other_rows,
 )
-from daskumap.params import Params, make_params
+from daskumap.params import Params, explicit, make_params
 from daskumap.peer import Fitted, make_umap, refuse_foreign
 from daskumap.pipeline import purpose_in
 from daskumap.planning.sizes import Sizes
@@ -60,6 +61,11 @@ class Run(Mapped):
 
     def _held(self) -> Source | None:
         return self._source
+
+    @property
+    def held_params(self) -> Params | None:
+        """The parameters where this process fitted the run: functions among them, which no store holds."""
+        return self._params
 
     def model(self, fitted: Any = None) -> Context:
         """Return what other runs are made from: new rows on its map, and fits of its neighbours.
@@ -122,6 +128,7 @@ class Run(Mapped):
         e = self._params.encoder
         return Encoder(found, self.path, e.encoder, e.decoder, e.device)
 
+    @explicit
     def transform(
         self,
         data: Any,
@@ -159,6 +166,7 @@ class Run(Mapped):
         made = self._made(request, out, where, memory, threads, shown, restart, take_over, trust_input)
         return Transformed(made)
 
+    @explicit
     def inverse_transform(
         self,
         points: Any,
@@ -260,6 +268,7 @@ class Run(Mapped):
         """
         return history_of(self.store)
 
+    @explicit
     def save(self, path: Any, rows: bool = False, *, fitted: Any = None) -> Run | Encoder:
         """Write what `transform` needs to a place of its own, without the neighbours and their graph.
 
@@ -297,6 +306,16 @@ class Run(Mapped):
             return self.encoder.save(path)
         params = self._params and dataclasses.replace(self._params, keep="model")
         return Run(save_model(self.store, find_place(path), self._params, self._source, rows, fitted), params)
+
+    def clean(self, keep: str | None = None) -> Kept:
+        """Shrink the run to a lower level of `keep`, or say what each would leave: see `daskumap.clean`."""
+        if keep is None:
+            return kept_by(self.store)
+        place = self.store.place
+        found = clean_run(RunStore.open(place), keep, self._params)
+        self.store = RunStore.open(place, mode="r")
+        self._params = self._params and dataclasses.replace(self._params, keep=found.keep)
+        return found
 
     def knn(self) -> tuple[Array, Array]:
         """Return the neighbours of all rows in the user's row order, in memory.
@@ -476,6 +495,29 @@ class Run(Mapped):
         from daskumap.page import write_page
 
         return write_page([self], path, color)
+
+    def watch(self, png: str | Path | None = None, port: int | None = None) -> Run:
+        """Show the map as it forms, until the run is over; another process or thread makes it.
+
+        What is seen is the newest checkpoint, so a smaller `checkpoint_every` shows more. It costs a share of
+        a core, 2 %, and the run does not hear of it.
+
+        Parameters
+        ----------
+        png
+            A file that is renewed. None where `port` is given; or for the cell of a notebook, in place.
+        port
+            Of a page on this machine's loopback; 0 for a free one, which is logged.
+
+        Raises
+        ------
+        ParameterError
+            If both or none are given, the latter outside a notebook; or the run makes a graph alone.
+        """
+        from daskumap.watching import watch
+
+        watch(self.store, png, port)
+        return self
 
     def _repr_html_(self) -> str:
         from daskumap.page.notebook import summary

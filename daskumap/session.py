@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import shlex
 import tempfile
 import uuid
 import weakref
@@ -288,28 +289,42 @@ def drive(
         turn = stack.enter_context(alone(store, take_over))
         store.check_identity()
         store.place.sweep()
-        fresh = not store.ledger.has_begun()
-        if fresh:
-            store.clear()
-            store.ledger.begin(turn.generation, {}, set())
-        context = open_context()
-        stack.callback(context.close)
-        steps = steps_in(context)
-        if not fresh:
-            if not trust_input and reads_input(steps):
-                refuse_changed_input(context, *kind_of_context(context).digests, engine, progress)
-            go_on(context, steps, turn)
-        events.tell("run", "the run begins" if fresh else "the run goes on", state="begun")
         try:
-            run_pipeline(context, steps, engine, progress, turn)
+            carry_on(store, open_context, engine, progress, turn, trust_input, stack)
         except KeyboardInterrupt:
             say_stopped(store)
             raise
-        except Exception as error:
-            note_failure(store, turn, error)
-            raise
         store.place.sweep()  # Workers may have died in this attempt.
         tell_end(store)
+
+
+def carry_on(
+    store: RunStore,
+    open_context: Callable[[], Context],
+    engine: Engine,
+    progress: Progress,
+    turn: Turn,
+    trust_input: bool,
+    stack: contextlib.ExitStack,
+) -> None:
+    """Run what is left of a run in this driver's turn; what is opened for it is closed with the stack."""
+    fresh = not store.ledger.has_begun()
+    if fresh:
+        store.clear()
+        store.ledger.begin(turn.generation, {}, set())
+    context = open_context()
+    stack.callback(context.close)
+    steps = steps_in(context)
+    if not fresh:
+        if not trust_input and reads_input(steps):
+            refuse_changed_input(context, *kind_of_context(context).digests, engine, progress)
+        go_on(context, steps, turn)
+    events.tell("run", "the run begins" if fresh else "the run goes on", state="begun")
+    try:
+        run_pipeline(context, steps, engine, progress, turn)
+    except Exception as error:
+        note_failure(store, turn, error)
+        raise
 
 
 def note_failure(store: RunStore, turn: Turn, error: Exception) -> None:
@@ -330,11 +345,20 @@ def tell_end(store: RunStore) -> None:
 
 
 def say_stopped(store: RunStore) -> None:
-    """Say what is kept of a run that its user stopped."""
+    """Say what is kept of a run that its user stopped, and how to go on with it."""
     if isinstance(store.place, Memory | Temporary):
-        log.warning("The run was stopped, and nothing of it is kept: it had no place of its own, as of run=.")
-    else:
-        log.warning("The run in %s was stopped. %s", store.url, KEPT)
+        log.warning(
+            "The run was stopped, and nothing of it is kept, since it had no place of its own: name one with "
+            "run= to be able to go on."
+        )
+        return
+    log.warning(
+        "The run in %s was stopped, and its finished tasks are kept: go on with daskumap.resume(%r), or in a "
+        "shell with daskumap resume %s",
+        store.url,
+        store.url,
+        shlex.quote(store.url),
+    )
 
 
 def compare_input(

@@ -10,7 +10,7 @@ from typing import Any
 from daskumap.driver import STAGES
 from daskumap.errors import ParameterError, StoreError
 from daskumap.kernels.layout.output_metrics import EUCLIDEAN
-from daskumap.opening import columns_of_input, open_cube_of
+from daskumap.opening import columns_of_input, open_copy, open_cube_of, open_input, refuse_other_rows
 from daskumap.params import make_params
 from daskumap.pipeline import Kind, kind_in, params_in, steps_of
 from daskumap.planning.sizes import Sizes
@@ -169,7 +169,7 @@ class Mapped(View):
         return read_labels(self.store)
 
     @property
-    def columns(self) -> Labels:
+    def columns(self) -> Beside:
         """Labels, and beyond them what the input says of its rows: of an AnnData the columns of `obs`.
 
         Those are read from the input when they are asked for, and may have come to it after the run. Iterated
@@ -220,6 +220,24 @@ class Mapped(View):
         """Return what an exported map says of where it is from."""
         about = self.store.about
         return {"daskumap": about["versions"]["daskumap"], "run": about["id"]}
+
+    def input(self) -> Source:
+        """Return the rows that the run is of: as this process has them, or as the run store names them.
+
+        Raises
+        ------
+        StoreError, SourceError
+            If they are gone, or the run store names what is not contacted on its word.
+        RunMismatchError
+            If other rows are in their place.
+        """
+        if (held := self._held()) is not None:
+            return held
+        if self.store.about["spec"] is None:
+            return open_copy(self.store)
+        found = open_input(self.store, None)
+        refuse_other_rows(self.store, found)
+        return found
 
     def _held(self) -> Source | None:
         """Return the input as this process has it, if it does."""

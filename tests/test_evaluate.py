@@ -13,8 +13,8 @@ from sklearn.metrics import pairwise_distances
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
 import daskumap
-from daskumap import evaluation
-from daskumap.errors import ParameterError, SourceError
+from daskumap.errors import ParameterError, SourceError, SourceNotFoundError
+from daskumap.evaluation import pair
 from daskumap.kernels.quality import sampled
 
 K = 15
@@ -118,7 +118,7 @@ def test_a_sample_is_out_of_core(digits, whole, tmp_path, monkeypatch):
     zarr.create_array(str(tmp_path / "y.zarr"), data=Y, chunks=(90, 2))
     drawn = {"n_neighbors": K, "probe_rows": 300, "sample_rows": 300}
     at_once = daskumap.evaluate(X, Y, classes, **drawn)
-    monkeypatch.setattr(evaluation, "BLOCK_BYTES", 64 * 64 * 4)
+    monkeypatch.setattr(pair, "BLOCK_BYTES", 64 * 64 * 4)
     streamed = daskumap.evaluate(tmp_path / "x.zarr", tmp_path / "y.zarr", classes, **drawn)
     assert streamed == at_once
     off = [
@@ -183,8 +183,94 @@ def test_a_metric(digits):
 
 def test_a_run_is_its_map(digits):
     X = digits[0][:200]
-    run = daskumap.fit(X, client="sequential", progress=False, report=False, n_epochs=5, random_state=1)
-    assert daskumap.evaluate(X, run) == daskumap.evaluate(X, run.embedding[:])
+    run = daskumap.fit(
+        X, client="sequential", progress=False, report=False, n_epochs=5, random_state=1, metric="cosine"
+    )
+    found = daskumap.evaluate(X, run.embedding[:], metric="cosine")
+    assert daskumap.evaluate(X, run) == found  # its metric too
+    assert daskumap.evaluate(run) == found
+    assert daskumap.evaluate(X, run, metric="euclidean") != found
+    with pytest.raises(ParameterError, match="embedding is missing, and data is no run"):
+        daskumap.evaluate(X)
+
+
+def test_labels_by_name_and_a_run_by_its_path(digits, tmp_path):
+    pandas = pytest.importorskip("pandas")
+    X, _, classes = digits
+    frame = pandas.DataFrame(X[:200]).assign(kind=[f"d{c}" for c in classes[:200]]).rename(columns=str)
+    place, options = str(tmp_path / "run.zarr"), {"columns": [str(c) for c in range(64)]}
+    frame.to_parquet(tmp_path / "rows.parquet")
+    source = daskumap.source(tmp_path / "rows.parquet", **options)
+    run = daskumap.fit(source, place, client="sequential", progress=False, report=False, n_epochs=5)
+    found = daskumap.evaluate(place, labels="kind")
+    assert found == daskumap.evaluate(X[:200], run.embedding[:], classes[:200])
+    assert found == daskumap.evaluate(source, run.embedding[:], labels="kind")
+    with pytest.raises(SourceNotFoundError, match=r"labels is 'sort', which is no file and no column.*kind"):
+        daskumap.evaluate(place, labels="sort")
+
+
+def test_unlabelled_rows_are_left_out_of_classes_alone(digits, whole):
+    """As if they were not there for these measures, however few are labelled."""
+    X, Y, classes = digits
+    asked = np.arange(len(X)) % 8 == 0
+    found = daskumap.evaluate(X, Y, np.where(asked, classes, -1), n_neighbors=K, **ALL)
+    few = daskumap.evaluate(X[asked], Y[asked], classes[asked], n_neighbors=K, **ALL)
+    names = [name for name in found if name in classes_measures()]
+    assert len(names) == 9
+    assert [found[name] for name in names] == [few[name] for name in names]
+    assert found["continuity"] == whole["continuity"]
+
+
+def classes_measures():
+    scores = {f"{one}_{score}" for one in ("kmeans", "hdbscan") for score in ("nmi", "ari", "ami")}
+    return {"knn_accuracy", "nearest_accuracy", "silhouette"} | scores
+
+
+def test_labels_that_are_no_classes(digits):
+    X, Y, classes = digits
+    with pytest.raises(ParameterError, match="class for 3 of 400 rows on the map; at least 10"):
+        daskumap.evaluate(X, Y, np.where(np.arange(len(X)) < 3, classes, -1))
+    with pytest.raises(ParameterError, match="400 classes of 400 rows, as ids or values do"):
+        daskumap.evaluate(X, Y, np.arange(len(X)))
+    rare = daskumap.evaluate(X, Y, np.arange(len(X)) < 2, probe_rows=100, sample_rows=50, random_state=3)
+    assert np.isnan(rare["kmeans_nmi"].value)
+    assert rare["knn_accuracy"].value > 0.9
+    pandas = pytest.importorskip("pandas")
+    small = {"probe_rows": 100, "sample_rows": 100}
+    kinds = pandas.Series([None if c == 3 else f"d{c}" for c in classes], dtype="category")
+    texts = pandas.array([None if c == 3 else f"d{c}" for c in classes], dtype="string")
+    numbers = pandas.array([None if c == 3 else int(c) for c in classes], dtype="Int64")
+    expected = daskumap.evaluate(X, Y, np.where(classes == 3, -1, classes), **small)
+    for labels in (kinds, texts, numbers):
+        assert daskumap.evaluate(X, Y, labels, **small) == expected
+
+
+def test_copies_and_maps_that_are_a_point(digits):
+    """Copies cost a faithful map nothing, and one place for all rows gains nothing by its ties."""
+    X = np.repeat(digits[0][:60], 5, axis=0)
+    same = daskumap.evaluate(X, X, probe_rows=100)
+    assert all(same[name].value == 1 for name in ("trustworthiness", "continuity", "auc_rnx"))
+    X = digits[0][:200]
+    point = daskumap.evaluate(X, np.full((200, 2), 3.1), digits[2][:200], **ALL)
+    assert point["continuity"].value == pytest.approx(0.5, abs=0.1)
+    assert point["trustworthiness"].value == pytest.approx(0.5, abs=0.1)
+    assert np.isnan(point["distance_correlation"].value)
+    assert point["kmeans_nmi"].value < 0.2
+    nothing = daskumap.evaluate(np.zeros((200, 3)), digits[1][:200], **ALL)
+    assert nothing["trustworthiness"].value == pytest.approx(0.5, abs=0.1)
+
+
+def test_far_from_zero_and_small_types(digits, whole):
+    X, Y, _ = digits
+    assert daskumap.evaluate(X + 1e7, Y + 1e6, **ALL)["auc_rnx"].value == pytest.approx(
+        whole["auc_rnx"].value, abs=1e-3
+    )
+    half = daskumap.evaluate(X.astype(np.float16), Y.astype(np.float16), **ALL)
+    assert half["trustworthiness"].value == pytest.approx(whole["trustworthiness"].value, abs=0.01)
+    line = np.linspace(0, 1, len(X))[:, None] * np.ones((1, 3))
+    straight = daskumap.evaluate(line, line[:, :1], **ALL)
+    assert straight["distance_correlation"].value == pytest.approx(1, abs=1e-6)
+    assert straight["continuity"].value > 0.999
 
 
 def test_mistakes(digits):
@@ -203,5 +289,9 @@ def test_mistakes(digits):
     broken[5, 1] = np.inf
     with pytest.raises(SourceError, match=r"Row 5 of .* holds NaN or infinity"):
         daskumap.evaluate(broken, Y)
+    with pytest.raises(SourceError, match="'cosine' is not defined on row 7"):
+        daskumap.evaluate(np.where(np.arange(ROWS)[:, None] == 7, 0, X), Y, metric="cosine")
+    with pytest.raises(ParameterError, match=r"Unknown metric 'euclidian'. Did you mean 'euclidean'"):
+        daskumap.evaluate(X, Y, metric="euclidian")
     with pytest.raises(ParameterError, match="precomputed"):
         daskumap.evaluate(X, Y, metric="precomputed")

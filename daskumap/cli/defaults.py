@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import typer
 
 from daskumap.errors import ParameterError
+from daskumap.hints import nearest
 
 PREFIX = "DASKUMAP_"
 
@@ -51,7 +51,7 @@ def read_defaults(ctx: typer.Context, value: str | None) -> str | None:
 
 def did_you_mean(word: str, known: Any) -> str:
     """Return a sentence with the nearest names, or nothing."""
-    near = difflib.get_close_matches(word, list(known), n=3)
+    near = nearest(word, known, 3)
     return f" Did you mean {' or '.join(near)}?" if near else ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Annotated, Any, Unpack
 
 import typer
@@ -73,6 +74,7 @@ def fit(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="replace such keys there", rich_help_panel=CELLS)
     ] = False,
+    live: shared.Live = None,
     **options: Unpack[Fit],
 ) -> None:
     """Embed an array into a run store."""
@@ -81,12 +83,24 @@ def fit(
     quiet, json, scheduler = options.pop("quiet"), options.pop("json"), options.pop("scheduler")
     rows = shared.rows_of(source, options.pop("source_option"))
     params = shared.as_params(options)
-    result = daskumap.fit(rows, run, client=scheduler, progress=not quiet, **params)
+    with showing(live, run):
+        result = daskumap.fit(rows, run, client=scheduler, progress=not quiet, **params)
     if write_back:
         daskumap.export(result, source, **back)
     show(result, source if run is None else run, quiet, json, run is not None)
     if write_back and not (quiet or json):
         say(f"{'written back':<21}{source}/obsm/{key_added or 'X_umap'}")
+
+
+def showing(live: str | None, run: str | None) -> contextlib.AbstractContextManager[None]:
+    """Return what shows the map of a run while it is made, if it is wanted."""
+    if live is None:
+        return contextlib.nullcontext()
+    if run is None:
+        raise ParameterError("--live looks at a run store, and RUN is missing. Name its place: map.zarr.")
+    from daskumap.watching.show import alongside
+
+    return alongside(run, live)
 
 
 def _check_back(source: str, run: str | None, write_back: bool, back: dict[str, Any]) -> None:
@@ -114,13 +128,15 @@ def resume(
             "--source", metavar="PATH", help="path or URL of the input; default: what the run names"
         ),
     ] = None,
+    live: shared.Live = None,
     **options: Unpack[Resume],
 ) -> None:
     """Go on with an unfinished run, from what its run store says."""
     quiet, json, scheduler = options.pop("quiet"), options.pop("json"), options.pop("scheduler")
     rows = shared.rows_of(data, options.pop("source_option"))
     where = shared.as_params(options)
-    result = daskumap.resume(run, data=rows, client=scheduler, progress=not quiet, **where)
+    with showing(live, run):
+        result = daskumap.resume(run, data=rows, client=scheduler, progress=not quiet, **where)
     show(result, run, quiet, json)
 
 

@@ -50,7 +50,10 @@ COMMANDS = {
         "status": "daskumap.cli.examine",
         "report": "daskumap.cli.examine",
         "diagnose": "daskumap.cli.examine",
+        "evaluate": "daskumap.cli.quality",
+        "stability": "daskumap.cli.quality",
         "plot": "daskumap.cli.picture",
+        "watch": "daskumap.cli.picture",
     },
     "Use": {
         "transform": "daskumap.cli.use",
@@ -65,6 +68,7 @@ COMMANDS = {
     "Maintain": {
         "cluster": "daskumap.cli.cluster",
         "verify": "daskumap.cli.examine",
+        "clean": "daskumap.cli.clean",
         "doctor": "daskumap.cli.look",
     },
 }

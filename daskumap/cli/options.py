@@ -81,6 +81,17 @@ class Machine(TypedDict, total=False):
     threads: Annotated[int | None, of_machine(metavar="N", help="threads a worker; default: one a core")]
 
 
+Live = Annotated[
+    str | None,
+    typer.Option(
+        "--live",
+        metavar="FILE.png|PORT",
+        rich_help_panel="Everywhere",
+        help="show the map as it forms: in a picture that is renewed, or on a page of this machine",
+    ),
+]
+
+
 class Driver(TypedDict, total=False):
     """Where tasks run, and what is said meanwhile."""
 

@@ -80,6 +80,7 @@ class Cluster(Part):
     wait: Seconds = Field(300, description="how long workers are waited for: seconds, or '10 minutes'")
 
     extra: ClassVar[str] = ""  # of the package, with what this kind needs
+    one_run: ClassVar[bool] = False  # whether it cannot be started again when a run ended
     tls: Tls | None = Field(None, description="encrypt and authenticate: files ca, cert and key")
 
     @property

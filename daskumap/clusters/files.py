@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from daskumap.clusters.local import Local
 from daskumap.clusters.runners import Mpi, SlurmAllocation
 from daskumap.clusters.ssh import Ssh
 from daskumap.errors import ParameterError
+from daskumap.hints import nearest
 
 KINDS: dict[str, type[Cluster]] = {
     "local": Local,
@@ -130,5 +130,5 @@ def _in_our_words(error: Any, model: type[Cluster], kind: str) -> str:
 
 
 def _did_you_mean(word: Any, known: Any) -> str:
-    near = difflib.get_close_matches(str(word), [str(name) for name in known], n=1)
+    near = nearest(str(word), map(str, known))
     return f", did you mean {near[0]}?" if near else ""

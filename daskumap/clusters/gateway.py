@@ -80,12 +80,14 @@ class Gateway(Cluster):
         """Ask for a cluster."""
         from dask_gateway import Gateway as Server
 
-        with Server(self.address, proxy_address=self.proxy_address, auth=self.auth) as server:
-            cluster = server.new_cluster(self._chosen(server.cluster_options()), shutdown_on_close=True)
-            with cluster:
-                cluster.scale(self.workers)
-                with cluster.get_client(set_as_default=False) as client:
-                    yield client
+        server = Server(self.address, proxy_address=self.proxy_address, auth=self.auth)
+        cluster = server.new_cluster(self._chosen(server.cluster_options()), shutdown_on_close=True)
+        # The cluster closes it, and it would do so again when it is collected, and complain.
+        server.close = lambda: None
+        with cluster:
+            cluster.scale(self.workers)
+            with cluster.get_client(set_as_default=False) as client:
+                yield client
 
     def _chosen(self, offered: Any) -> Any:
         """Return the options of the site with those of the file, and variables where users choose them."""

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from daskumap.clusters.base import Seconds, Sized, connected
 from daskumap.errors import ClusterError, ParameterError
@@ -41,6 +41,13 @@ class Batch(Sized):
     python: str | None = Field(None, description="Python of the nodes; default: that of the run")
     log_folder: str | None = Field(None, description="folder for what jobs write, which nodes reach too")
     name: str = Field("daskumap", description="name of the jobs")
+
+    @field_validator("walltime", mode="before")
+    @classmethod
+    def _as_text(cls, value: Any) -> Any:
+        if isinstance(value, int):
+            raise ValueError('without quotes YAML takes 12:00:00 for a number; write "12:00:00"')
+        return value
 
     @model_validator(mode="after")
     def _whole_jobs(self) -> Batch:
@@ -145,10 +152,23 @@ class Batch(Sized):
             **self._job(),
         )
         with cluster:
-            cluster.scale(jobs=self.jobs)
-            cluster.sync(cluster._correct_state)
+            self._submit(cluster)
             with connected(cluster) as client:
                 yield client
+
+    def _submit(self, cluster: Any) -> None:
+        """Submit all jobs; `scale` would do so behind our back, and nobody would hear of a refusal."""
+        for _ in range(self.jobs):
+            cluster.worker_spec.update(cluster.new_worker_spec())
+        try:
+            cluster.sync(cluster._correct_state)
+        except RuntimeError as error:
+            cluster._created.clear()  # its end would ask for that of jobs that there are not
+            said = " ".join(str(error).rpartition("stderr:")[2].split()).rstrip(".")
+            raise ClusterError(
+                f"The batch system does not take the jobs. {self.submit} says: {said}. Change the cluster "
+                "file; `daskumap cluster check` shows what is submitted."
+            ) from error
 
 
 class Slurm(Batch):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import signal
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Literal
 
 from daskumap.clusters.base import Sized, connected
@@ -43,10 +45,11 @@ class Local(Sized):
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[Any]:
-        """Start a `LocalCluster`."""
+        """Start a `LocalCluster`, whose workers a Ctrl-C does not reach: the driver stops them in order."""
         from distributed import LocalCluster
 
-        cluster = LocalCluster(
+        cluster = without_interrupts(
+            LocalCluster,
             n_workers=self.workers,
             threads_per_worker=self.threads,
             memory_limit=self.memory,
@@ -59,3 +62,33 @@ class Local(Sized):
         )
         with cluster, connected(cluster) as client:
             yield client
+
+
+def without_interrupts(make: Callable[..., Any], **options: Any) -> Any:
+    """Call what starts threads and processes, none of which gets a SIGINT; the caller itself still does.
+
+    A terminal sends a Ctrl-C to all processes that it sees. Threads and processes inherit which signals are
+    held back from the thread that starts them.
+    """
+
+    def call() -> Any:
+        if hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        return make(**options)
+
+    pool = ThreadPoolExecutor(1, thread_name_prefix="daskumap-start")
+    try:
+        begun = pool.submit(call)
+        try:
+            return begun.result()
+        except BaseException:
+            begun.add_done_callback(_close)
+            raise
+    finally:
+        pool.shutdown(wait=False)
+
+
+def _close(begun: Future[Any]) -> None:
+    """Close what was started for a caller that no longer waits."""
+    if begun.exception() is None:
+        begun.result().close()

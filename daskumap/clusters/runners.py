@@ -37,10 +37,17 @@ class Runner(Cluster):
     )
 
     launcher: ClassVar[str]
+    one_run: ClassVar[bool] = True
+    # Whether this process drove a run: the scheduler and the workers ended with it.
+    served: ClassVar[bool] = False
 
     def processes(self) -> int | None:
-        """Return how many there are; None outside an allocation."""
+        """Return how many there are; None where this process is none of them."""
         raise NotImplementedError
+
+    def allocated(self) -> int | None:
+        """Return how many there will be, as far as the allocation says so."""
+        return self.processes()
 
     @property
     def expected(self) -> int:
@@ -80,16 +87,31 @@ class Runner(Cluster):
 
     def sizes(self) -> dict[str, int]:
         """Return what the file says; in an allocation, what that has too."""
-        options = self.worker_options() if self.processes() else Runner.worker_options(self)
+        there = self.allocated()
+        options = self.worker_options() if there else Runner.worker_options(self)
         names = {"nthreads": "threads", "memory_limit": "memory"}
         known = {names[name]: value for name, value in options.items() if name in names}
-        return {**known, **({"workers": self.expected} if self.processes() else {})}
+        return {**known, **({"workers": max(1, there - 2)} if there else {})}
 
-    def refuse_few(self, found: int | None) -> None:
-        """Refuse an allocation that is none, or too small."""
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[Any]:
+        """Take this process' role; the driver's gets a client, the others do not come back."""
+        if Runner.served:
+            raise ClusterError(
+                "This allocation has served a run, and its scheduler and workers ended with it. Make several "
+                "calls within one `with daskumap.start_cluster(...) as client:`, each with client=client."
+            )
+        found = self.processes()
         if found is None or found < LEAST:
             seen = "none: this is not such a process" if found is None else str(found)
             raise ClusterError(f"The allocation has {seen} of at least {LEAST} processes. {self.look}")
+        with self.driven() as client:
+            Runner.served = True
+            yield client
+
+    def driven(self) -> contextlib.AbstractContextManager[Any]:
+        """Take this process' role, in an allocation that is large enough."""
+        raise NotImplementedError
 
 
 class SlurmAllocation(Runner):
@@ -99,14 +121,17 @@ class SlurmAllocation(Runner):
     extra: ClassVar[str] = "jobqueue"
     launcher: ClassVar[str] = "srun"
     scheduler_file: str = Field(
-        "scheduler-{job_id}.json",
+        "scheduler-{job_id}-{step}.json",
         description="file by which the tasks find one another, in a folder that all reach",
     )
 
     def processes(self) -> int | None:
-        """Return the number of tasks of this step."""
-        found = os.environ.get("SLURM_NTASKS")
-        return int(found) if found and "SLURM_PROCID" in os.environ else None
+        """Return the number of tasks of this step; the script of a job is no such task."""
+        return _integer("SLURM_NTASKS") if "SLURM_STEP_ID" in os.environ else None
+
+    def allocated(self) -> int | None:
+        """Return the number of tasks of this step, or of the job whose script this is."""
+        return _integer("SLURM_NTASKS")
 
     def shown(self) -> str:
         """Return a script for sbatch."""
@@ -134,15 +159,14 @@ class SlurmAllocation(Runner):
         }
 
     @contextlib.contextmanager
-    def opened(self) -> Iterator[Any]:
-        """Take this process' role; the driver's gets a client, the others do not come back."""
-        self.refuse_few(self.processes())
+    def driven(self) -> Iterator[Any]:
+        """Take this task's role."""
         with _own_handler():
             from dask_jobqueue.slurm import SLURMRunner
         dashboard = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
         with _ending_by_signal():
             runner = SLURMRunner(
-                scheduler_file=self.scheduler_file,
+                scheduler_file=self._file(),
                 scheduler_options={**self.address_options(), **dashboard},
                 worker_class=NANNY,
                 worker_options={**self.address_options(), **self.worker_options()},
@@ -151,6 +175,11 @@ class SlurmAllocation(Runner):
 
         with runner, Client(runner.scheduler_address, set_as_default=False) as client:
             yield client
+
+    def _file(self) -> str:
+        """Return a file of this step alone: an earlier one that died may have left its own."""
+        step = f"{os.environ.get('SLURM_RESTART_COUNT', '0')}.{os.environ['SLURM_STEP_ID']}"
+        return self.scheduler_file.replace("{job_id}", os.environ["SLURM_JOB_ID"]).replace("{step}", step)
 
 
 def slurm_memory() -> int | None:
@@ -195,7 +224,7 @@ class Mpi(Runner):
         return (
             _integer("OMPI_COMM_WORLD_SIZE")
             or _integer("PMI_SIZE")
-            or (_integer("SLURM_NTASKS") if "SLURM_PROCID" in os.environ else None)
+            or (_integer("SLURM_NTASKS") if "SLURM_STEP_ID" in os.environ else None)
         )
 
     def shown(self) -> str:
@@ -206,9 +235,8 @@ class Mpi(Runner):
         )
 
     @contextlib.contextmanager
-    def opened(self) -> Iterator[Any]:
-        """Take this rank's role; the driver's gets a client, the others do not come back."""
-        self.refuse_few(self.processes())
+    def driven(self) -> Iterator[Any]:
+        """Take this rank's role."""
         import dask
         from dask_mpi import initialize
         from distributed import Client

@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from daskumap.api import fit, is_run
 from daskumap.estimator.accept import fit_options
 from daskumap.estimator.adopt import map_of, parameters_of
-from daskumap.page.notebook import WithMap
+from daskumap.mixin import OwnEstimator
 from daskumap.params import PRECOMPUTED, Params, explicit
 from daskumap.run import Run
 from daskumap.sources.base import Source
@@ -26,7 +26,7 @@ from daskumap.views import Transformed, View
 Array = np.ndarray[Any, Any]
 
 
-class UMAP(WithMap, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
+class UMAP(OwnEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """Uniform Manifold Approximation and Projection, with umap-learn's names, order, meanings and defaults.
 
     `docs/compatibility.md` goes through them one by one. In this version those about supervision and

@@ -11,6 +11,7 @@ from daskumap import api
 from daskumap.errors import ParameterError
 from daskumap.exports import cells, cubes, tables
 from daskumap.exports.files import refuse_what_is_there
+from daskumap.hints import hint
 from daskumap.views import Mapped
 
 
@@ -112,7 +113,7 @@ def export(run: Any, target: Any, *, overwrite: bool = False, kind: str | None =
     if unknown:
         raise ParameterError(
             f"A target of kind {chosen.kind} has no option {', '.join(unknown)}; it has "
-            f"{', '.join(chosen.options) or 'none'}."
+            f"{', '.join(chosen.options) or 'none'}. {hint(unknown, (*chosen.options, 'overwrite'))}".rstrip()
         )
     return chosen.writes(_mapped(run) if chosen.maps else run, target, overwrite=overwrite, **options)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
+import dataclasses
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -13,8 +13,9 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from daskumap.errors import ParameterError
+from daskumap.hints import nearest
 from daskumap.jobs.schema import CLUSTER_FILES, Job, Rows
-from daskumap.params import make_params
+from daskumap.params import Params, make_params
 from daskumap.secrets import hide_secrets
 
 NAMED = re.compile(r"\$\{([A-Za-z_]\w*)\}")
@@ -128,8 +129,7 @@ def _in_words(error: Any) -> str:
     where, kind = ".".join(map(str, error["loc"])), error["type"]
     if kind == "extra_forbidden":
         known = _known_at(error["loc"][:-1])
-        near = difflib.get_close_matches(str(error["loc"][-1]), known, 1)
-        meant = f"did you mean {near[0]!r}? " if near else ""
+        meant = _meant(str(error["loc"][-1]), known, top=len(error["loc"]) == 1)
         return f"{where}: no such key; {meant}known are {', '.join(known)}"
     text = error["msg"].removeprefix("Value error, ")
     if kind == "missing":
@@ -137,6 +137,15 @@ def _in_words(error: Any) -> str:
     seen = error.get("input")
     shown = "" if isinstance(seen, dict | list) else f" (seen: {hide_secrets(repr(seen))})"
     return f"{where}: {text}{shown}" if where else text
+
+
+def _meant(word: str, known: list[str], top: bool) -> str:
+    """Return which key was meant; at the top of a job a parameter of the fit may have been."""
+    fields = [] if not top else [field.name for field in dataclasses.fields(Params)]
+    if word in fields or not (near := nearest(word, known)):
+        named = nearest(word, fields)
+        return f"did you mean {named[0]!r} under parameters? " if named else ""
+    return f"did you mean {near[0]!r}? "
 
 
 def _known_at(place: Iterable[Any]) -> list[str]:

@@ -10,7 +10,8 @@ from typing import Any
 
 import daskumap
 from daskumap import events
-from daskumap.errors import LockedError, RunMismatchError
+from daskumap.clusters.files import read
+from daskumap.errors import LockedError, ParameterError, RunMismatchError
 from daskumap.jobs.dated import Dated, delete_old, fixed, next_run, runs_of
 from daskumap.jobs.growth import Increment, increments_of, new_increment, share_far
 from daskumap.jobs.notify import notify
@@ -20,11 +21,13 @@ from daskumap.jobs.rows import open_part, open_rows, rows_or_run
 from daskumap.jobs.schema import CLUSTER_FILES, DATE, Job
 from daskumap.jobs.state import JobState
 from daskumap.jobs.summary import Summary
+from daskumap.params import explicit
 from daskumap.store.run import is_run_store
 
 log = logging.getLogger(__name__)
 
 
+@explicit
 def run_job(job: Any, *, progress: Any = True, take_over: bool = False, restart: bool = False) -> Summary:
     """Run a whole job: fit, transform, write results, forget old runs, tell somebody.
 
@@ -74,6 +77,7 @@ def attempt_job(
     summary = Summary(found.name or "job", started=datetime.now().astimezone().isoformat(timespec="seconds"))
     began, state, error = time.monotonic(), JobState(found), None
     try:
+        _refuse_allocation(found)
         with state.held(take_over), events.of_run(found.run):
             events.tell("job", f"the job {summary.job!r} begins", state="begun", job=summary.job)
             _Work(found, state, summary, progress, take_over, restart).do()
@@ -229,8 +233,7 @@ class _Work:
     def _how(self) -> dict[str, Any]:
         """Return where tasks run, and what is said meanwhile."""
         job = self.job
-        is_file = isinstance(job.cluster, dict) or str(job.cluster).endswith(CLUSTER_FILES)
-        where = {"cluster" if is_file else "client": job.cluster}
+        where = {"cluster" if _is_cluster(job) else "client": job.cluster}
         return {
             **where,
             "memory": job.memory,
@@ -239,6 +242,21 @@ class _Work:
             "take_over": self.take_over,
             "trust_input": job.trust_input,
         }
+
+
+def _refuse_allocation(job: Job) -> None:
+    """Refuse a cluster whose processes would each run the job, and which ends with its first run."""
+    if _is_cluster(job) and (found := read(job.cluster)).one_run:
+        raise ParameterError(
+            f"cluster is of kind {found.kind}, which serves one run, and each of its processes would run "
+            "this job. Submit the job file with workflows/slurm_fit.sbatch, or name a kind that starts "
+            "workers, such as slurm or ssh."
+        )
+
+
+def _is_cluster(job: Job) -> bool:
+    """Return whether a job names a cluster file, or has its content."""
+    return isinstance(job.cluster, dict) or str(job.cluster).endswith(CLUSTER_FILES)
 
 
 def _is_done(path: str) -> bool:

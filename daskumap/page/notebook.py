@@ -1,13 +1,13 @@
-"""What a notebook shows of a run and of an estimator: verdict, picture and measures."""
+"""What a notebook shows of a run: verdict, picture and measures."""
 
 from __future__ import annotations
 
 import base64
 import io
 import logging
-from typing import Any
 
-from daskumap.page.sections import graded, text, verdict_line
+from daskumap.page.parts import text
+from daskumap.page.sections import graded, verdict_line
 from daskumap.plot.maps import map_of
 from daskumap.report.picture import LIGHT, raster
 from daskumap.report.png import write_png
@@ -53,22 +53,3 @@ def _image(run: Mapped) -> str:
     shown = base64.b64encode(stream.getvalue()).decode()
     name = text(hide_secrets(run.path))
     return f'<img alt="Map of {name}" src="data:image/png;base64,{shown}" style="max-width:100%">'
-
-
-class WithMap:
-    """A mixin of estimators: below scikit-learn's diagram a fitted one shows its run."""
-
-    _run: Any
-
-    def _repr_html_inner(self) -> str:
-        return str(super()._repr_html_inner()) + self._shown()  # type: ignore[misc]
-
-    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, str]:
-        bundle: dict[str, str] = super()._repr_mimebundle_(**kwargs)  # type: ignore[misc]
-        if "text/html" in bundle:
-            bundle["text/html"] += self._shown()
-        return bundle
-
-    def _shown(self) -> str:
-        run = getattr(self, "_run", None)
-        return "" if run is None else summary(run)

@@ -10,6 +10,7 @@ import numpy as np
 
 from daskumap.errors import ParameterError
 from daskumap.plot.colouring import Coloured, coloured
+from daskumap.plot.columns import name_of, read_column
 from daskumap.plot.maps import map_of
 from daskumap.report.paint import Colouring
 from daskumap.report.picture import DARK, LIGHT, Theme, raster
@@ -42,7 +43,8 @@ def shown(run: Any, color: Any, name: str) -> dict[str, Any]:
         raise ParameterError("The map has one dimension, and the page shows two. Fit with n_components=2.")
     rows, places = _sample(embedding)
     density, limits = _pictures(embedding, None)
-    columns = [_label(key, labels[key], rows) for key in list(labels or ())[:MOST_COLUMNS]]
+    others = [key for key in labels or () if not (isinstance(color, str) and key == color)]
+    columns = [_label(key, labels[key], rows) for key in others[:MOST_COLUMNS]]
     if color is not None:
         columns.insert(0, _coloured(embedding, color, labels, rows))
     return {
@@ -54,6 +56,7 @@ def shown(run: Any, color: Any, name: str) -> dict[str, Any]:
         "columns": columns,
         "coloured": color is not None,
         "sampled": len(rows),
+        "total": embedding.shape[0],
     }
 
 
@@ -90,26 +93,29 @@ def open_ground(theme: Theme) -> Theme:
 
 def _coloured(embedding: Any, color: Any, labels: Any, rows: Array) -> dict[str, Any]:
     """Return the column by which all rows are coloured."""
-    found = {name: coloured(color, embedding.shape[0], labels, theme) for name, theme in _themes()}
-    pictures, _ = _pictures(embedding, {name: one.colouring for name, one in found.items()})
-    named = isinstance(color, str) and labels is not None and color in labels
-    called = color if named else "colour"
-    return {**_column(called, found, np.asarray(found["light"].colouring.codes)[rows]), "raster": pictures}
+    found = coloured(color, embedding.shape[0], labels, LIGHT)
+    themes = {"light": found, "dark": found.on(DARK)}
+    pictures, _ = _pictures(embedding, {name: one.colouring for name, one in themes.items()})
+    column = _column(name_of(color, labels), themes, np.asarray(found.colouring.codes)[rows])
+    if found.span:
+        column["values"] = _numbers(_read(read_column(color, embedding.shape[0], labels), rows))
+    return {**column, "raster": pictures}
 
 
 def _label(name: str, column: Any, rows: Array) -> dict[str, Any]:
     """Return a column of labels at the sampled rows: drawn where it has few kinds, told in any case."""
     values = _read(column, rows)
     try:
-        found = {theme: coloured(values, len(rows), None, look) for theme, look in _themes()}
+        found = coloured(values, len(rows), None, LIGHT)
     except ParameterError:  # more classes than colours, or times
         texts = [None if v is None or v != v else str(v)[:TEXT_LENGTH] for v in values.tolist()]
         return {"name": name, "texts": texts, "codes": None}
-    return _column(name, found, np.asarray(found["light"].colouring.codes)) | (
-        {"values": [float(f"{v:.6g}") if np.isfinite(v) else None for v in values.astype(float).tolist()]}
-        if found["light"].span
-        else {}
-    )
+    drawn = _column(name, {"light": found, "dark": found.on(DARK)}, np.asarray(found.colouring.codes))
+    return {**drawn, "values": _numbers(values)} if found.span else drawn
+
+
+def _numbers(values: Array) -> list[float | None]:
+    return [float(f"{v:.6g}") if np.isfinite(v) else None for v in values.astype(float).tolist()]
 
 
 def _read(column: Any, rows: Array, step: int = 1 << 18) -> Array:
@@ -119,10 +125,6 @@ def _read(column: Any, rows: Array, step: int = 1 << 18) -> Array:
         if low < high:
             parts.append(np.asarray(column[start : min(start + step, len(column))])[rows[low:high] - start])
     return np.concatenate(parts)
-
-
-def _themes() -> tuple[tuple[str, Theme], ...]:
-    return ("light", LIGHT), ("dark", DARK)
 
 
 def _column(name: str, found: dict[str, Coloured], codes: Array) -> dict[str, Any]:

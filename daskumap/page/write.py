@@ -10,7 +10,8 @@ from string import Template
 from typing import Any
 
 from daskumap.errors import ParameterError
-from daskumap.page import sections
+from daskumap.page import running, sections
+from daskumap.page.parts import text
 from daskumap.page.sample import SAMPLE_ROWS, shown
 from daskumap.secrets import hide_secrets
 from daskumap.views import Mapped
@@ -65,20 +66,24 @@ def _page(runs: Sequence[Mapped], color: Any) -> str:
     reports = [run.report for run in runs]
     each = list(zip(names, runs, reports, strict=True))
     parts = [
+        sections.cautions(reports),
         sections.compared(names, reports),
         *(sections.measures(name, report) for name, _, report in each),
-        *(sections.stages(name, report) for name, _, report in each),
-        *(sections.about(name, hide_secrets(run.path), _source(run), report) for name, run, report in each),
+        *(running.stages(name, report) for name, _, report in each),
+        *(running.about(name, run, report) for name, run, report in each),
     ]
     return Template(_file("page.html")).substitute(
-        title=sections.text(f"Map of {names[0]}" if len(names) == 1 else f"{len(names)} maps"),
+        title=text(f"Map of {names[0]}" if len(names) == 1 else f"{len(names)} maps"),
         style=_file("page.css"),
         script=_file("page.js"),
-        verdicts="".join(sections.verdict(name, report) for name, _, report in each),
+        verdicts="".join(
+            sections.verdict(name, running.facts(run, report), report, len(runs) == 1)
+            for name, run, report in each
+        ),
         pictures=sections.pictures(names, drawn, runs),
-        sample=sections.text(_about_sample(drawn[0], runs[0])),
+        sample=text(_about_sample(drawn[0], runs[0])),
         sections="".join(parts),
-        footer=sections.text(_footer()),
+        footer=text(_footer()),
         # A text that ends a script could not stand in one.
         data=json.dumps({"runs": drawn}, allow_nan=False).replace("</", "<\\/"),
     )
@@ -90,11 +95,6 @@ def _names(runs: Sequence[Mapped]) -> list[str]:
     if len(set(ends)) == len(ends):
         return ends
     return [f"{end} ({number})" for number, end in enumerate(ends, 1)]
-
-
-def _source(run: Mapped) -> str:
-    known = run.store.about.get("source") or {}
-    return hide_secrets(str(known.get("path") or "an array in memory"))
 
 
 def _about_sample(drawn: dict[str, Any], run: Mapped) -> str:

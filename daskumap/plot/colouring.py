@@ -1,16 +1,18 @@
-"""What `color=` means: a class or a value for each row, as colours and as what the legend says."""
+"""What `color=` means: a class or a value for each row, as colours and as what the legend says.
+
+Columns are read a block at a time, and 2 bytes a row of them are kept: a map of 10^8 rows takes 0.2 GB.
+"""
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from daskumap.errors import ParameterError, SourceNotFoundError
-from daskumap.extras import load
+from daskumap.errors import ParameterError
+from daskumap.plot.columns import read_column
 from daskumap.report.colours import CIVIDIS, MOST_CLASSES, of_classes, ramp
 from daskumap.report.paint import Colouring
 from daskumap.report.picture import Theme
@@ -22,6 +24,12 @@ FEW_INTEGERS = 64
 LEVELS = 256
 # Rows of small classes count more where they share pixels with large ones, up to so many times.
 MOST_WEIGHT = 64
+# Rows of a column that are read at a time.
+BLOCK_ROWS = 1 << 18
+# Values from which the ends of the colour bar are taken: every so-many-th where there are more.
+QUANTILE_ROWS = 1 << 20
+# Single outliers do not use up the colours.
+QUANTILES = 0.002, 0.998
 
 
 @dataclass(frozen=True)
@@ -41,73 +49,10 @@ class Coloured:
     counts: tuple[int, ...] = ()
     span: tuple[float, float] | None = None
 
-
-def read_column(color: Any, rows: int, labels: Any = None) -> Array:
-    """Return (rows,) values of what a user names: an array, a column of the run's labels, or a file.
-
-    Parameters
-    ----------
-    color
-        An array or a series; a name among `labels`; or the path of a `.npy`, `.csv` or `.parquet` file, with
-        `:COLUMN` behind it where it has several.
-    labels
-        Mapping of the run's columns, or None.
-
-    Raises
-    ------
-    ParameterError
-        If it has another number of rows, or is no such name or file.
-    """
-    if isinstance(color, str | os.PathLike):
-        text = os.fspath(color)
-        own = getattr(labels, "labels", labels)
-        # A file goes before the columns of an input, which need not be where it was.
-        named = labels is not None and (text in own or (_file_of(text) is None and text in labels))
-        color = labels[text] if named else _read_file(text, labels)
-    found = np.asarray(color)
-    if found.shape == (rows, 1):
-        found = found[:, 0]
-    if found.shape != (rows,):
-        raise ParameterError(
-            f"color has the shape {found.shape}; one value for each of {rows:,} rows is needed."
-        )
-    return found
-
-
-def _file_of(text: str) -> tuple[Path, str | None] | None:
-    """Return the file that a text names, and the column in it; None where there is no such file."""
-    before, _, column = text.rpartition(":")
-    if Path(text).exists():
-        return Path(text), None
-    return (Path(before), column) if before and Path(before).exists() else None
-
-
-def _read_file(text: str, labels: Any) -> Any:
-    found = _file_of(text)
-    if found is None:
-        names = (
-            []
-            if labels is None
-            else list({**dict.fromkeys(labels), **dict.fromkeys(getattr(labels, "more", ()))})
-        )
-        known = (
-            f" The run has the columns {', '.join(names)}." if names else " The run has no columns of labels."
-        )
-        raise SourceNotFoundError(f"color is {text!r}, which is no file and no column of the run.{known}")
-    path, column = found
-    if path.suffix == ".npy":
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    if path.suffix not in (".csv", ".parquet"):
-        raise ParameterError(f"color is the file {path}; allowed are .npy, .csv and .parquet.")
-    pandas = load("pandas", "tables", "Reading a table")
-    frame = pandas.read_csv(path) if path.suffix == ".csv" else pandas.read_parquet(path)
-    if column is None and frame.shape[1] == 1:
-        column = frame.columns[0]
-    if column not in frame.columns:
-        raise ParameterError(
-            f"{path} has the columns {', '.join(map(str, frame.columns))}. Name one: {path}:COLUMN."
-        )
-    return frame[column]
+    def on(self, theme: Theme) -> Coloured:
+        """Return the same classes or values in the colours of another theme."""
+        palette = of_classes(len(self.names), theme.ground) if self.names else self.colouring.palette
+        return replace(self, colouring=replace(self.colouring, palette=palette, unlabelled=theme.unlabelled))
 
 
 def coloured(color: Any, rows: int, labels: Any, theme: Theme) -> Coloured:
@@ -117,30 +62,58 @@ def coloured(color: Any, rows: int, labels: Any, theme: Theme) -> Coloured:
     """
     if isinstance(color, Coloured):
         return color
-    values = read_column(color, rows, labels)
-    is_text = values.dtype.kind in "OUSTb"
-    if is_text or (values.dtype.kind in "iu" and len(np.unique(values)) <= FEW_INTEGERS):
-        return _of_classes(values, theme)
-    if values.dtype.kind not in "iuf":
-        raise ParameterError(f"color holds {values.dtype}; allowed are texts, integers, floats and bool.")
-    return _of_values(values.astype(np.float64), theme)
+    column = read_column(color, rows, labels)
+    kind = np.dtype(next(_blocks(column)).dtype).kind if rows else "f"
+    if kind not in "OUSTbiuf":
+        raise ParameterError(f"color holds {column.dtype}; allowed are texts, integers, floats and bool.")
+    if kind != "f":
+        kinds = _kinds(column, FEW_INTEGERS if kind in "iu" else MOST_CLASSES)
+        if kinds is not None:
+            return _of_classes(column, kinds, theme)
+        if kind not in "iu":
+            raise ParameterError(
+                f"color has more than {MOST_CLASSES} classes, which cannot be told apart. Merge some, or "
+                "pass numbers to be drawn as values."
+            )
+    return _of_values(column, theme)
 
 
-def _of_classes(values: Array, theme: Theme) -> Coloured:
-    missing = _missing(values)
-    texts = np.array([str(value) for value in values.tolist()]) if values.dtype.kind == "O" else values
-    found, codes, counts = np.unique(texts[~missing], return_inverse=True, return_counts=True)
-    if len(found) > MOST_CLASSES:
-        raise ParameterError(
-            f"color has {len(found):,} classes; at most {MOST_CLASSES} can be told apart. Merge some, or "
-            "pass numbers to be drawn as values."
-        )
-    shown = np.full(len(values), -1, np.int64)
-    shown[~missing] = codes
+def _blocks(column: Any) -> Iterator[Array]:
+    rows = len(column)
+    for start in range(0, rows, BLOCK_ROWS):
+        yield np.asarray(column[start : min(start + BLOCK_ROWS, rows)])
+
+
+def _kinds(column: Any, most: int) -> dict[Any, int] | None:
+    """Return each kind of a column and its rows; None for more than `most` kinds."""
+    found: dict[Any, int] = {}
+    for block in _blocks(column):
+        values, counts = np.unique(_texts(block)[~_missing(block)], return_counts=True)
+        for value, count in zip(values.tolist(), counts.tolist(), strict=True):
+            found[value] = found.get(value, 0) + count
+        if len(found) > most:
+            return None
+    return found
+
+
+def _of_classes(column: Any, kinds: dict[Any, int], theme: Theme) -> Coloured:
+    names = np.array(sorted(kinds))
+    counts = np.array([kinds[name] for name in names.tolist()], np.int64)
+    codes, start = np.full(len(column), -1, np.int16), 0
+    for block in _blocks(column):
+        known = ~_missing(block)
+        codes[start : start + len(block)][known] = np.searchsorted(names, _texts(block)[known])
+        start += len(block)
     weights = np.clip(np.rint(np.sqrt(counts.max(initial=1) / counts)), 1, MOST_WEIGHT).astype(np.int64)
-    palette = of_classes(len(found), theme.ground)
-    colouring = Colouring(shown, palette, theme.unlabelled, counts, weights)
-    return Coloured(colouring, tuple(map(str, found.tolist())), tuple(counts.tolist()))
+    colouring = Colouring(codes, of_classes(len(names), theme.ground), theme.unlabelled, counts, weights)
+    return Coloured(colouring, tuple(map(str, names.tolist())), tuple(counts.tolist()))
+
+
+def _texts(values: Array) -> Array:
+    """Return values that can be sorted: objects as texts, what is missing among them too."""
+    if values.dtype.kind == "S":
+        return np.char.decode(values, "utf-8", "replace")
+    return np.array([str(v) for v in values.tolist()], np.str_) if values.dtype.kind in "OT" else values
 
 
 def _missing(values: Array) -> Array:
@@ -149,15 +122,30 @@ def _missing(values: Array) -> Array:
     return values < 0 if values.dtype.kind == "i" else np.zeros(len(values), np.bool_)
 
 
-def _of_values(values: Array, theme: Theme) -> Coloured:
-    known = np.isfinite(values)
-    if not known.any():
-        raise ParameterError("color has no finite value.")
-    # Single outliers do not use up the colours.
-    low, high = (float(v) for v in np.quantile(values[known], (0.002, 0.998)))
-    if low == high:
-        low, high = float(values[known].min()), float(values[known].max())
-    share = (np.where(known, values, low) - low) / max(high - low, np.finfo(float).tiny)
-    codes = np.where(known, np.clip(share * (LEVELS - 1), 0, LEVELS - 1).astype(np.int64), -1)
+def _of_values(column: Any, theme: Theme) -> Coloured:
+    low, high = _span(column)
+    codes, start = np.full(len(column), -1, np.int16), 0
+    for block in _blocks(column):
+        values = block.astype(np.float64)
+        known = np.isfinite(values)
+        share = (values[known] - low) / max(high - low, np.finfo(float).tiny)
+        codes[start : start + len(block)][known] = np.clip(share * (LEVELS - 1), 0, LEVELS - 1)
+        start += len(block)
     palette = np.rint(ramp(CIVIDIS, np.linspace(0, 1, LEVELS))).astype(np.uint8)
     return Coloured(Colouring(codes, palette, theme.unlabelled), span=(low, high))
+
+
+def _span(column: Any) -> tuple[float, float]:
+    """Return the ends of the colour bar: quantiles, or where these are one the least and the largest."""
+    step = max(1, len(column) // QUANTILE_ROWS)
+    some, least, most = [], np.inf, -np.inf
+    for block in _blocks(column):
+        values = block.astype(np.float64)
+        values = values[np.isfinite(values)]
+        if len(values):
+            some.append(values[::step])
+            least, most = min(least, float(values.min())), max(most, float(values.max()))
+    if not some:
+        raise ParameterError("color has no finite value.")
+    low, high = (float(v) for v in np.quantile(np.concatenate(some), QUANTILES))
+    return (low, high) if low < high else (least, most)

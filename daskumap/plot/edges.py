@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from daskumap.kernels.layout.lines import add_lines
+from daskumap.params import explicit
 from daskumap.planning.sizes import Sizes
 from daskumap.plot.maps import PIXELS, place, refuse_no_fit
 from daskumap.plot.pages import axes_of, dress, theme_of
@@ -20,6 +21,7 @@ from daskumap.views import Mapped
 INCHES = 6.0
 
 
+@explicit
 def connectivity(
     run: Any,
     *,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from daskumap.errors import ParameterError
+from daskumap.params import explicit
 from daskumap.plot.colouring import Coloured, coloured
 from daskumap.plot.pages import INK, axes_of, dress, figure, theme_of
 from daskumap.report.picture import Picture, raster
@@ -27,6 +28,7 @@ SHOWN = ("n_neighbors", "min_dist", "metric")
 INCHES = 6.0
 
 
+@explicit
 def points(
     run: Any,
     color: Any = None,

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from daskumap.errors import ParameterError, StoreError
+from daskumap.params import explicit
 from daskumap.plot.colouring import coloured
 from daskumap.plot.maps import map_of
 from daskumap.plot.pages import theme_of
@@ -22,6 +23,7 @@ TILE = 256
 MOST_LEVELS = 6
 
 
+@explicit
 def tiles(
     run: Any, folder: str | os.PathLike[str], color: Any = None, *, levels: int = 4, theme: str = "light"
 ) -> Path:

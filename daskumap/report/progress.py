@@ -1,4 +1,4 @@
-"""How far a run is, on standard error: a line for each finished stage, and on a terminal a bar below them."""
+"""How far a run is: a line for each finished stage; on a terminal a bar too, in a notebook a bar alone."""
 
 from __future__ import annotations
 
@@ -249,10 +249,14 @@ def choose_progress(wanted: bool | Progress | None) -> Progress:
 
 
 def _for_stderr() -> Progress:
-    """Return what suits standard error: a bar where lines can be drawn over, lines elsewhere."""
+    """Return what suits standard error: a bar in a notebook or a terminal, lines elsewhere."""
     # The first in a process without a console; events say it all where they are shown.
     if sys.stderr is None or events.style() == "json":
         return Silent()
+    if in_notebook():
+        from daskumap.report.cell import Cell
+
+        return Cell()
     outlet = Outlet(sys.stderr)
     # Where another display draws on the terminal, as of a second fit, it shows our lines above itself.
     if not outlet.isatty() or hasattr(sys.stderr, "rich_proxied_file"):
@@ -261,3 +265,9 @@ def _for_stderr() -> Progress:
 
     console = Console(file=cast("TextIO", outlet))
     return Bar(outlet, console) if console.is_interactive else Lines(outlet)
+
+
+def in_notebook() -> bool:
+    """Return whether this process is the kernel of a notebook, whose cells show more than text."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    return getattr(shell, "kernel", None) is not None

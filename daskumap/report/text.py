@@ -49,9 +49,10 @@ def say_what_was_read(reads: dict[str, Any]) -> str:
 def _sum_by_stage(steps: dict[str, Any]) -> dict[str, Any]:
     stages: dict[str, Any] = {}
     for name, step in steps.items():
-        total = stages.setdefault(name.partition(".")[0], dict.fromkeys(step, 0))
+        total = stages.setdefault(name.partition(".")[0], {})
         for key, value in step.items():
-            total[key] = max(total[key], value) if key in PEAKS else total[key] + value
+            before = total.get(key, 0)
+            total[key] = max(before, value) if key in PEAKS else before + value
     if "layout" in stages:
         layout = stages["layout"]
         layout["overhead_share"] = max(0.0, 1.0 - layout["kernel_seconds"] / max(layout["seconds"], 1e-9))

@@ -15,8 +15,8 @@ from daskumap.sources.base import Array, Labelled, Source
 from daskumap.sources.csr import CsrSource
 from daskumap.sources.first_columns import FirstColumns
 from daskumap.sources.objects import is_sparse
-from daskumap.sources.obs import chosen_columns
-from daskumap.sources.part import Part
+from daskumap.sources.obs import Columns, chosen_columns
+from daskumap.sources.part import Part, column_of_part
 from daskumap.sources.specs import public_spec
 from daskumap.store.labels import Column, Labels
 
@@ -102,6 +102,13 @@ class Origin(NamedTuple):
             found["axes"], found["columns"] = source.shape[1], source.taken
             found["all_columns"] = source.inner.shape[1]
         return found
+
+
+def of_rows(source: Source) -> Labels:
+    """Return what obs says of the rows of a source, which may be a part of those of an AnnData."""
+    obs, start = source.origin.cells.obs, source.start if isinstance(source, Part) else 0
+    stop = start + source.shape[0]
+    return Columns(lambda: list(obs), lambda name: column_of_part(obs[name], start, stop))
 
 
 def rows_of(

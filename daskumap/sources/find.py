@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from daskumap.errors import ParameterError
+from daskumap.hints import hint
 from daskumap.sources import (
     anndata,
     cells,
@@ -195,17 +196,19 @@ def _named(kind: Any) -> Opener:
     """Return the opener of a kind of file."""
     kinds = {opener.kind: opener for opener in OPENERS if opener.by_path}
     if kind not in kinds:
-        raise ParameterError(f"kind is {kind!r}; kinds of files are {', '.join(kinds)}.")
+        near = hint([str(kind)], kinds).rstrip()
+        raise ParameterError(f"kind is {kind!r}; kinds of files are {', '.join(kinds)}. {near}".rstrip())
     return kinds[kind]
 
 
 def _refuse_unknown(options: dict[str, Any]) -> None:
     """Refuse options that no kind has, before anything is opened."""
     known = {name for opener in OPENERS for name in opener.options}
-    if options.keys() - known:
+    unknown = sorted(options.keys() - known)
+    if unknown:
         raise ParameterError(
-            f"No input has the option {', '.join(sorted(options.keys() - known))}. Options are {KIND}, "
-            f"{ROWS}, {', '.join(sorted(known))}."
+            f"No input has the option {', '.join(unknown)}. {hint(unknown, {KIND, ROWS, *known})}Options are "
+            f"{KIND}, {ROWS}, {', '.join(sorted(known))}."
         )
 
 
@@ -213,6 +216,6 @@ def _no_such_option(options: dict[str, Any], openers: list[Opener]) -> Parameter
     known = [KIND, ROWS, *(name for opener in openers for name in opener.options)]
     kinds = " and ".join(opener.kind for opener in openers) or "a source that is open already"
     return ParameterError(
-        f"The input is read as {kinds}, without the option {', '.join(sorted(options))}. Its options are "
-        f"{', '.join(known)}."
+        f"The input is read as {kinds}, without the option {', '.join(sorted(options))}. "
+        f"{hint(sorted(options), known)}Its options are {', '.join(known)}."
     )

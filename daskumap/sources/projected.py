@@ -167,8 +167,8 @@ def _by_name(wanted: Array, there: Array, name: str) -> Array:
         found, counts = np.unique(names.astype(str), return_counts=True)
         if (counts > 1).any():
             raise SourceError(
-                f"Two genes of {whose} are called {str(found[counts.argmax()])!r}, and they are not in the same "
-                "order in both. Call adata.var_names_make_unique(), and fit again if it is those."
+                f"Two genes of {whose} are called {str(found[counts.argmax()])!r}, and they are not in the "
+                "same order in both. Call adata.var_names_make_unique(), and fit again if it is those."
             )
     place = {gene: number for number, gene in enumerate(there.tolist())}
     missing = [gene for gene in wanted.tolist() if gene not in place]

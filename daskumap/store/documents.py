@@ -12,6 +12,7 @@ from typing import Any
 
 from zarr.abc.store import Store
 from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
 from zarr.storage import FsspecStore
 
 from daskumap.errors import StoreError
@@ -79,6 +80,11 @@ class Documents:
         found: list[str] = self._call(_list_below(self.store, f"{self._key(folder)}/"), folder)
         return found
 
+    def sizes(self) -> dict[str, int]:
+        """Return the bytes of each file below this place, by name."""
+        with speaking(self.url):
+            return sync(_sizes(self.store, self._key("")))
+
     def delete(self, name: str) -> None:
         """Delete a file that may be there."""
         self._call(self.store.delete(self._key(name)), name)
@@ -120,6 +126,16 @@ async def _list(store: Store, prefix: str) -> list[str]:
 
 async def _list_below(store: Store, prefix: str) -> list[str]:
     return [name async for name in store.list_prefix(prefix)]
+
+
+async def _sizes(store: Store, root: str) -> dict[str, int]:
+    prefix = f"{root}/" if root else ""
+    if isinstance(store, FsspecStore):  # One listing says all; zarr asks for each object.
+        base = f"{store.path}/{prefix}"
+        found = await store.fs._find(base.rstrip("/"), detail=True)
+        return {name.removeprefix(base): int(about["size"]) for name, about in found.items()}
+    names = [name async for name in store.list_prefix(prefix)]
+    return {name.removeprefix(prefix): await store.getsize(name) for name in names}
 
 
 async def create_object(store: Store, key: str, value: bytes) -> None:

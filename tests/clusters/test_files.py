@@ -48,6 +48,10 @@ def test_there_is_a_file_of_each_kind() -> None:
             {"kind": "slurm", **BATCH, "wait": "soon"},
             r"wait is 'soon': 'soon' is no time; give seconds, or text",
         ),
+        (
+            {"kind": "slurm", **BATCH, "walltime": 43200},
+            r"walltime is 43200: without quotes YAML takes 12:00:0",
+        ),
         ({"kind": "slurm", **BATCH, "wait": -1}, r"wait is -1: it should be greater than 0"),
         (
             {"kind": "slurm", **BATCH, "workers_per_job": 3},

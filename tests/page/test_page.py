@@ -57,7 +57,7 @@ def test_the_page_says_what_the_report_says(run, tmp_path):
     for measure in run.report["verdict"]["measures"]:
         assert measure["what"].replace("'", "&#x27;") in page
     for stage, found in run.report["stages"].items():
-        assert f'>{stage}</th><td class="number">{found["tasks"]:,}</td>' in page
+        assert f'>{stage}</th><td role="cell" class="number">{found["tasks"]:,}</td>' in page
     assert "n_neighbors" in page
     assert f"numba {run.report['versions']['numba']}" in page
     assert not re.search(r"(src|href)=[\"'](?!data:)", page)

@@ -106,11 +106,13 @@ def test_a_job_whose_time_ends_stops_in_order_and_goes_on(submit, tmp_path, undi
 
 
 def test_the_time_limit(submit, tmp_path, undisturbed):
+    """Slurm itself tells the script that its time ends."""
     job = submit("--cpus-per-task=2", "--mem=1800", "--time=1", "--signal=B:USR1@50")
-    until = time.monotonic() + 300
-    state = job.end(seconds=300)
-    assert time.monotonic() < until
-    assert state == ("COMPLETED", "0:0"), job.log
+    job.wait_for("is queued again, and goes on then")
+    # A slow machine would get no further in such a time, however often.
+    command("scontrol", "update", f"JobId={job.number}", "TimeLimit=10")
+    assert job.end() == ("COMPLETED", "0:0"), job.log
+    assert int(job.about("Restarts")) >= 1
     assert bits(tmp_path) == undisturbed
 
 

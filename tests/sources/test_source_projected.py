@@ -8,7 +8,6 @@ from sklearn.decomposition import PCA
 
 import daskumap
 from daskumap.errors import ParameterError, SourceError
-from daskumap.evaluation import evaluate
 from daskumap.plot.colouring import coloured
 from daskumap.plot.maps import map_of
 from daskumap.report.picture import LIGHT
@@ -163,11 +162,11 @@ def test_columns_of_obs(fitted):
     assert coloured("kind", CELLS, columns, LIGHT).names == tuple(sorted(KINDS))
     with pytest.raises(FileNotFoundError, match="The run has the columns obs_names, kind, depth, donor"):
         coloured("type", CELLS, columns, LIGHT)
-    measured = evaluate(data.obsm["X_other"], run, "kind", probe_rows=50, sample_rows=60)
+    measured = daskumap.evaluate(data.obsm["X_other"], run, "kind", probe_rows=50, sample_rows=60)
     assert 0 <= measured["knn_accuracy"].value <= 1
-    assert evaluate(data, embedding, "kind", probe_rows=50, sample_rows=60).keys() == measured.keys()
-    with pytest.raises(ParameterError, match=r"labels is 'type'.*obs has kind, depth, donor"):
-        evaluate(data, run, "type")
+    assert daskumap.evaluate(data, embedding, "kind", probe_rows=50, sample_rows=60).keys() == measured.keys()
+    with pytest.raises(FileNotFoundError, match=r"labels is 'type'.*obs_names, kind, depth, donor"):
+        daskumap.evaluate(data, run, "type")
 
 
 def test_labels_are_taken_along_where_they_are_asked_for(tmp_path):

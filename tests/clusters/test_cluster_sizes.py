@@ -4,7 +4,8 @@ import pytest
 
 import daskumap
 from daskumap.clusters import resources_of
-from daskumap.errors import ParameterError
+from daskumap.clusters.runners import Runner
+from daskumap.errors import ClusterError, ParameterError
 from daskumap.planning.sizes import Resources
 
 BATCH = {"kind": "slurm", "workers": 4, "threads": 2, "memory": "4GB", "interface": "lo"}
@@ -19,7 +20,7 @@ TASK = {
 
 @pytest.fixture(autouse=True)
 def _no_allocation(monkeypatch):
-    for name in (*TASK, "SLURM_MEM_PER_NODE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE"):
+    for name in (*TASK, "SLURM_STEP_ID", "SLURM_MEM_PER_NODE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -65,3 +66,26 @@ def test_a_plan_is_for_them(tmp_path):
     by_hand = daskumap.plan(rows, memory="4GB", workers=4, threads=2, calibrate=False)
     assert str(by_file) == str(by_hand)
     assert "4 worker(s) x 2 thread(s)" in str(by_file)
+
+
+def test_a_script_is_no_task_and_knows_the_size(monkeypatch, tmp_path):
+    """Slurm gives the script of a job the number of a task too: as one it would be a scheduler for ever."""
+    for name, value in TASK.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("SLURM_PROCID", "0")
+    assert resources_of(RUNNER).workers == 4
+    with pytest.raises(ClusterError, match=r"has none: .* Start the run with `srun daskumap fit"):
+        daskumap.fit([[0.0, 1.0]] * 50, tmp_path / "run.zarr", cluster=RUNNER)
+
+
+def test_a_second_run_of_an_allocation_is_refused(monkeypatch):
+    monkeypatch.setattr(Runner, "served", True)
+    with pytest.raises(ClusterError, match=r"has served a run, .* within one `with daskumap\.start_cluster"):
+        daskumap.start_cluster(RUNNER).__enter__()
+
+
+def test_a_job_does_not_run_in_an_allocation(tmp_path):
+    job = {"source": str(tmp_path / "x.zarr"), "run": str(tmp_path / "run.zarr"), "cluster": RUNNER}
+    with pytest.raises(ParameterError, match=r"kind slurm-runner, which serves one run, .*slurm_fit\.sbatch"):
+        daskumap.run_job(job)
+    assert not list(tmp_path.iterdir())
