@@ -364,7 +364,7 @@ def columns_of_input(store: RunStore, held: Source | None, labels: Labels) -> La
         whole = open_spec({**spec, **_reached(store, spec)})
         if whole.shape[0] < reads["rows"][1]:
             raise ParameterError(
-                f"{whole.name} has {whole.shape[0]:,} cells now, and had {reads['rows'][1]:,} when it was read. "
+                f"{whole.name} has {whole.shape[0]:,} cells, and had {reads['rows'][1]:,} when it was read. "
                 "Restore it, or give a column as an array."
             )
         held = part_of(whole, reads["rows"])
