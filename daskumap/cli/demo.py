@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -11,7 +11,7 @@ import daskumap
 from daskumap.cli import options as shared
 from daskumap.cli.command import command
 from daskumap.cli.output import say, say_json
-from daskumap.errors import ParameterError
+from daskumap.errors import DependencyError, ParameterError
 
 
 @command(example="daskumap demo")
@@ -22,7 +22,6 @@ def demo(
     json: shared.Json = False,
 ) -> None:
     """Embed scikit-learn's digits; leaves a run store and a picture."""
-    from daskumap.report.picture import embedding_png
     from daskumap.testing.datasets import digits
 
     place = Path(folder)
@@ -32,11 +31,24 @@ def demo(
     source, run, picture = place / "digits.zarr", place / "run.zarr", place / "digits.png"
     data.write_zarr(source, chunks=512)
     result = daskumap.fit(source, run, random_state=42)
-    embedding_png(result.embedding, picture, labels=data.labels(0, data.shape[0]))
+    _draw(result, data.labels(0, data.shape[0]), picture)
     if json:
         say_json({"embedding": f"{run}/embedding", "picture": str(picture), "report": result.report})
     else:
         say(f"{result}\n\nembedding            {run}/embedding\npicture              {picture}")
+
+
+def _draw(run: Any, labels: Any, picture: Path) -> None:
+    """Draw the map with a legend; where matplotlib is missing, without one."""
+    from daskumap import plot
+    from daskumap.report.picture import embedding_png
+
+    title = "handwritten digits (scikit-learn), 1,797 x 64, by what is written"
+    try:
+        plot.save(plot.points(run, labels, title=title), picture)
+    except DependencyError as missing:
+        embedding_png(run.embedding, picture, labels=labels)
+        say(f"The picture has no legend. {missing}\n")
 
 
 def _refuse_zarr(place: Path) -> None:

@@ -16,7 +16,7 @@ Report = dict[str, Any]
 
 CAPTION = (
     "Wide bars are the plan, narrow ones what was measured. Seconds are planned for the machine on which the "
-    "project was measured, with nothing else running."
+    "project was measured, with nothing else running. Memory above its plan is red."
 )
 
 
@@ -39,11 +39,12 @@ def _stage(name: str, stage: dict[str, Any], longest: float, most: float) -> str
     # Runs of earlier versions kept no plan of their seconds.
     expected = stage.get("projected_seconds")
     beside = "" if expected is None else f" ({expected:,.1f})"
+    over = " doubtful" if peak > planned else ""
     times = _bar((expected or 0) / longest, seconds / longest)
     return (
         f'<tr><th scope="row">{text(name)}</th><td class="number">{stage["tasks"]:,}</td>'
         f'<td class="number">{seconds:,.1f}{beside}</td><td>{times}</td>'
-        f'<td class="number">{peak / 1e6:,.0f} ({planned / 1e6:,.0f})</td>'
+        f'<td class="number{over}">{peak / 1e6:,.0f} ({planned / 1e6:,.0f})</td>'
         f"<td>{_bar(planned / most, peak / most)}</td></tr>"
     )
 

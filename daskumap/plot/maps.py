@@ -84,12 +84,31 @@ def points(
     if color is not None:
         shown = coloured(color, embedding.shape[0], labels, look)
     image, info = raster(embedding, None if shown is None else shown.colouring, size, look)
-    ax = axes_of(ax, theme, INCHES, INCHES * info.height / info.width + 0.3)
+    if legend is None and shown is not None:
+        legend = "beside" if len(shown.names) <= LEGEND_CLASSES else "centres"
+    inches = INCHES / max(info.width, info.height)
+    ax = axes_of(ax, theme, inches * info.width + _room(shown, legend), inches * info.height + 0.3)
     place(ax, image, info)
     dress(ax, theme, _title(run, info) if title is None else title, frame)
     if shown is not None:
         _explain(ax, shown, embedding, theme, legend)
     return ax
+
+
+def _room(shown: Coloured | None, legend: str | None) -> float:
+    """Return the inches that a legend takes beside a map."""
+    if shown is None or legend == "none":
+        return 0.0
+    if shown.span is not None:
+        return 0.9
+    letters = max(
+        (len(f"{name} ({n:,})") for name, n in zip(shown.names, shown.counts, strict=True)), default=0
+    )
+    return (0.4 + 0.075 * letters) * _legend_columns(shown) if legend == "beside" else 0.0
+
+
+def _legend_columns(shown: Coloured) -> int:
+    return math.ceil(len(shown.names) / 30)
 
 
 def density(run: Any, **options: Any) -> Any:
@@ -124,7 +143,7 @@ def multiples(
         raise ParameterError("runs is empty; pass at least one run.")
     if titles is not None and len(titles) != len(runs):
         raise ParameterError(f"There are {len(titles)} titles for {len(runs)} maps. Give one each.")
-    columns = math.ceil(math.sqrt(len(runs)))
+    columns = len(runs) if len(runs) <= 3 else math.ceil(math.sqrt(len(runs)))
     lines = math.ceil(len(runs) / columns)
     made = figure(theme, 4.0 * columns, 3.7 * lines)
     names = titles if titles is not None else differences(runs)
@@ -195,7 +214,7 @@ def _explain(ax: Any, shown: Coloured, embedding: Any, theme: str, legend: str |
         return
     if shown.span is not None:
         _bar(ax, shown, theme)
-    elif legend == "beside" or (legend is None and len(shown.names) <= LEGEND_CLASSES):
+    elif legend == "beside":
         _beside(ax, shown, theme)
     else:
         _on_the_map(ax, shown, embedding, theme)
@@ -221,7 +240,6 @@ def _beside(ax: Any, shown: Coloured, theme: str) -> None:
         )
         for c, name, count in zip(shown.colouring.palette, shown.names, shown.counts, strict=True)
     ]
-    columns = math.ceil(len(handles) / 30)
     ax.legend(
         handles=handles,
         loc="center left",
@@ -229,7 +247,7 @@ def _beside(ax: Any, shown: Coloured, theme: str) -> None:
         frameon=False,
         fontsize=8,
         labelcolor=INK[theme],
-        ncols=columns,
+        ncols=_legend_columns(shown),
         handletextpad=0.1,
     )
 
