@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import socket
 from collections.abc import Iterator
@@ -129,7 +130,18 @@ class JsonLine(logging.Formatter):
             **facts_of(record),
             "text": record.getMessage(),
         }
-        return hide_secrets(json.dumps(about, default=str))
+        return json.dumps(_public(about))
+
+
+def _public(value: Any) -> Any:
+    """Return a value as JSON has it: texts without passwords and tokens, no NaN, which is no JSON."""
+    if isinstance(value, dict):
+        return {str(key): _public(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_public(one) for one in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if isinstance(value, int | None) else hide_secrets(str(value))
 
 
 def _time(record: logging.LogRecord) -> str:

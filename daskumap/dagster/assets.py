@@ -21,6 +21,7 @@ from daskumap.errors import (
 )
 from daskumap.jobs.dated import runs_of
 from daskumap.jobs.schema import Job
+from daskumap.jobs.state import JobState
 from daskumap.jobs.summary import Summary
 from daskumap.jobs.work import run_job
 
@@ -137,7 +138,7 @@ def newest_run(job: Job) -> str:
     """Return where the map of a job is that was made last: with {date} in its name it has several."""
     if not job.dated:
         return job.run
-    known = runs_of(job)
+    known = runs_of(job, JobState(job))
     if not known:
         raise StoreError(f"There is no run of the job {job.name!r} yet. Materialize its embedding first.")
     return known[-1].path

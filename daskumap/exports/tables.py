@@ -13,6 +13,7 @@ from daskumap.errors import ParameterError
 from daskumap.exports.files import whole_file
 from daskumap.extras import load
 from daskumap.store.labels import BLOCK_ROWS, TEXT, Column
+from daskumap.store.trouble import is_url
 from daskumap.views import Mapped
 
 Array = np.ndarray[Any, Any]
@@ -21,7 +22,7 @@ Array = np.ndarray[Any, Any]
 AXES = ("x", "y", "z")
 
 
-def write_parquet(run: Mapped, target: Any, *, overwrite: bool, columns: Sequence[str] | None = None) -> Path:
+def write_parquet(run: Mapped, target: Any, *, overwrite: bool, columns: Sequence[str] | None = None) -> Any:
     """Write the map and the labels as a parquet file, a row group a block."""
     pyarrow, parquet = (load(name, "tables", "A parquet file") for name in ("pyarrow", "pyarrow.parquet"))
     names, labels = names_of(run, columns), labels_beside(run, columns)
@@ -33,10 +34,10 @@ def write_parquet(run: Mapped, target: Any, *, overwrite: bool, columns: Sequenc
             parts = [*np.ascontiguousarray(block.T), *beside.values()]
             arrays = [pyarrow.array(part, kind) for part, kind in zip(parts, kinds.values(), strict=True)]
             writer.write_table(pyarrow.Table.from_arrays(arrays, schema=schema))
-    return Path(target)
+    return target if is_url(target) else Path(target)
 
 
-def write_csv(run: Mapped, target: Any, *, overwrite: bool, columns: Sequence[str] | None = None) -> Path:
+def write_csv(run: Mapped, target: Any, *, overwrite: bool, columns: Sequence[str] | None = None) -> Any:
     """Write the labels and the map as text, with a header; of places as many digits as tell them apart."""
     names, labels = names_of(run, columns), labels_beside(run, columns)
     delimiter = "\t" if str(target).lower().endswith(".tsv") else ","
@@ -46,10 +47,10 @@ def write_csv(run: Mapped, target: Any, *, overwrite: bool, columns: Sequence[st
         for block, beside in blocks_of(run, labels):
             places = block.astype(str).T.tolist()  # the shortest text that is this float32 again
             writer.writerows(zip(*(part.tolist() for part in _printed(beside)), *places, strict=True))
-    return Path(target)
+    return target if is_url(target) else Path(target)
 
 
-def write_npy(run: Mapped, target: Any, *, overwrite: bool) -> Path:
+def write_npy(run: Mapped, target: Any, *, overwrite: bool) -> Any:
     """Write the map as an array of NumPy's, (n, n_components) float32."""
     embedding = run.embedding
     with whole_file(target, overwrite) as path:
@@ -58,7 +59,7 @@ def write_npy(run: Mapped, target: Any, *, overwrite: bool) -> Path:
             out[start : start + BLOCK_ROWS] = embedding[start : start + BLOCK_ROWS]
         out.flush()
         del out
-    return Path(target)
+    return target if is_url(target) else Path(target)
 
 
 def names_of(run: Mapped, columns: Sequence[str] | None) -> list[str]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from daskumap import api
 from daskumap.errors import ParameterError
 from daskumap.exports import cells, cubes, tables
-from daskumap.exports.files import refuse_what_is_there
+from daskumap.exports.files import is_there, refuse_what_is_there
 from daskumap.hints import hint
+from daskumap.store.trouble import is_url
 from daskumap.views import Mapped
 
 
@@ -52,6 +53,8 @@ def _ends_in(*endings: str) -> Callable[[Any], bool]:
 
 def write_onnx(network: Any, target: Any, *, overwrite: bool) -> Any:
     """Write the network of a trained run for other programs."""
+    if is_url(target):
+        raise ParameterError(f"{target} is a URL; a network is written on this machine. Copy it from there.")
     refuse_what_is_there(target, overwrite)
     return api.export_onnx(network, target)
 
@@ -83,9 +86,8 @@ def export(run: Any, target: Any, *, overwrite: bool = False, kind: str | None =
         For .onnx a trained run, or a saved network.
     target
         Path of the file. Its ending says what is written: .parquet (columns x, y, and z of a map with three
-        dimensions, else umap_0, umap_1, ...; and the labels by their names), .csv or .tsv (the same), .npy
-    from daskumap.exports import cubes, tables
-    from daskumap.exports.files import refuse_what_is_there
+        dimensions, else umap_0, umap_1, ...; and the labels by their names), .csv or .tsv (the same), .npy,
+        each as a path or URL; .zarr of a cube; or an AnnData that is there, into which the map is written.
     overwrite
         Replace what is there.
     kind
@@ -108,6 +110,18 @@ def export(run: Any, target: Any, *, overwrite: bool = False, kind: str | None =
     """
     if not isinstance(overwrite, bool):
         raise ParameterError(f"overwrite is {overwrite!r}; it must be True or False.")
+    chosen = choose_target(target, kind, options)
+    return chosen.writes(_mapped(run) if chosen.maps else run, target, overwrite=overwrite, **options)
+
+
+def choose_target(target: Any, kind: str | None, options: Mapping[str, Any]) -> Target:
+    """Return the target that is meant, which has options of such names.
+
+    Raises
+    ------
+    ParameterError
+        If there is none, or it has no such option.
+    """
     chosen = find_target(target, kind)
     unknown = sorted(options.keys() - set(chosen.options))
     if unknown:
@@ -115,7 +129,24 @@ def export(run: Any, target: Any, *, overwrite: bool = False, kind: str | None =
             f"A target of kind {chosen.kind} has no option {', '.join(unknown)}; it has "
             f"{', '.join(chosen.options) or 'none'}. {hint(unknown, (*chosen.options, 'overwrite'))}".rstrip()
         )
-    return chosen.writes(_mapped(run) if chosen.maps else run, target, overwrite=overwrite, **options)
+    return chosen
+
+
+def is_written(target: Any, kind: str | None = None, **options: Any) -> bool:
+    """Return whether there is what `export` would write, or something in its place.
+
+    Raises
+    ------
+    StoreError
+        If it cannot be looked at.
+    """
+    if choose_target(target, kind, options).kind != "anndata":
+        return is_there(target)
+    try:
+        cells.refuse_no_room(target, **options)
+    except ParameterError:
+        return True
+    return False
 
 
 def find_target(target: Any, kind: str | None = None) -> Target:

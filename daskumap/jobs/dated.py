@@ -7,13 +7,14 @@ import re
 from datetime import date
 from typing import NamedTuple
 
-from daskumap.errors import LockedError, StoreError
-from daskumap.jobs.growth import delete_folder, increments_of, split
+from daskumap.errors import StoreError
+from daskumap.jobs.growth import delete_empty, folder_of, placed_beside, split
 from daskumap.jobs.schema import DATE, Job
+from daskumap.jobs.state import JobState
 from daskumap.store.documents import Documents
 from daskumap.store.lock import alone
 from daskumap.store.places import find_place
-from daskumap.store.run import RunStore, is_run_store
+from daskumap.store.run import RunStore
 
 log = logging.getLogger(__name__)
 
@@ -36,15 +37,16 @@ def today() -> str:
     return date.today().isoformat()
 
 
-def runs_of(job: Job) -> list[Dated]:
-    """Return the run stores that there are of a dated job, the newest last."""
-    return [one for one in _taken(job) if is_run_store(one.path)]
+def runs_of(job: Job, state: JobState) -> list[Dated]:
+    """Return the run stores that a dated job made, the newest last; what is only called so is none."""
+    return [one for one in _taken(job) if state.owns(one.path)]
 
 
-def next_run(job: Job) -> Dated:
-    """Return a run that there is none of yet."""
-    day = today()
-    number = max((one.number for one in _taken(job) if one.day == day), default=0) + 1
+def next_run(job: Job, state: JobState) -> Dated:
+    """Return a run that there is none of yet, and that is newer than all others: clocks are set back."""
+    taken = _taken(job)
+    day = max([today(), *(one.day for one in taken if state.owns(one.path))])
+    number = max((one.number for one in taken if one.day == day), default=0) + 1
     label = Dated(day, number, "").label
     return Dated(day, number, job.run.replace(DATE, label))
 
@@ -65,30 +67,28 @@ def _taken(job: Job) -> list[Dated]:
     return sorted(Dated(at[1], int(at[2] or 1), f"{folder}/{name}") for at, name in found if at)
 
 
-def delete_old(job: Job, newest: Dated) -> list[str]:
-    """Delete the runs that the retention of a job does not keep, and their transforms; return what is gone.
+def delete_old(job: Job, newest: Dated, state: JobState) -> list[str]:
+    """Delete the runs that the retention of a job does not keep, and their new rows; return what is gone.
 
     Of the finished runs the newest stay, and of the unfinished ones none that is older than the newest run,
-    since its input or its parameters were left behind.
+    since its input or its parameters were left behind. What the job did not make stays.
     """
     if job.retention is None:
         return []
-    older = [one for one in runs_of(job) if one[:2] < newest[:2]]
+    older = [one for one in runs_of(job, state) if one[:2] < newest[:2]]
     finished = [one for one in older if _is_finished(one.path)]
     kept = set(finished[max(0, len(finished) + 1 - job.retention) :])
     gone = []
     for run in older:
         if run not in kept:
             outs = [one.out.replace(DATE, run.label) for one in job.transform if DATE in one.out]
-            outs += [one.path for one in increments_of(run.path, _rows_of(run.path))] if job.growing else []
-            gone += [path for path in (*outs, run.path) if is_run_store(path) and _delete(path)]
+            outs += placed_beside(run.path) if job.growing else []
+            # The run goes last: what is left of it is found again.
+            paths = [path for path in (*outs, run.path) if state.owns(path)]
+            gone += [path for path in paths if _delete(path, state)]
             if job.growing:
-                delete_folder(run.path)
+                delete_empty(folder_of(run.path))
     return gone
-
-
-def _rows_of(path: str) -> int:
-    return int(RunStore.open(find_place(path), mode="r").about["sizes"]["rows"])
 
 
 def _is_finished(path: str) -> bool:
@@ -98,14 +98,16 @@ def _is_finished(path: str) -> bool:
         return False
 
 
-def _delete(path: str) -> bool:
+def _delete(path: str, state: JobState) -> bool:
     """Delete a run store that nobody works on; return whether it is gone."""
-    store = RunStore.open_to_replace(find_place(path))
+    state.check()
     try:
+        store = RunStore.open_to_replace(find_place(path))
         with alone(store) as turn:
             turn.check()
             store.discard()
-    except LockedError as error:
+    except StoreError as error:
         log.warning("%s stays for now: %s", path, error)
         return False
+    state.set_written(path, None)
     return True

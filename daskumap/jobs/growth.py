@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +19,7 @@ from daskumap.store.run import is_run_store
 FAR = 0.95
 BLOCK_ROWS = 1 << 20
 ENDING = ".zarr"
+RANGE = re.compile(rf"(\d+)-(\d+){re.escape(ENDING)}")
 
 
 def split(path: str) -> tuple[str, str]:
@@ -44,15 +48,20 @@ def folder_of(run: str) -> str:
 
 def increments_of(run: str, fitted: int) -> list[Increment]:
     """Return the increments of a run that follow each other from its last fitted row on."""
-    place = find_place(folder_of(run))
-    names = Documents(place.store(), "", place.url).members("") if place.is_occupied() else []
-    found = sorted(_parsed(run, name.rstrip("/")) for name in names if name.rstrip("/").endswith(ENDING))
     row, chain = fitted, []
-    for one in found:
+    for one in sorted(_parsed(path) for path in placed_beside(run)):
         if one.start == row and is_run_store(one.path):
             chain.append(one)
             row = one.stop
     return chain
+
+
+def placed_beside(run: str) -> list[str]:
+    """Return all that is in the folder of a run's increments and may be one, whole or not."""
+    folder = folder_of(run)
+    place = find_place(folder)
+    names = Documents(place.store(), "", place.url).members("") if place.is_occupied() else []
+    return [f"{folder}/{name}" for name in (name.rstrip("/") for name in names) if RANGE.fullmatch(name)]
 
 
 def new_increment(run: str, start: int, stop: int) -> Increment:
@@ -60,11 +69,10 @@ def new_increment(run: str, start: int, stop: int) -> Increment:
     return Increment(start, stop, f"{folder_of(run)}/{start:010d}-{stop:010d}{ENDING}")
 
 
-def _parsed(run: str, name: str) -> Increment:
-    start, _, stop = name.removesuffix(ENDING).partition("-")
-    if not (start.isdigit() and stop.isdigit()):
-        return Increment(-1, -1, "")
-    return Increment(int(start), int(stop), f"{folder_of(run)}/{name}")
+def _parsed(path: str) -> Increment:
+    found = RANGE.fullmatch(split(path)[1])
+    assert found is not None
+    return Increment(int(found[1]), int(found[2]), path)
 
 
 def share_far(placed: list[Any]) -> float:
@@ -82,8 +90,8 @@ def _blocks(array: Any) -> Iterator[Any]:
         yield np.asarray(array[start : start + BLOCK_ROWS])
 
 
-def delete_folder(run: str) -> None:
-    """Delete what is left of the folder of a run's increments."""
-    folder, name = split(folder_of(run))
-    place = find_place(folder)
-    Documents(place.store(), "", place.url).delete_folder(name)
+def delete_empty(path: str) -> None:
+    """Delete a folder that holds nothing; in a bucket there is none."""
+    if "://" not in path:
+        with suppress(OSError):
+            Path(path).rmdir()

@@ -4,43 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from daskumap.errors import ParameterError
 from daskumap.hints import nearest
+from daskumap.jobs.apart import refuse_meeting
+from daskumap.jobs.files import Environment, hide_used, load
 from daskumap.jobs.schema import CLUSTER_FILES, Job, Rows
-from daskumap.params import Params, make_params
+from daskumap.params import INITS, Params, make_params
 from daskumap.secrets import hide_secrets
 
-NAMED = re.compile(r"\$\{([A-Za-z_]\w*)\}")
-# YAML 1.1 reads 1e-3 as a text, since it has no point; whoever writes it means a number.
-NUMBER = re.compile(r"^[-+]?(\d[\d_]*\.?\d*|\.\d+)([eE][-+]?\d+)$")
 # Parameters that are read when the run begins, or cannot be checked without the rows.
 OPENED = ("init", "precomputed_knn")
-
-
-class Loader(yaml.SafeLoader):  # type: ignore[misc]
-    """YAML without the two surprises: 1e-3 is a number, and a key that stands twice is refused."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        """Return a mapping, in which each key stands once."""
-        seen = set()
-        for key, _ in node.value:
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"{key.value!r} stands twice in one mapping", key.start_mark
-                )
-            seen.add(key.value)
-        return dict(super().construct_mapping(node, deep))
-
-
-Loader.add_implicit_resolver("tag:yaml.org,2002:float", NUMBER, list("-+.0123456789"))
 
 
 def read_job(job: Any, replaced: Mapping[str, str] | None = None) -> Job:
@@ -62,66 +41,28 @@ def read_job(job: Any, replaced: Mapping[str, str] | None = None) -> Job:
     if isinstance(job, Job):
         return job
     if isinstance(job, dict):
-        return _checked(_with_environment(job, "the job", replaced), "the job", Path.cwd(), "job")
+        return _checked(dict(job), Environment("the job", replaced), Path.cwd(), "job")
     path = Path(job)
-    found = _with_environment(_load(path), str(path), replaced)
-    return _checked(found, str(path), path.absolute().parent, path.stem)
+    # That of the file as it is named: a ConfigMap of Kubernetes is a link to another folder.
+    folder = path.absolute().parent.resolve()
+    return _checked(load(path), Environment(str(path), replaced), folder, path.stem)
 
 
-def _load(path: Path) -> dict[str, Any]:
-    try:
-        found = yaml.load(path.read_text(), Loader)
-    except OSError as error:
-        raise ParameterError(
-            f"The job file {path} cannot be read: {error.strerror}. Name another."
-        ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ParameterError(f"{path} is no YAML: {error}. See docs/nightly.md for job files.") from error
-    if not isinstance(found, dict):
-        raise ParameterError(
-            f"{path} holds a {type(found).__name__}; a job file is a mapping with at least source and run."
-        )
-    return found
-
-
-def _with_environment(
-    found: dict[str, Any], called: str, replaced: Mapping[str, str] | None
-) -> dict[str, Any]:
-    """Put values of the environment in the place of ${NAME}, in all texts."""
-
-    def value(name: re.Match[str]) -> str:
-        if name[1] not in os.environ:
-            raise ParameterError(
-                f"{called} names {name[0]}, and the environment has no {name[1]}. Set it where the job is "
-                "started, as by Environment= of systemd or a line of the crontab."
-            )
-        return os.environ[name[1]]
-
-    def filled(item: Any) -> Any:
-        if isinstance(item, dict):
-            return {key: filled(one) for key, one in item.items()}
-        if isinstance(item, list):
-            return [filled(one) for one in item]
-        if not isinstance(item, str):
-            return item
-        for text, other in (replaced or {}).items():
-            item = item.replace(text, other)
-        return NAMED.sub(value, item)
-
-    return {key: filled(item) for key, item in found.items()}
-
-
-def _checked(found: dict[str, Any], called: str, folder: Path, name: str) -> Job:
+def _checked(content: dict[str, Any], environment: Environment, folder: Path, name: str) -> Job:
+    found, called = environment.fill(content), environment.called
     try:
         job = Job.model_validate(found)
     except ValidationError as error:
-        lines = "\n  ".join(_in_words(one) for one in error.errors())
+        lines = hide_used("\n  ".join(_in_words(one) for one in error.errors()), environment.used)
         raise ParameterError(
             f"{called} is no job file:\n  {lines}\n`daskumap run --schema` prints what may stand in one."
         ) from None
     make_params({key: value for key, value in job.parameters.items() if key not in OPENED})
+    job = seen_from(job, folder)
     job.name = job.name or name
-    return seen_from(job, folder)
+    job.about_file(folder, environment.used)
+    refuse_meeting(job, called)
+    return job
 
 
 def _in_words(error: Any) -> str:
@@ -135,7 +76,8 @@ def _in_words(error: Any) -> str:
     if kind == "missing":
         return f"{where}: missing; write it down"
     seen = error.get("input")
-    shown = "" if isinstance(seen, dict | list) else f" (seen: {hide_secrets(repr(seen))})"
+    secret = {"webhook", "command"} & set(error["loc"])
+    shown = "" if secret or isinstance(seen, dict | list) else f" (seen: {hide_secrets(repr(seen))})"
     return f"{where}: {text}{shown}" if where else text
 
 
@@ -168,7 +110,11 @@ def seen_from(job: Job, folder: Path) -> Job:
     job = job.model_copy(deep=True)
 
     def whole(path: str) -> str:
-        return path if "://" in path else os.path.normpath(folder / Path(path).expanduser())
+        if "://" in path:
+            return path
+        at = folder / Path(path).expanduser()
+        # What follows a link is as the system follows it.
+        return os.path.normpath(at.parent.resolve() / at.name if at.name != ".." else at.resolve())
 
     for rows in (job.source, *(one.source for one in job.transform)):
         rows.path = whole(rows.path)
@@ -177,6 +123,10 @@ def seen_from(job: Job, folder: Path) -> Job:
     job.labels = whole(job.labels) if job.labels else None
     if isinstance(job.cluster, str) and job.cluster.endswith((*CLUSTER_FILES, ".json")):
         job.cluster = whole(job.cluster)
+    for name in OPENED:
+        path = job.parameters.get(name)
+        if isinstance(path, str) and path not in INITS:
+            job.parameters[name] = whole(path)
     for transform in job.transform:
         transform.out = whole(transform.out)
     for result in job.all_results:

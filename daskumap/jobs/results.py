@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from daskumap.exports.targets import export
-from daskumap.jobs.schema import DATE, Result
-from daskumap.jobs.state import JobState
+from daskumap.errors import ParameterError, StoreError
+from daskumap.exports.targets import export, is_written
+from daskumap.jobs.schema import DATE, Job, Result
+from daskumap.jobs.state import UNDER_WAY, JobState
 from daskumap.jobs.summary import Summary
-
-# What the job remembers of a result while it is written.
-UNDER_WAY = "under way"
 
 
 def write_results(
@@ -45,16 +46,56 @@ def _named(path: str, part: str) -> str:
 
 
 def _write(result: Result, path: str, run: Any, state: JobState) -> str:
-    """Write one result; what this job wrote of another map, or did not finish, is replaced."""
-    known, made_of = state.written().get(path), run.store.about["id"]
-    there = "://" in path or Path(path).exists()
+    """Write one result; what this job wrote of another map, or otherwise, or did not finish, is replaced."""
+    known, made_of = state.written(path), [run.store.about["id"], result.options]
+    there = is_written(path, **result.options)
     if known == made_of and there:
         return "unchanged"
     own = known is not None
-    if not own and not there:
+    if not there:
         state.set_written(path, UNDER_WAY)
     if "://" not in path:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(path)
     export(run, path, overwrite=result.overwrite or own, **result.options)
     state.set_written(path, made_of)
     return "made"
+
+
+def check_results(job: Job, state: JobState) -> None:
+    """Refuse results that could not be written, before there is a map, which may take hours.
+
+    Raises
+    ------
+    ParameterError
+        If something is there that the job did not write.
+    StoreError
+        If a folder cannot be written to.
+    """
+    for result in job.all_results:
+        free = result.overwrite or DATE in result.path or state.written(result.path) is not None
+        if not free and is_written(result.path, **result.options):
+            raise ParameterError(
+                f"{result.path} is there, and this job did not write it. Name another place, or let it be "
+                "replaced: overwrite: true."
+            )
+        if "://" not in result.path:
+            with _speaking(folder := _make_folder(result.path)), tempfile.TemporaryFile(dir=folder):
+                pass
+
+
+def _make_folder(path: str) -> Path:
+    folder = Path(path).parent
+    with _speaking(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@contextmanager
+def _speaking(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"The folder {folder} of results cannot be written to ({error.strerror}). "
+            "Change its permissions, make room, or name another one."
+        ) from error

@@ -2,10 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    model_validator,
+)
 
+# What JSON schema can say of it, editors say while a file is written; the rest is checked when it is read.
+SIGN = r"(\$\{[A-Za-z_]\w*\}|[^{}])"  # or a value of the environment
+WITH_DATE = r"\{date\}|\$\{"
+AS_DATED = {"properties": {"run": {"pattern": WITH_DATE}}}
+GROWING = {
+    "properties": {
+        "run": {"pattern": WITH_DATE},
+        "results": {"items": {"properties": {"path": {"pattern": WITH_DATE}}}},
+    }
+}
+TOGETHER = [
+    {"if": {"required": ["retention"], "properties": {"retention": {"type": "integer"}}}, "then": AS_DATED},
+    {"if": {"required": ["growing"], "properties": {"growing": {"type": "object"}}}, "then": GROWING},
+]
 # In the name of a run, of a result and of transformed rows: the day of the run.
 DATE = "{date}"
 # A cluster with such an ending is described by a file; with another one it is a scheduler.
@@ -16,13 +41,38 @@ def _as_rows(value: Any) -> Any:
     return {"path": value} if isinstance(value, str) else value
 
 
-def _checked(text: str) -> str:
-    if text.count("{") != text.count(DATE):
-        raise ValueError(f"only {DATE} is replaced in a name, and {text!r} has another brace")
+def _in_one_line(text: str) -> str:
+    if any(ord(sign) < ord(" ") or sign == "\x7f" for sign in text):
+        raise ValueError("it has a control character, such as the end of a line")
     return text
 
 
-Name = Annotated[str, Field(min_length=1), AfterValidator(_checked)]
+def _checked(text: str) -> str:
+    if {text.count("{"), text.count("}")} != {text.count(DATE)}:
+        raise ValueError(f"only {DATE} is replaced in a name, and {text!r} has another brace")
+    if text.rstrip("/").rpartition("/")[2] in ("", ".", ".."):
+        raise ValueError(f"{text!r} names no file or folder of its own")
+    return text
+
+
+def _web(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("it must be a URL that begins with http:// or https://")
+    return url
+
+
+Text = Annotated[str, Field(min_length=1), AfterValidator(_in_one_line)]
+Name = Annotated[
+    Text,
+    AfterValidator(_checked),
+    Field(json_schema_extra={"pattern": rf"^({SIGN}|\{{date\}})*$"}),
+]
+RunName = Annotated[
+    Text,
+    AfterValidator(_checked),
+    Field(json_schema_extra={"pattern": rf"^{SIGN}*(\{{date\}}{SIGN.replace('{}', '{}/')}*/*)?$"}),
+]
 
 
 class Part(BaseModel):
@@ -36,7 +86,7 @@ class Rows(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    path: str = Field(min_length=1, description="Path or URL, as of `daskumap.fit`.")
+    path: Text = Field(description="Path or URL, as of `daskumap.fit`.")
 
     @property
     def options(self) -> dict[str, Any]:
@@ -44,7 +94,10 @@ class Rows(BaseModel):
         return dict(self.model_extra or {})
 
 
-RowsOrPath = Annotated[Rows, BeforeValidator(_as_rows)]
+# As JSON schema it is either, too.
+RowsOrPath = Annotated[
+    Rows, BeforeValidator(_as_rows, json_schema_input_type=Rows | Annotated[str, Field(min_length=1)])
+]
 
 
 class Result(BaseModel):
@@ -87,10 +140,17 @@ class Growing(Part):
 class Notify(Part):
     """Who is told how the job ended."""
 
-    command: list[str] | None = Field(
-        None, min_length=1, description="A program and its arguments; it gets the summary as JSON on stdin."
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"oneOf": [{"required": ["command"]}, {"required": ["webhook"]}]}
     )
-    webhook: str | None = Field(None, description="A URL that gets the summary as JSON by POST.")
+
+    command: Annotated[list[str], Field(min_length=1)] | None = Field(
+        None, description="A program and its arguments; it gets the summary as JSON on stdin."
+    )
+    webhook: (
+        Annotated[str, AfterValidator(_web), Field(json_schema_extra={"pattern": r"^https?://[^/?#]+|\$\{"})]
+        | None
+    ) = Field(None, description="A URL that gets the summary as JSON by POST.")
     on: Literal["news", "always", "failure"] = Field(
         "news", description="news: not where nothing changed. failure: errors and stops alone."
     )
@@ -107,11 +167,11 @@ class Notify(Part):
 class Job(Part):
     """A whole job: what is read, where its map goes, how it is made, and what happens then."""
 
-    name: str | None = Field(None, min_length=1, description="For messages; default: the file's name.")
+    name: Text | None = Field(None, description="For messages; default: the file's name.")
     source: RowsOrPath = Field(
         description="The rows, with the options of `daskumap.source`; or a run, whose neighbours are used."
     )
-    run: Name = Field(
+    run: RunName = Field(
         description="Path or URL of the run store. With {date} in its last part a run that finds something "
         "changed gets a run store of its own."
     )
@@ -121,9 +181,7 @@ class Job(Part):
     )
     memory: str | int | None = Field(None, description="What a worker may use, such as 4GB.")
     threads: int | None = Field(None, ge=1, description="Threads of this process.")
-    labels: str | None = Field(
-        None, min_length=1, description="A NumPy file or Zarr array with a label for each row."
-    )
+    labels: Text | None = Field(None, description="A NumPy file or Zarr array with a label for each row.")
     results: list[Result] = Field([], description="What is written of the map for other programs.")
     growing: Growing | None = Field(
         None,
@@ -142,6 +200,23 @@ class Job(Part):
         False, description="Do not read the input of a run that is there again to see that it did not change."
     )
     notify: list[Notify] = Field([], description="Who is told how the job ended.")
+
+    _folder: Path = PrivateAttr(default_factory=Path.cwd)
+    _used: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    def about_file(self, folder: Path, used: Mapping[str, str]) -> None:
+        """Remember where the job file lies, and which values of the environment it names."""
+        self._folder, self._used = folder, dict(used)
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the job file, which paths are as seen from."""
+        return self._folder
+
+    @property
+    def used(self) -> dict[str, str]:
+        """Values of the environment that stand in the job, which no log is to have, and their names."""
+        return dict(self._used)
 
     @property
     def dated(self) -> bool:
@@ -167,15 +242,24 @@ class Job(Part):
                 f"growing needs a run store for each map, and run {self.run!r} is one. Put {DATE} into its "
                 "name, such as 'maps/{date}.zarr'"
             )
-        names = [self.run, *(one.out for one in self.transform)]
-        names += [one.path for one in self.all_results]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"{twice[0]!r} is written twice; give each result a name of its own")
+        if self.run.count(DATE) > 1:
+            raise ValueError(f"run is {self.run!r}; {DATE} may stand in it once")
+        undated = [one.path for one in self.results if DATE not in one.path]
+        if self.growing is not None and undated:
+            raise ValueError(
+                f"a growing job writes results of its map and of new rows, and those of an older map would "
+                f"stay beside those of a newer one. Put {DATE} into {undated[0]!r}, such as "
+                "'results/{date}.csv'"
+            )
         return self
 
 
 def job_schema() -> dict[str, Any]:
     """Return the JSON schema of job files, for editors and other programs."""
     schema = Job.model_json_schema()
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "A job of daskumap"}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **schema,
+        "title": "A job of daskumap",
+        "allOf": TOGETHER,
+    }

@@ -16,7 +16,7 @@ from daskumap.jobs.dated import Dated, delete_old, fixed, next_run, runs_of
 from daskumap.jobs.growth import Increment, increments_of, new_increment, share_far
 from daskumap.jobs.notify import notify
 from daskumap.jobs.reading import read_job
-from daskumap.jobs.results import write_results
+from daskumap.jobs.results import check_results, write_results
 from daskumap.jobs.rows import open_part, open_rows, rows_or_run
 from daskumap.jobs.schema import CLUSTER_FILES, DATE, Job
 from daskumap.jobs.state import JobState
@@ -75,9 +75,10 @@ def attempt_job(
     """
     found = read_job(job)
     summary = Summary(found.name or "job", started=datetime.now().astimezone().isoformat(timespec="seconds"))
-    began, state, error = time.monotonic(), JobState(found), None
+    began, error = time.monotonic(), None
     try:
         _refuse_allocation(found)
+        state = JobState(found)
         with state.held(take_over), events.of_run(found.run):
             events.tell("job", f"the job {summary.job!r} begins", state="begun", job=summary.job)
             _Work(found, state, summary, progress, take_over, restart).do()
@@ -107,6 +108,9 @@ class _Work:
 
     def do(self) -> None:
         """Do what is left to do, in order; note in the summary what was done."""
+        check_results(self.job, self.state)
+        for one in self.job.transform:
+            open_rows(one.source)  # what is missing is told before there is a map, which may take hours
         at, run = self._grown() if self.job.growing else self._fitted()
         about = self.summary
         about.run, about.rows = run.path, run.store.about["sizes"]["rows"]
@@ -115,7 +119,7 @@ class _Work:
         for placed in self._placed:
             write_results(self.job.results, placed[1], at.label, self.state, about, placed[0].name)
         self._transform(run, at)
-        about.removed = delete_old(self.job, at) if self.job.dated else []
+        about.removed = delete_old(self.job, at, self.state) if self.job.dated else []
         about.state = "finished" if about.changed else "unchanged"
 
     def __post_init__(self) -> None:
@@ -128,7 +132,7 @@ class _Work:
         rows = rows_or_run(self.job)
         if not self.job.dated:
             return fixed(self.job), self._fit_fixed(rows)
-        known = runs_of(self.job)
+        known = runs_of(self.job, self.state)
         if known and not self.restart:
             try:
                 return known[-1], self._fit(rows, known[-1].path)
@@ -137,7 +141,7 @@ class _Work:
         return self._new(rows)
 
     def _new(self, rows: Any) -> tuple[Dated, Any]:
-        new = next_run(self.job)
+        new = next_run(self.job, self.state)
         return new, self._fit(rows, new.path)
 
     def _fit_fixed(self, rows: Any) -> Any:
@@ -146,6 +150,7 @@ class _Work:
         except RunMismatchError as error:
             if self.job.when_changed == "refuse":
                 raise
+            self._refuse_foreign(self.job.run, error)
             self._because(str(error))
         return self._fit(rows, self.job.run, restart=True)
 
@@ -156,7 +161,9 @@ class _Work:
 
     def _fit(self, rows: Any, path: str, restart: bool = False) -> Any:
         done = not restart and _is_done(path)
+        self.state.begin(path, restart)
         run = daskumap.fit(rows, path, restart=restart, **self.job.parameters, **self._how())
+        self.state.set_written(path, run.store.about["id"])
         self.summary.state = "unchanged" if done else "finished"
         return run
 
@@ -165,7 +172,7 @@ class _Work:
     def _grown(self) -> tuple[Dated, Any]:
         """Return the run of the rows that there were, with the new ones placed; or a new one of all."""
         total = open_rows(self.job.source, self.job.labels).shape[0]
-        known = runs_of(self.job)
+        known = runs_of(self.job, self.state)
         if known and not self.restart:
             reason = self._grow(known[-1], total)
             if reason is None:
@@ -220,15 +227,27 @@ class _Work:
     def _place(self, run: Any, rows: Any, out: str) -> tuple[str, Any]:
         """Place rows into the map; those of the same rows and run are there already."""
         done = _is_done(out)
+        self.state.begin(out)
         try:
             placed = daskumap.transform(run, rows, out, **self._how())
         except RunMismatchError as error:
             if self.job.when_changed == "refuse" and not self.job.dated:
                 raise
+            self._refuse_foreign(out, error)
             log.info("New rows are placed again: %s", error)
             done = False
+            self.state.begin(out, restart=True)
             placed = daskumap.transform(run, rows, out, restart=True, **self._how())
+        self.state.set_written(out, placed.store.about["id"])
         return "unchanged" if done else "made", placed
+
+    def _refuse_foreign(self, path: str, error: RunMismatchError) -> None:
+        """Keep what the job did not make: `--restart` alone replaces it."""
+        if not self.state.owns(path):
+            raise RunMismatchError(
+                f"{error} This job did not make what is there. Name another place; or, where it may go, "
+                "delete it yourself."
+            ) from error
 
     def _how(self) -> dict[str, Any]:
         """Return where tasks run, and what is said meanwhile."""

@@ -136,12 +136,12 @@ class RunLock:
         """Raise if another driver took over, believing this one dead, or if the run store is gone."""
         if self._is_own() and not self._is_followed():
             return
-        if self.store.documents.load_bytes("zarr.json") is None:
+        newest = max(self.store.documents.numbers("generations"), default=-1)
+        if newest <= self.generation and self.store.documents.load_bytes("zarr.json") is None:
             raise StoreError(
                 f"{self.store.url} is gone: it was deleted or moved while this process worked on it. Delete "
                 "what is left there and fit again; or move it back there, and resume."
             )
-        newest = max(self.store.documents.numbers("generations"), default=self.generation)
         now = self.store.documents.load(_name(newest)) or self._unknown()
         raise StoreError(
             f"{self.store.url} was taken over by another process ({now['pid']} on {now['host']}), since this "

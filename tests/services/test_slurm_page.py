@@ -12,11 +12,11 @@ from slurm_jobs import command, environment
 
 import daskumap
 
-pytestmark = [pytest.mark.services, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.services, pytest.mark.timeout(1150)]
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "slurm.md"
-SECONDS = 800
+SECONDS = 1100
 
 
 def commands():

@@ -146,6 +146,7 @@ def test_the_exit_code_is_that_of_the_fit(tmp_path):
     job = Job(
         tmp_path,
         "--mem=600",
+        "--time=10",
         "--cpus-per-task=1",
         SCRIPT,
         tmp_path / "x.zarr",
@@ -159,14 +160,14 @@ def test_an_array_of_data_sets(tmp_path, source, rows):
     lines = [f"{source} {tmp_path / f'run-{number}.zarr'}" for number in (1, 2)]
     (tmp_path / "list.txt").write_text("\n".join(lines) + "\n")
     words = (SCRIPT, "list.txt", "--n-epochs", 5, "--seed", 1, "--no-report")
-    Job(tmp_path, "--wait", "--array=1-2", "--cpus-per-task=1", "--mem-per-cpu=900", *words)
+    Job(tmp_path, "--wait", "--array=1-2", "--time=10", "--cpus-per-task=1", "--mem-per-cpu=900", *words)
     run = daskumap.fit(rows, client="sequential", n_epochs=5, random_state=1, report=False, progress=False)
     assert {bits(tmp_path, f"run-{number}.zarr") for number in (1, 2)} == {sha(run.embedding)}
 
 
 def test_an_array_that_is_longer_than_its_list(tmp_path, source):
     (tmp_path / "list.txt").write_text(f"{source} {tmp_path / 'run.zarr'}\n")
-    job = Job(tmp_path, "--array=2", "--cpus-per-task=1", "--mem=500", SCRIPT, "list.txt")
+    job = Job(tmp_path, "--array=2", "--time=10", "--cpus-per-task=1", "--mem=500", SCRIPT, "list.txt")
     assert job.end() == ("FAILED", "2:0")
     (log,) = tmp_path.glob("job-*.log")
     assert "list.txt has no line 2" in log.read_text()
