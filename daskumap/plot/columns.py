@@ -102,7 +102,7 @@ def _is_zarr(path: Path) -> bool:
 
 
 def _read_array(text: str, called: str) -> Any:
-    found = open_node(text)
+    found: Any = open_node(text)
     if not hasattr(found, "shape"):
         arrays = ", ".join(sorted(found.array_keys())) or "no arrays"
         raise ParameterError(f"{called} is the Zarr group {text}. Name one of its arrays: it has {arrays}.")
