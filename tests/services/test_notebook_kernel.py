@@ -16,7 +16,7 @@ pytest.importorskip("ipykernel")
 nbclient = pytest.importorskip("nbclient")
 nbformat = pytest.importorskip("nbformat")
 
-pytestmark = pytest.mark.processes
+pytestmark = pytest.mark.services
 
 BEGIN = """
 import sys
