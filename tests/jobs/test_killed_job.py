@@ -1,4 +1,4 @@
-"""A job that is killed with signal 9 while it fits, and while it writes: the next call gives the same bytes."""
+"""A job that is killed with signal 9 at any stage: the next call gives the same bytes."""
 
 import json
 import subprocess
