@@ -24,6 +24,7 @@ def run(code):
     exec(compile(code, "quality.md", "exec"), {"__name__": "quality.md"})
 
 
+@pytest.mark.processes
 def test_the_page_runs_as_written():
     small, _ = parts()
     assert small.count("assert") > 10
