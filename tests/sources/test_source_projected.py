@@ -217,3 +217,14 @@ def test_axes_are_in_the_plan_and_in_the_progress(tmp_path):
     daskumap.fit(data, tmp_path / "run.zarr", **{**QUICK, "progress": heard})
     assert list(heard.steps)[:2] == ["input.axes", "input.rows"]
     assert heard.steps["input.rows"] == [1, 1]
+
+
+def test_a_run_of_an_anndata_goes_on(tmp_path):
+    data = make(1)
+    data.obsm["X_pca"] = data.obsm["X_other"]
+    data.write_zarr(tmp_path / "cells.zarr")
+    first = daskumap.fit(tmp_path / "cells.zarr", tmp_path / "run.zarr", **QUICK)
+    again = daskumap.fit(tmp_path / "cells.zarr", tmp_path / "run.zarr", **QUICK)
+    assert again.store.about["id"] == first.store.about["id"]
+    with pytest.raises(ParameterError, match="is an AnnData, which a run store would not go with"):
+        daskumap.fit(tmp_path / "cells.zarr", tmp_path / "cells.zarr", **QUICK)
