@@ -496,7 +496,7 @@ class Run(Mapped):
 
         return write_page([self], path, color)
 
-    def watch(self, png: str | Path | None = None, port: int | None = None) -> Run:
+    def watch(self, png: str | Path | None = None, port: int | None = None) -> None:
         """Show the map as it forms, until the run is over; another process or thread makes it.
 
         What is seen is the newest checkpoint, so a smaller `checkpoint_every` shows more. It costs a share of
@@ -517,7 +517,6 @@ class Run(Mapped):
         from daskumap.watching import watch
 
         watch(self.store, png, port)
-        return self
 
     def _repr_html_(self) -> str:
         from daskumap.page.notebook import summary

@@ -184,6 +184,11 @@ class Mapped(View):
         if (held := self._held()) is not None:
             return held
         if self.store.about["spec"] is None:
+            if schema.SOURCE.name in self.store.ledger.freed():
+                raise StoreError(
+                    f"The run in {self.path} has no copy of its rows, which came from memory. Give "
+                    "them beside it: daskumap.evaluate(data, run)."
+                )
             return open_copy(self.store)
         found = open_input(self.store, None)
         refuse_other_rows(self.store, found)

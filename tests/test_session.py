@@ -15,7 +15,6 @@ from conftest import sha, unstamped
 
 import daskumap
 from daskumap.cli.main import main
-from daskumap.engine.base import KEPT
 from daskumap.engine.sequential import SequentialEngine
 from daskumap.errors import RunMismatchError, StoreError
 from daskumap.kernels.jit import is_compiled
@@ -188,19 +187,25 @@ def test_a_run_that_has_not_begun_has_no_damage(fit, small, write, place, sequen
     assert daskumap.verify(place) == {}
 
 
+def was_stopped(place):
+    return (
+        f"The run in {place} was stopped, and its finished tasks are kept: go on with "
+        f"daskumap.resume({str(place)!r}), or in a shell with daskumap resume {place}"
+    )
+
+
 def test_a_script_that_is_stopped_says_what_is_kept(fit, small, write, place, caplog, monkeypatch, tmp_path):
     """And ends as Python does."""
     with pytest.raises(KeyboardInterrupt):
         fit(small, place, progress=Stopped(), **OPTIONS)
-    message = f"The run in {place} was stopped. Finished tasks are kept: `daskumap resume`, or the same fit,"
-    assert message in caplog.text
+    assert f"{was_stopped(place)}\n" in caplog.text
     assert daskumap.resume(place, client="sequential", progress=False).finished
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     for data in (small, write(small)):  # The run store is in memory, or a temporary folder.
         caplog.clear()
         with pytest.raises(KeyboardInterrupt):
             fit(data, progress=Stopped(), **OPTIONS)
-        assert "nothing of it is kept: it had no place of its own, as of run=" in caplog.text
+        assert "nothing of it is kept, since it had no place of its own: name one with run=" in caplog.text
         assert not list(tmp_path.glob("daskumap-*"))
 
 
@@ -208,7 +213,7 @@ def test_a_command_that_is_stopped_says_what_is_kept(small, write, place, monkey
     monkeypatch.setattr("daskumap.api.choose_progress", lambda wanted: Stopped())
     assert main(["fit", str(write(small)), str(place), "--scheduler", "sequential", "--n-epochs", "2"]) == 130
     assert unstamped(capsys.readouterr().err).splitlines()[-2:] == [
-        f"daskumap  The run in {place} was stopped. {KEPT}",
+        f"daskumap  {was_stopped(place)}",
         "daskumap: stopped.",
     ]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import textwrap
-from typing import Annotated, Any
+from typing import Annotated, Any, Unpack
 
 import typer
 
@@ -18,17 +18,20 @@ WHOLE: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
 SIGNS = {"ok": "ok   ", "note": "note ", "wrong": "WRONG"}
 
 
-@command(example="daskumap inspect cells.zarr/X\ndaskumap inspect map.zarr")
+@command(
+    example="daskumap inspect cells.zarr/X\ndaskumap inspect rows.parquet --source-option columns=embedding"
+)
 def inspect(
     path: Annotated[
         str, typer.Argument(metavar="PATH", help="path or URL of an input, a run store or a saved network")
     ],
     json: shared.Json = False,
+    **options: Unpack[shared.Rows],
 ) -> None:
     """Say what lies at a path, and what a fit of it would take; reads metadata only."""
     from daskumap.inspection import inspect
 
-    found = inspect(path)
+    found = inspect(path, **shared.settings_of(options["source_option"]))
     say_json(found) if json else say("\n".join(f"{name:<16}{text}" for name, text in _lines(found)))
 
 

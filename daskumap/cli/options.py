@@ -233,7 +233,12 @@ def rows_of(path: Any, given: list[str] | None) -> Any:
         raise ParameterError("--source-option is given without --source. Name the input too.")
     import daskumap
 
-    return daskumap.source(path, **dict(parse_setting(text, "--source-option") for text in given))
+    return daskumap.source(path, **settings_of(given))
+
+
+def settings_of(given: list[str] | None) -> dict[str, Any]:
+    """Return the options of an input by name."""
+    return dict(parse_setting(text, "--source-option") for text in given or ())
 
 
 def parse_setting(text: str, option: str = "--set") -> tuple[str, Any]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from multiprocessing import resource_tracker
 from typing import Any, Literal
 
 from daskumap.clusters.base import Sized, connected
@@ -60,8 +62,33 @@ class Local(Sized):
             dashboard_address="127.0.0.1:0",
             worker_dashboard_address="127.0.0.1:0",
         )
-        with cluster, connected(cluster) as client:
-            yield client
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(cluster)
+            client = stack.enter_context(connected(cluster))
+            try:
+                yield client
+            except BaseException:
+                # What Dask's processes say of an end amid their work is no news to whoever ended it.
+                client.run(logging.disable, logging.CRITICAL, on_error="ignore")
+                with _quiet():
+                    stack.close()
+                raise
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Let Dask log nothing in this process."""
+    loggers = [
+        logging.getLogger(name) for name in logging.root.manager.loggerDict if name.startswith("distributed")
+    ]
+    before = [logger.disabled for logger in loggers]
+    for logger in loggers:
+        logger.disabled = True
+    try:
+        yield
+    finally:
+        for logger, disabled in zip(loggers, before, strict=True):
+            logger.disabled = disabled
 
 
 def without_interrupts(make: Callable[..., Any], **options: Any) -> Any:
@@ -73,6 +100,7 @@ def without_interrupts(make: Callable[..., Any], **options: Any) -> Any:
 
     def call() -> Any:
         if hasattr(signal, "pthread_sigmask"):
+            resource_tracker.ensure_running()  # Its start would let them through again.
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         return make(**options)
 

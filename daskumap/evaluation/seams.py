@@ -82,8 +82,8 @@ def cells_in(store: RunStore) -> Cells | None:
         return None
     small = len(store.read(schema.CELL_STARTS.name)) - 1
     wide = (store.documents.load(schema.ORDER.name) or {}).get("wide", 0)
-    if wide and schema.WIDE_OF.name in store.ledger.freed():
-        return None
+    # A run of another one's neighbours does not have which cells were searched together.
+    wide = wide if wide and store.has(schema.WIDE_OF.name) else 0
     return Cells(store, small, wide or small) if (wide or small) > 1 else None
 
 

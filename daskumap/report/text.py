@@ -92,7 +92,7 @@ LINES = (
         "kNN recall",
         "recall",
         "{recall:.4f}",
-        ("{probe_rows} probes", "{cells_a_row:.2f} cells a row"),
+        ("{probe_rows} probes", "{cells_a_row:.2f} cells a row", "{border_recall:.4f} across cells"),
     ),
     Line("sliced cells", "", "{sliced_cells:,}"),
     Line("components", "components", "{components:,}", ("largest {largest_component:,} rows",)),

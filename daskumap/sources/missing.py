@@ -17,6 +17,8 @@ from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec
 from zarr.core.sync import sync
 from zarr.storage import LocalStore
 
+from daskumap.store.trouble import is_unreachable
+
 Array = np.ndarray[Any, Any]
 Place = tuple[int, ...]
 
@@ -40,8 +42,10 @@ def count_missing(array: zarr.Array[Any]) -> int | None:
         return None
     try:
         return sync(_count(array))
-    except (OSError, NotImplementedError):  # of listing: a read that fails is told by the read
-        return None
+    except Exception as error:  # of listing: a read that fails is told by the read
+        if isinstance(error, NotImplementedError) or is_unreachable(error):
+            return None
+        raise
 
 
 async def _count(array: zarr.Array[Any]) -> int:

@@ -5,19 +5,22 @@ from __future__ import annotations
 import difflib
 import os
 import warnings
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import zarr
 from zarr.abc.store import Store
+from zarr.core.sync import sync
 from zarr.errors import NodeNotFoundError
 from zarr.storage import FsspecStore, LocalStore, ObjectStore
 
 from daskumap.errors import DaskumapError, SourceError, SourceNotFoundError
 from daskumap.extras import missing_protocol
 from daskumap.secrets import has_secrets, printable
+from daskumap.sources.archives import find_archive, named, open_archive, open_chain
 from daskumap.sources.base import is_numeric
 from daskumap.sources.objects import comes_from
 from daskumap.sources.specs import SHARED_OPTIONS
@@ -27,7 +30,7 @@ LISTED = 12
 # What people pass instead of Zarr, and how it becomes Zarr.
 FOREIGN = {
     ".csv": ("a table of text", "Pass pandas.read_csv(path).to_numpy() instead of the path"),
-    ".zip": ("a zip file", "Unpack it and pass the folder"),
+    ".zip": ("a damaged zip file, or none", "Write it again, or pass the folder of a Zarr array"),
     ".nc": ("a netCDF file", "Convert it: xarray.open_dataset(path).to_zarr('data.zarr')"),
     ".pt": ("a file of torch", "Pass torch.load(path).numpy() instead of the path"),
     ".mat": ("a MATLAB file", "Pass scipy.io.loadmat(path)['name'] instead of the path"),
@@ -72,9 +75,21 @@ def open_node(where: Any, storage_options: dict[str, Any] | None = None) -> zarr
     text = os.fspath(where)
     if text.startswith("file://"):
         text = unquote(urlsplit(text).path)
-    if is_url(text):
-        return _open(text.rstrip("/"), text, storage_options)
+    named = (storage_options or {}).get("fo") if text.rstrip("/") == "reference:" else None
+    if isinstance(named, str):
+        return open_node(named, storage_options)
     try:
+        archive = find_archive(text)
+        if archive is not None:
+            with _saying(archive.where):
+                store = open_archive(archive, storage_options or {})
+            return _open(store, text, None, archive.inside)
+        if is_url(text):
+            if "::" in text:
+                with _saying(text):
+                    store = open_chain(text, storage_options or {})
+                return _open(store, text, None)
+            return _open(text.rstrip("/"), text, storage_options)
         path = Path(text).expanduser().resolve()
         if not path.exists():
             raise _not_found(path)
@@ -132,6 +147,9 @@ def node_spec(array: zarr.Array[Any] | zarr.Group) -> dict[str, Any] | None:
     None for stores that neither describes in full, such as one in memory.
     """
     store = array.store
+    inside = named(store, array.path)
+    if inside is not None:
+        return {"kind": "zarr", "path": inside}
     if isinstance(store, LocalStore):
         return {"kind": "zarr", "path": str((store.root / array.path).resolve())}
     if isinstance(store, FsspecStore):
@@ -142,20 +160,31 @@ def node_spec(array: zarr.Array[Any] | zarr.Group) -> dict[str, Any] | None:
     return None
 
 
-def _open(where: Any, name: str, storage_options: dict[str, Any] | None) -> zarr.Array[Any] | zarr.Group:
-    """Open with zarr, and say in our words what went wrong; zarr's own warnings tell all of a URL."""
+def _open(
+    where: Any, name: str, storage_options: dict[str, Any] | None, inside: str = ""
+) -> zarr.Array[Any] | zarr.Group:
+    """Open with zarr, and say in our words what went wrong."""
+    with _saying(name):
+        try:
+            # What was added after the last consolidation is invisible through consolidated metadata.
+            options: Any = {"storage_options": storage_options, "use_consolidated": False}
+            return zarr.open(where, mode="r", path=inside or None, **options)
+        except NodeNotFoundError as error:
+            raise _not_zarr(where, name, inside) from printable(error)
+
+
+@contextmanager
+def _saying(name: str) -> Iterator[None]:
+    """Say in our words what went wrong; zarr's own warnings tell all of a URL."""
     try:
         with warnings.catch_warnings(action="ignore") if has_secrets(name) else nullcontext():
-            # What was added after the last consolidation is invisible through consolidated metadata.
-            return zarr.open(where, mode="r", storage_options=storage_options, use_consolidated=False)
-    except NodeNotFoundError as error:
-        raise _not_zarr(where, name) from printable(error)
+            yield
+    except (DaskumapError, MemoryError):
+        raise
     except ImportError as error:
         raise missing_protocol(name, error) from printable(error)
     except FileNotFoundError as error:
         raise SourceNotFoundError(f"There is nothing at {name}. Check the address.") from printable(error)
-    except MemoryError:
-        raise
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
         if is_refusal(error):
@@ -184,8 +213,14 @@ def _not_found(path: Path) -> SourceError:
     return SourceNotFoundError(f"There is nothing at {path}. {listed} Check the path.")
 
 
-def _not_zarr(where: Any, name: str) -> SourceError:
+def _not_zarr(where: Any, name: str, inside: str = "") -> SourceError:
     """Say what it looks like, and how it becomes Zarr."""
+    if isinstance(where, Store) and where.supports_listing:
+        there = sync(_listed(where, inside))[:LISTED]
+        return SourceNotFoundError(
+            f"There is no Zarr array or group at {name}. There is {', '.join(there) or 'nothing'}. Append "
+            "the name of one to the path."
+        )
     if not isinstance(where, Path):
         return SourceNotFoundError(f"There is no Zarr array or group at {name}. Check the address.")
     if where.is_file():
@@ -196,6 +231,10 @@ def _not_zarr(where: Any, name: str) -> SourceError:
         f"{name} is a folder, but no Zarr array or group: it holds {', '.join(names) or 'nothing'}. "
         "Pass the folder that has a zarr.json, .zarray or .zgroup."
     )
+
+
+async def _listed(store: Store, folder: str) -> list[str]:
+    return sorted([name async for name in store.list_dir(folder) if not _is_plumbing(name)])
 
 
 def _is_plumbing(name: str) -> bool:

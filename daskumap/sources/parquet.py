@@ -15,6 +15,7 @@ import numpy as np
 from daskumap.errors import DaskumapError, SourceError
 from daskumap.extras import load
 from daskumap.secrets import printable
+from daskumap.sources.archives import is_references
 from daskumap.sources.base import BLOCK_BYTES, Array, Source, check_array
 from daskumap.sources.columns import choose, labels_of, number_type, shown, vectors_of
 from daskumap.sources.files import Files, ends_in, expanded
@@ -277,7 +278,7 @@ class _Like(NamedTuple):
 def is_parquet(data: Any) -> bool:
     """Return whether it is a path or URL of parquet, or a folder with such files and no Zarr."""
     if ends_in(data, *ENDINGS):
-        return not _is_zarr(data)
+        return not (_is_zarr(data) or is_references(data))
     return _is_folder_of_parquet(data)
 
 

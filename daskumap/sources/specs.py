@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,8 @@ def is_near(path: str, run: str) -> bool:
     own = path.startswith("file://") or (
         _bucket_host(path) is not None and _bucket_host(path) == _bucket_host(run)
     )
-    return own and "::" not in path
+    # References lead anywhere, whoever wrote them.
+    return own and "::" not in path and re.search(r"\.(json|parq)(/|$)", path) is None
 
 
 # How a caller vouches for the input of a run.

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import zarr
 from zarr.buffer import cpu
+from zarr.storage import LocalStore
 
 from daskumap.errors import SourceError
 from daskumap.secrets import printable
@@ -18,6 +20,7 @@ from daskumap.sources.codecs import refuse_codecs
 from daskumap.sources.missing import count_missing
 from daskumap.sources.nodes import node_spec
 from daskumap.sources.packing import NAMES, find_packing
+from daskumap.store.trouble import is_refusal, is_unreachable
 
 # One zarr call decodes at most this much, or one chunk where a chunk is larger. It bounds what zarr's
 # concurrent decoding holds beside the output.
@@ -27,6 +30,9 @@ WINDOW_BYTES = 16 << 20
 ALLOCATOR_BYTES = 40 << 20
 # A fingerprint decodes at most this much: fewer rows where chunks are so large that each costs much.
 FINGERPRINT_BYTES = 256 << 20
+
+# A network is asked again after these: web servers refuse at times, and fsspec asks them once.
+PAUSES = (0.1, 0.5, 2.0)
 
 Tile = tuple[slice, slice]
 Shape = tuple[int, int]
@@ -158,12 +164,23 @@ class ZarrSource(Source):
 
     def _load(self, tile: Tile, out: Any = None) -> Array:
         """Return one window as stored."""
-        try:
-            return np.asarray(self._array.get_basic_selection(tile, out=out, prototype=cpu.buffer_prototype))
-        except MemoryError:
-            raise
-        except Exception as error:
-            raise self._damage(tile, error) from printable(error)
+        for pause in (*PAUSES, None):
+            try:
+                return np.asarray(
+                    self._array.get_basic_selection(tile, out=out, prototype=cpu.buffer_prototype)
+                )
+            except MemoryError:
+                raise
+            except Exception as error:
+                if pause is None or not self._may_pass(error):
+                    raise self._damage(tile, error) from printable(error)
+                time.sleep(pause)
+        raise AssertionError("The last attempt returns or raises.")
+
+    def _may_pass(self, error: Exception) -> bool:
+        """Return whether an error may be one of the moment: of a network, and no refusal."""
+        near = isinstance(self._array.store, LocalStore)
+        return not near and is_unreachable(error) and not is_refusal(error)
 
     def _damage(self, tile: Tile, error: Exception) -> SourceError:
         """Find the first chunk of a window that cannot be read, and say so."""

@@ -139,7 +139,8 @@ def is_url(where: Any) -> bool:
         For one without a scheme or an address.
     """
     scheme, separator, address = str(where).partition("://")
-    if separator and not (re.fullmatch(r"[A-Za-z][\w+.:-]*", scheme) and address.strip("/")):
+    named = address.strip("/") or scheme == "reference"  # whose file is an option
+    if separator and not (re.fullmatch(r"[A-Za-z][\w+.:-]*", scheme) and named):
         raise ParameterError(
             f"{str(where)!r} is no URL. Write scheme://address, such as s3://bucket/run.zarr."
         )

@@ -67,6 +67,7 @@ class Page:
                 f"Port {port} of {HOST} cannot be had: {error.strerror}. Name another, or 0 for a free one."
             ) from error
         self.server.daemon_threads = True
+        self.looked, self.seen_last = False, threading.Event()
         self.url = f"http://{HOST}:{self.server.server_port}/"
 
     def __enter__(self) -> Page:
@@ -81,6 +82,11 @@ class Page:
         """Serve a sight from now on."""
         self.png, self.sight, self.number = sight.png or self.png, sight, self.number + 1
 
+    def linger(self, seconds: float) -> None:
+        """Wait until whoever looks has seen the last sight; not if nobody looks."""
+        if self.looked:
+            self.seen_last.wait(seconds)
+
     def state(self) -> bytes:
         """Return what the page asks for each second."""
         known = {"number": self.number, "text": self.sight.text, "over": self.sight.over}
@@ -92,13 +98,14 @@ def _handler(page: Page) -> type[BaseHTTPRequestHandler]:
         def do_GET(self) -> None:
             if self.headers.get("Host", "").rpartition(":")[0] not in NAMES:
                 return self._send(403, "text/plain", b"This page is of this machine alone.")
-            path = self.path.partition("?")[0]
+            path, page.looked = self.path.partition("?")[0], True
             if path == "/":
                 return self._send(200, "text/html; charset=utf-8", PAGE)
             if path == "/state":
                 return self._send(200, "application/json", page.state())
             if path == "/map.png" and page.png:
-                return self._send(200, "image/png", page.png)
+                self._send(200, "image/png", page.png)
+                return page.seen_last.set() if page.sight.over else None
             return self._send(404, "text/plain", b"There is no such page.")
 
         def _send(self, code: int, kind: str, content: bytes) -> None:

@@ -22,7 +22,7 @@ from daskumap.watching.sights import Sight, Watcher
 log = logging.getLogger(__name__)
 
 Shows = Callable[[Sight], Any]
-# Seconds between two looks for a run store that is not there yet, and that a page stays after the end.
+# Seconds between two looks for a run store that is not there yet, and that a page waits for a last look.
 WAIT = 0.5
 LINGER = 3.0
 
@@ -113,6 +113,7 @@ def _shower(png: str | Path | None, port: int | None) -> Iterator[Shows]:
         with Page(port) as page:
             log.info("The map as it forms: %s", page.url)
             yield page.show
+            page.linger(LINGER)
         return
     if png is not None:
         yield _into(Path(png))

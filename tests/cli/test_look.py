@@ -55,6 +55,14 @@ def test_inspect_says_what_an_array_is(made, capsys):
     assert "chunks          outer 200 x 6, inner 50 x 6, read by 50 rows\n" in said
 
 
+def test_inspect_takes_options_of_the_input(tmp_path, capsys):
+    np.savez(tmp_path / "two.npz", a=np.ones((300, 6), "f4"), b=np.ones((200, 4), "f4"))
+    assert main(["inspect", str(tmp_path / "two.npz"), "--source-option", "array=b", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["shape"] == [200, 4]
+    assert main(["inspect", str(tmp_path / "two.npz"), "--source-option", "b"]) == 2
+    assert "write --source-option NAME=VALUE" in capsys.readouterr().err
+
+
 def test_inspect_says_what_a_run_is(made, capsys):
     assert main(["inspect", str(made / "map.zarr"), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

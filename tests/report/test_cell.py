@@ -1,4 +1,4 @@
-"""The bar in a cell of a notebook; a kernel shows it in tests/notebooks."""
+"""The bar in a cell of a notebook; a kernel shows it in tests/services."""
 
 import sys
 

@@ -57,7 +57,10 @@ def test_options_reach_the_kind_that_has_them(scaled, small):
 
 
 def test_options_that_nothing_takes_are_refused(scaled):
-    with pytest.raises(ParameterError, match=r"No input has the option faktor. Options are kind, .*factor"):
+    with pytest.raises(
+        ParameterError,
+        match=r"No input has the option faktor. Did you mean 'factor'\? Options are kind, .*factor",
+    ):
         source(scaled, faktor=2.0)
     with pytest.raises(ParameterError, match=r"read as memory, without the option factor\. Its.*kind"):
         source(X, factor=2.0)

@@ -164,6 +164,10 @@ def test_a_page_shows_the_newest_sight(watched):
         assert state == {"number": 1, "text": watched[1][-1].text, "over": False, "png": True}
         assert get(page, "/map.png?1") == (200, watched[1][-1].png)
         assert get(page, "/../etc/passwd")[0] == 404
+        page.show(Sight("finished", watched[1][-1].png, "finished"))
+        threading.Thread(target=get, args=(page, "/map.png")).start()
+        page.linger(60)
+        assert page.seen_last.is_set()
 
 
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "0.0.0.0", ""])

@@ -15,6 +15,7 @@ from daskumap.planning.stage import Receipt, Stage, Step
 from daskumap.report.measures import judge
 from daskumap.runtime.context import Context
 from daskumap.stages.shared.bits import bits_of
+from daskumap.stages.shared.borders import across_borders
 from daskumap.stages.shared.distinct import READS
 from daskumap.stages.shared.distinct_map import map_of
 from daskumap.stages.shared.sample import probe_rows
@@ -83,12 +84,20 @@ def _map_measures(context: Context) -> dict[str, Any]:
         "n_neighbors": context.params.n_neighbors,
         "probe_rows": len(probes),
         "recall": figures.recall(found, exact),
+        **_border_recall(context, probes, found, exact),
         "cast_recall": figures.recall(context.read(schema.PROBE_IDS), exact),
         "trustworthiness": _trustworthiness(ranks, distinct, k),
         "knn_preservation": figures.preservation(exact, map_ids),
         "intervals": _intervals(context, found, exact, map_ids, ranks),
         **_shape_measures(context),
     }
+
+
+def _border_recall(context: Context, probes: Array, found: Array, exact: Array) -> dict[str, float]:
+    """Return which share of the true neighbours beyond a border of cells was found; nothing without any."""
+    beyond = np.where(across_borders(context, probes, exact), exact, -1)
+    value = figures.recall(found, beyond)
+    return {} if np.isnan(value) else {"border_recall": value}
 
 
 def _intervals(
@@ -224,6 +233,7 @@ READ = (
     schema.REPULSION,
     schema.SIMPLICES,
     schema.ORDER,
+    schema.CELL_STARTS,
     schema.LOSS,
     schema.PIECES,
 )

@@ -1,18 +1,22 @@
 """Cells of a notebook as a kernel runs them: one bar a fit, and what stays of it."""
 
 import re
+import shlex
 import signal
 import textwrap
 import threading
 import time
+from pathlib import Path
 
 import pytest
+
+from daskumap.cli.main import main
 
 pytest.importorskip("ipykernel")
 nbclient = pytest.importorskip("nbclient")
 nbformat = pytest.importorskip("nbformat")
 
-pytestmark = pytest.mark.processes
+pytestmark = pytest.mark.services
 
 BEGIN = """
 import sys
@@ -102,3 +106,25 @@ def test_a_cell_that_is_interrupted_says_how_to_go_on(kernel, tmp_path):
     (error,) = [out for out in stopped.outputs if out.output_type == "error"]
     assert error.ename == "KeyboardInterrupt"
     assert "unfinished" in texts(after)[0]
+
+
+def test_the_page_runs_as_written(kernel, tmp_path, monkeypatch):
+    """Its Python in one kernel, a cell a block, and its commands after it."""
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parents[2] / "docs" / "notebooks.md").read_text()
+    blocks = re.findall(r"^```(\w+)\n(.*?)^```$", page, re.S | re.M)
+    cells = [text for kind, text in blocks if kind == "python"]
+    book = kernel(*cells)
+    errors = [out for cell in book.cells for out in cell.outputs if out.output_type == "error"]
+    assert not errors
+    plan, fit, run, estimator, _, seen, _ = book.cells
+    assert "layout" in texts(plan, "text/html")[0]
+    assert len(fit.outputs) == 1
+    for cell in (run, estimator, seen):
+        (html,) = texts(cell, "text/html")
+        assert "data:image/png;base64," in html
+    commands = [line for kind, text in blocks if kind == "sh" for line in text.splitlines()]
+    for command in commands:
+        program, *arguments = shlex.split(command)
+        assert program == "pip" or main(arguments) == 0
+    assert {path.name for path in tmp_path.glob("*.png")} == {"map.png", "other.png"}
