@@ -26,15 +26,29 @@ BIN = Path(sys.executable).parent
 # Segments of the layout that a kill may fall between.
 PARAMETERS = {
     "n_neighbors": 5,
-    "n_epochs": 12000,
+    "n_epochs": 3000,
     "checkpoint_every": 500,
     "random_state": 7,
     "report": False,
 }
 DEFINITIONS = """
-import dagster
+import time
 from pathlib import Path
 from daskumap.dagster import definitions
+from daskumap.dagster.logs import Stages
+
+HOLD = Path(__file__).with_name("hold")
+
+
+class Waits(Stages):
+    def advance(self, done):
+        while self.step == "layout" and done >= 2 and HOLD.exists():
+            time.sleep(0.1)  # until it is killed
+
+
+import daskumap.dagster.assets
+
+daskumap.dagster.assets.Stages = Waits
 
 defs = definitions(Path(__file__).with_name("job.yaml"), schedule="* * * * *", sensor=False)
 """
@@ -84,6 +98,7 @@ def test_the_schedule_fires_and_a_killed_run_is_gone_on_with(tmp_path):
     job = {"source": "X.zarr", "run": "map.zarr", "parameters": PARAMETERS}
     (tmp_path / "job.yaml").write_text(json.dumps(job))
     (tmp_path / "dagster_job.py").write_text(DEFINITIONS)
+    (tmp_path / "hold").touch()
     shutil.copytree(ROOT / "workflows/dagster", tmp_path / "dagster")
     expected = daskumap.fit(rows, client="sequential", progress=False, **PARAMETERS).embedding[:]
     instance = dagster.DagsterInstance.from_config(str(tmp_path / "dagster"))
@@ -102,6 +117,7 @@ def test_the_schedule_fires_and_a_killed_run_is_gone_on_with(tmp_path):
         before = wait_for(at_the_layout, WAIT, output)
         (killed,) = instance.get_runs(dagster.RunsFilter(statuses=[dagster.DagsterRunStatus.STARTED]))
         os.kill(json.loads(killed.tags[PROCESS])["pid"], signal.SIGKILL)
+        (tmp_path / "hold").unlink()
         second = wait_for(retried, WAIT, output)
     assert killed.tags["dagster/schedule_name"] == "job_schedule"
     assert instance.get_run_by_id(killed.run_id).status == dagster.DagsterRunStatus.FAILURE
