@@ -38,6 +38,7 @@ from daskumap.sources.distances import SparseDistances, find_distances
 from daskumap.sources.find import find
 from daskumap.sources.given import Given, open_given
 from daskumap.sources.ingest import as_stored
+from daskumap.sources.projected import like_fitted, read_axes
 from daskumap.sources.specs import public_spec
 from daskumap.stages.shared import micro
 from daskumap.store import schema
@@ -114,6 +115,15 @@ class Request:
             if about["spec"] == public_spec(self.source.spec()):
                 return dict(about["source"])
         return self.source.identity()
+
+    @property
+    def reads(self) -> dict[str, Any] | None:
+        """Which numbers of an AnnData are read, as JSON types; None for all else."""
+        if self.model is not None and self.anew is not None:
+            known: dict[str, Any] | None = self.model.store.about.get("reads")
+            return known
+        origin = self.source.origin
+        return None if origin is None else dict(origin.about(self.source))
 
     @property
     def labels(self) -> Labels:
@@ -331,7 +341,7 @@ def make_transform_request(data: Any, model: Context, ensure_all_finite: bool | 
     """
     refuse_run_store(data)
     source = find_input(data, model.params.metric)
-    refuse_own_axes(source)
+    source = like_fitted(source, model.store.about.get("reads"), read_axes(model.store))
     if source.shape[1] != model.sizes.columns:
         raise SourceError(
             f"The new rows have {source.shape[1]} columns, and the run in {model.url} was fitted to rows of "

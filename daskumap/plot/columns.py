@@ -32,9 +32,9 @@ def read_column(color: Any, rows: int, labels: Any = None, called: str = "color"
     """
     if isinstance(color, str | os.PathLike):
         text = os.fspath(color)
-        names = list(labels or ())
-        color = labels[text] if text in names else _read_file(text, names, called)
-        if text in names and len(color) == rows:
+        named = _is_column(text, labels)
+        color = labels[text] if named else _read_file(text, labels, called)
+        if named and len(color) == rows:
             return color
     found = np.asarray(color)
     if found.shape == (rows, 1):
@@ -51,22 +51,39 @@ def name_of(color: Any, labels: Any = None) -> str:
     if not isinstance(color, str | os.PathLike):
         return str(getattr(color, "name", None) or "colour")
     text = os.fspath(color)
-    if text in (labels or ()):
+    if _is_column(text, labels):
         return text
     before, _, column = text.rpartition(":")
     return column if before and not Path(text).exists() else Path(text).stem
 
 
-def _read_file(text: str, names: list[str], called: str) -> Any:
-    path, column = Path(text), None
-    if not path.exists() and ":" in text:
-        before, _, column = text.rpartition(":")
-        path = Path(before)
-    if not path.exists():
+def _is_column(text: str, labels: Any) -> bool:
+    """Return whether a column is meant: a label, or what an input says of its rows, unless it is a file.
+
+    So a file is read though an input is not where it was.
+    """
+    if labels is None:
+        return False
+    return text in getattr(labels, "labels", labels) or (_file_of(text) is None and text in labels)
+
+
+def _file_of(text: str) -> tuple[Path, str | None] | None:
+    """Return the file that a text names, and the column in it; None where there is no such file."""
+    before, _, column = text.rpartition(":")
+    if Path(text).exists():
+        return Path(text), None
+    return (Path(before), column) if before and Path(before).exists() else None
+
+
+def _read_file(text: str, labels: Any, called: str) -> Any:
+    found = _file_of(text)
+    if found is None:
+        names = [] if labels is None else list(dict.fromkeys([*labels, *getattr(labels, "more", ())]))
         known = (
             f" The run has the columns {', '.join(names)}." if names else " The run has no columns of labels."
         )
         raise SourceNotFoundError(f"{called} is {text!r}, which is no file and no column of the run.{known}")
+    path, column = found
     if path.suffix == ".npy":
         return np.load(path, mmap_mode="r", allow_pickle=False)
     if path.suffix not in (".csv", ".parquet"):
