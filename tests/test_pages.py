@@ -17,7 +17,7 @@ def code_of(page):
     return "\n".join(lines)
 
 
-@pytest.mark.parametrize("page", ["step-by-step.md", "geometry.md", "parametric.md", "quality.md"])
+@pytest.mark.parametrize("page", ["step-by-step.md", "geometry.md", "parametric.md"])
 def test_a_page_runs_as_written(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code = code_of(page)
