@@ -8,7 +8,13 @@ import pytest
 from daskumap.cli.main import main
 
 PAGES = Path(__file__).parents[1] / "docs"
-PAGES_OF_CODE = ["step-by-step.md", "geometry.md", "parametric.md", "quality.md", "plots.md"]
+# Each drawing takes a second: with the slow ones.
+PAGES_OF_CODE = [
+    "step-by-step.md",
+    "geometry.md",
+    "parametric.md",
+    pytest.param("plots.md", marks=pytest.mark.processes),
+]
 
 
 def code_of(page):

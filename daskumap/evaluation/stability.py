@@ -212,12 +212,14 @@ def _open(maps: Sequence[Any]) -> list[Side]:
 
 
 def _names(maps: Sequence[Any]) -> tuple[str, ...]:
-    return tuple(
-        hide_secrets(one.path if isinstance(one, Mapped) else os.fspath(one))
-        if isinstance(one, str | os.PathLike | Mapped)
-        else f"map {number}"
-        for number, one in enumerate(maps, 1)
-    )
+    return tuple(_path_of(one) or f"map {number}" for number, one in enumerate(maps, 1))
+
+
+def _path_of(one: Any) -> str | None:
+    """Return where a map is; None for one in memory."""
+    path = one.path if isinstance(one, Mapped) else one
+    text = hide_secrets(os.fspath(path)) if isinstance(path, str | os.PathLike) else ""
+    return None if not text or text.startswith("memory://") else text
 
 
 def _common(sides: list[Side], step: int) -> Array:
