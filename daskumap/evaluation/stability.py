@@ -19,6 +19,7 @@ from daskumap.evaluation.pair import BLOCK_BYTES, EUCLIDEAN, Pair, Side, count_r
 from daskumap.evaluation.said import as_json, figure
 from daskumap.evaluation.tables import draw
 from daskumap.kernels.quality.sampled import NORMAL_95, Estimate
+from daskumap.params import explicit
 from daskumap.secrets import hide_secrets
 from daskumap.views import Mapped
 
@@ -29,6 +30,7 @@ Numbers = tuple[int, int]
 T_95 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
 
 
+@explicit
 def stability(
     maps: Sequence[Any], *, n_neighbors: int = 15, probe_rows: int = 1000, random_state: int = 0
 ) -> Stability:
