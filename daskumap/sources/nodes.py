@@ -39,7 +39,7 @@ FOREIGN = {
 FOREIGN |= dict.fromkeys(
     (".bin", ".raw", ".dat", ".f32"),
     (
-        "a file of its own",
+        "a file",
         "If it holds plain numbers, say how: kind=raw, dtype and shape, as options of daskumap.source or "
         "--source-option",
     ),
