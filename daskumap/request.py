@@ -33,6 +33,7 @@ from daskumap.planning.sizes import (
 )
 from daskumap.runtime.context import Context, make_context
 from daskumap.sources.axes import refuse_own_axes
+from daskumap.sources.axes_plan import axes_stage
 from daskumap.sources.base import Source
 from daskumap.sources.distances import SparseDistances, find_distances
 from daskumap.sources.find import find
@@ -149,7 +150,9 @@ class Request:
             encodes=self.encodes,
         )
         context = make_context(job, source, model=self.model, encoder=self.encoder)
-        return make_plan(context, steps_of(self.kind.pipeline, self.params))
+        made = make_plan(context, steps_of(self.kind.pipeline, self.params))
+        first = axes_stage(self.source) if ingested else None
+        return made if first is None else made.after(first)
 
     def _sizes(self, source: Source, resources: Resources) -> Sizes:
         if self.encoder is not None:

@@ -210,6 +210,20 @@ class AxesSource(OnAxes):
         chosen = None if self.columns is None else self.columns.tolist()
         return [self.shape[1], self.taken, _digest(chosen)]
 
+    def find_passes(self) -> int:
+        """Return in how many passes over the rows the axes are found, at most."""
+        from daskumap.sources.principal import COVARIANCE_COLUMNS, PASSES
+
+        return 1 if self.taken <= COVARIANCE_COLUMNS else PASSES
+
+    def find_flops(self) -> float:
+        """Return how many floating-point operations a row takes in these passes, as if it was dense."""
+        from daskumap.sources.principal import SPARE
+
+        if self.find_passes() == 1:
+            return 2.0 * self.taken * self.taken
+        return 4.0 * self.find_passes() * self.taken * (self.shape[1] + SPARE)
+
     def find_memory(self) -> dict[str, int]:
         """Return what it takes to find the axes, as named terms in bytes."""
         from daskumap.sources.principal import bytes_of_sums

@@ -186,3 +186,34 @@ def test_columns_of_other_cells_are_refused(tmp_path):
     data[::-1].copy().write_zarr(tmp_path / "cells.zarr")
     with pytest.raises(ParameterError, match="has other cells than the run"):
         run.columns["kind"]
+
+
+class Heard:
+    """What is heard of progress."""
+
+    def __init__(self):
+        self.steps = {}
+
+    def start(self, stage, tasks, done):
+        self.name = stage
+        self.steps[stage] = [tasks, done]
+
+    def advance(self, done):
+        self.steps[self.name][1] = done
+
+    def finish(self):
+        pass
+
+
+def test_axes_are_in_the_plan_and_in_the_progress(tmp_path):
+    data = daskumap.source(make(1), pca=AXES)
+    planned = daskumap.plan(data)
+    first = planned.stages[0]
+    assert first.name == "input.axes"
+    assert "input.axes" in str(planned)
+    assert planned.peak_bytes(first) > first.memory["blocks"] > 0
+    assert next(stage.name for stage in daskumap.plan(make(1).obsm["X_other"]).stages) != "input.axes"
+    heard = Heard()
+    daskumap.fit(data, tmp_path / "run.zarr", **{**QUICK, "progress": heard})
+    assert list(heard.steps)[:2] == ["input.axes", "input.rows"]
+    assert heard.steps["input.rows"] == [1, 1]
