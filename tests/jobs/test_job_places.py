@@ -1,4 +1,4 @@
-"""Jobs in a bucket, and jobs with workers of a cluster file: the same bits."""
+"""Jobs in a bucket: the same bits, and what is there stays."""
 
 import io
 import logging
@@ -6,7 +6,6 @@ import threading
 
 import numpy as np
 import pytest
-import yaml
 import zarr
 
 import daskumap
@@ -103,30 +102,3 @@ def test_what_somebody_else_put_into_a_bucket_stays(bucket, job_rows, monkeypatc
         run(job_in("s3://maps/b", results=[{"path": "s3://maps/b/map.npy"}], **wanted))
     assert bucket.cat_file("maps/b/map.npy") == b"mine"
     assert not bucket.exists("maps/b/run.zarr/zarr.json")
-
-
-@pytest.mark.processes
-def test_a_job_with_a_cluster_file_is_that_of_this_process(tmp_path, job_rows, monkeypatch):
-    """Paths of the job are as seen from its file; workers start twice, for the map and for the new rows."""
-    put(tmp_path, job_rows)
-    put(tmp_path / "new", job_rows[:50] + np.float32(0.1))
-    (tmp_path / "cluster.yaml").write_text("kind: local\nworkers: 2\nthreads: 1\nmemory: 1GB\n")
-    monkeypatch.chdir("/")
-    found = {}
-    for name, cluster in (("alone", "sequential"), ("many", "cluster.yaml")):
-        job = {
-            "source": "data.zarr",
-            "run": f"{name}.zarr",
-            "parameters": JOB["parameters"],
-            "cluster": cluster,
-            "results": [{"path": f"{name}.npy"}],
-            "transform": [{"source": "new/data.zarr", "out": f"{name}-new.zarr"}],
-        }
-        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(job))
-        done = run(tmp_path / f"{name}.yaml")
-        assert done.state == "finished"
-        placed = daskumap.open(tmp_path / f"{name}-new.zarr").embedding[:]
-        found[name] = (np.load(tmp_path / f"{name}.npy"), placed)
-    for one, same in zip(*found.values(), strict=True):
-        np.testing.assert_array_equal(one, same)
-    assert run(tmp_path / "many.yaml").state == "unchanged"

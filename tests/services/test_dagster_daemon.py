@@ -121,7 +121,10 @@ def test_the_schedule_fires_and_a_killed_run_is_gone_on_with(tmp_path):
         second = wait_for(retried, WAIT, output)
     assert killed.tags["dagster/schedule_name"] == "job_schedule"
     assert instance.get_run_by_id(killed.run_id).status == dagster.DagsterRunStatus.FAILURE
-    told = [record.user_message for record in instance.all_logs(second.run_id)]
+    # On a slow machine the run of the next minute goes on with it, before the other attempt does.
+    others = [run.run_id for run in instance.get_runs() if run.run_id != killed.run_id]
+    assert second.run_id in others
+    told = [record.user_message for run_id in others for record in instance.all_logs(run_id)]
     (line,) = [text for text in told if text.startswith("layout: ") and "earlier attempt" in text]
     assert int(line.split("tasks, ")[1].split()[0]) >= before
     assert "neighbors: 1 task" not in told
