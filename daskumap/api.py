@@ -492,6 +492,7 @@ def verify(run: Any, *, repair: bool = False) -> dict[str, list[str]]:
     return _with_copy(found.damage, copy)
 
 
+@explicit
 def clean(run: Any, keep: str | None = None) -> Kept:
     """Shrink a finished run to what a lower level of `keep` keeps, or say what each level would leave.
 

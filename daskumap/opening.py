@@ -20,13 +20,16 @@ from daskumap.planning.job import Job
 from daskumap.planning.sizes import Resources, Sizes
 from daskumap.runtime.context import Context, make_context
 from daskumap.sources.base import Source
+from daskumap.sources.cells import NAMES, of_rows
 from daskumap.sources.cubes.source import CubeSource
 from daskumap.sources.find import check_stored_spec, find, open_spec
 from daskumap.sources.ingest import as_stored, names_of_copy, open_ingested
+from daskumap.sources.obs import refuse_other_names
+from daskumap.sources.part import column_of_part, part_of
 from daskumap.sources.specs import is_near
 from daskumap.store import schema
 from daskumap.store.damage import find_damage
-from daskumap.store.labels import COLUMNS, find_damaged_labels
+from daskumap.store.labels import COLUMNS, Labels, find_damaged_labels
 from daskumap.store.model import Model
 from daskumap.store.places import find_place
 from daskumap.store.run import RunStore, check_same, differences
@@ -331,14 +334,51 @@ def open_input(store: RunStore, data: Any) -> Source:
     spec = store.about["spec"]
     if data is None:
         check_stored_spec(spec, store.url)
-        options = {**spec.get("storage_options", {}), **options_for(store, spec["path"])}
-        return open_spec({**spec, "storage_options": options} if options else spec)
+        return open_spec({**spec, **_reached(store, spec)})
     source = find(data)
     if source.spec() is None:
         raise ParameterError(
             f"The input of the run in {store.url} is {spec['path']}. Give data as the path or URL of it."
         )
     return source
+
+
+def columns_of_input(store: RunStore, held: Source | None, labels: Labels) -> Labels:
+    """Return columns of the cells of an AnnData that was a run's input: obs; none of any other input.
+
+    They are read from where the input is now, with whatever columns it has got since.
+
+    Raises
+    ------
+    ParameterError
+        If other cells are there now.
+    """
+    reads = store.about.get("reads")
+    if reads is None:
+        return {}
+    if held is None:
+        if reads["place"] is None:
+            return {}
+        spec = {**reads["place"], "options": reads["options"]}
+        check_stored_spec(spec, store.url)
+        whole = open_spec({**spec, **_reached(store, spec)})
+        if whole.shape[0] < reads["rows"][1]:
+            raise ParameterError(
+                f"{whole.name} has {whole.shape[0]:,} cells, and had {reads['rows'][1]:,} when it was read. "
+                "Restore it, or give a column as an array."
+            )
+        held = part_of(whole, reads["rows"])
+    cells, (start, stop) = held.origin.cells, reads["rows"]
+    names = cells.labels.get(NAMES)
+    if names is not None and NAMES in labels:
+        refuse_other_names(labels[NAMES], column_of_part(names, start, stop), cells.name)
+    return of_rows(held)
+
+
+def _reached(store: RunStore, spec: dict[str, Any]) -> dict[str, Any]:
+    """Return the options with which a place that a run store names is reached."""
+    options = {**spec.get("storage_options", {}), **options_for(store, spec["path"])}
+    return {"storage_options": options} if options else {}
 
 
 def open_cube_of(store: RunStore, cube: Any) -> CubeSource:
@@ -423,7 +463,21 @@ def names_of_brought(store: RunStore) -> list[str]:
     """Return the names of the user's arrays that lie in a run store beside the input."""
     params = store.about["params"]
     start = [schema.INIT.name] if str(params["init"]).startswith("array(") else []
-    return [*start, *(item.name for name, item in KNOWN.items() if (params["encoder"] or {}).get(name))]
+    axes = names_of_axes(store) if input_digest(store) is not None else []
+    return [
+        *start,
+        *axes,
+        *(item.name for name, item in KNOWN.items() if (params["encoder"] or {}).get(name)),
+    ]
+
+
+def names_of_axes(store: RunStore) -> list[str]:
+    """Return the names of the arrays of the main axes that a run store holds, if it does."""
+    return (
+        [f"{schema.MAIN_AXES}/{part}" for part in schema.MAIN_AXES_PARTS]
+        if store.has(f"{schema.MAIN_AXES}/axes")
+        else []
+    )
 
 
 def known_params(store: RunStore) -> Params:

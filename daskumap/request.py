@@ -33,11 +33,13 @@ from daskumap.planning.sizes import (
 )
 from daskumap.runtime.context import Context, make_context
 from daskumap.sources.axes import refuse_own_axes
+from daskumap.sources.axes_plan import axes_stage
 from daskumap.sources.base import Source
 from daskumap.sources.distances import SparseDistances, find_distances
 from daskumap.sources.find import find
 from daskumap.sources.given import Given, open_given
 from daskumap.sources.ingest import as_stored
+from daskumap.sources.projected import like_fitted, read_axes
 from daskumap.sources.specs import public_spec
 from daskumap.stages.shared import micro
 from daskumap.store import schema
@@ -116,6 +118,15 @@ class Request:
         return self.source.identity()
 
     @property
+    def reads(self) -> dict[str, Any] | None:
+        """Which numbers of an AnnData are read, as JSON types; None for all else."""
+        if self.model is not None and self.anew is not None:
+            known: dict[str, Any] | None = self.model.store.about.get("reads")
+            return known
+        origin = self.source.origin
+        return None if origin is None else dict(origin.about(self.source))
+
+    @property
     def labels(self) -> Labels:
         """What rows are called: by the input, or by the run of which these are the rows."""
         if self.source.labels or self.model is None or self.anew is None:
@@ -139,7 +150,9 @@ class Request:
             encodes=self.encodes,
         )
         context = make_context(job, source, model=self.model, encoder=self.encoder)
-        return make_plan(context, steps_of(self.kind.pipeline, self.params))
+        made = make_plan(context, steps_of(self.kind.pipeline, self.params))
+        first = axes_stage(self.source) if ingested else None
+        return made if first is None else made.after(first)
 
     def _sizes(self, source: Source, resources: Resources) -> Sizes:
         if self.encoder is not None:
@@ -331,7 +344,7 @@ def make_transform_request(data: Any, model: Context, ensure_all_finite: bool | 
     """
     refuse_run_store(data)
     source = find_input(data, model.params.metric)
-    refuse_own_axes(source)
+    source = like_fitted(source, model.store.about.get("reads"), read_axes(model.store))
     if source.shape[1] != model.sizes.columns:
         raise SourceError(
             f"The new rows have {source.shape[1]} columns, and the run in {model.url} was fitted to rows of "

@@ -105,7 +105,7 @@ def _copy_items(run: Context, copy: RunStore) -> None:
             names += documents.below(item.name)
         else:
             names.append(item.name if isinstance(item, schema.File) else f"{item.name}.json")
-    names += documents.below(schema.ROW_LABELS)
+    names += [*documents.below(schema.ROW_LABELS), *documents.below(schema.MAIN_AXES)]
     groups = {f"{name.split('/')[0]}/zarr.json" for name in names}
     for name in sorted({*names, *groups}):
         value = documents.load_bytes(name)

@@ -45,6 +45,7 @@ from daskumap.secrets import hide_secrets
 from daskumap.sources.base import Source
 from daskumap.sources.given import Given
 from daskumap.sources.ingest import ingest, open_ingested
+from daskumap.sources.projected import keep_axes
 from daskumap.sources.specs import public_spec
 from daskumap.store import schema
 from daskumap.store.damage import find_damage
@@ -89,7 +90,7 @@ def fit_request(
             store = RunStore.open_or_create(place, describe(planned, request))
             finished = is_finished(store)
             refuse_other(store, request, finished, trust_input)
-            opener = partial(open_fit, store, request, ingested, resources)
+            opener = partial(open_fit, store, request, ingested, resources, progress)
             trust_input |= ingested  # Its copy is the run's own, and was compared as a whole.
             if finished:
                 compare_input(opener, engine, progress, trust_input)
@@ -166,6 +167,7 @@ def describe(planned: Plan, request: Request) -> dict[str, Any]:
         "model": identity_of(request),
         "sizes": dataclasses.asdict(planned.job.sizes),
         "versions": versions(request.params.uses_torch, request.device),
+        "reads": request.reads,
     }
 
 
@@ -209,7 +211,9 @@ def refuse_other(store: RunStore, request: Request, finished: bool, trust_input:
         )
 
 
-def open_fit(store: RunStore, request: Request, ingested: bool, resources: Resources) -> Context:
+def open_fit(
+    store: RunStore, request: Request, ingested: bool, resources: Resources, progress: Progress
+) -> Context:
     """Return the context of a run that was asked for; bring what only this process has into the run store."""
     params, source = request.params, request.source
     if isinstance(params.init, np.ndarray):
@@ -222,7 +226,11 @@ def open_fit(store: RunStore, request: Request, ingested: bool, resources: Resou
         write_labels(store, request.labels)
     if ingested:
         if input_digest(store) is None or schema.SOURCE.name in store.ledger.freed():
-            store.documents.save(INPUT_DIGEST, ingest(source, store.arrays, schema.SOURCE.name))
+            digest = ingest(source, store.arrays, schema.SOURCE.name, progress)
+            keep_axes(
+                store, source, request.model.store if request.model and request.anew is not None else None
+            )
+            store.documents.save(INPUT_DIGEST, digest)
         source = open_ingested(store)
     given = request.given
     if given is not None and given.specs() is None:

@@ -59,7 +59,8 @@ def train(
         Path or URL of the run store of the training, or a Zarr store. An unfinished training on the same run
         that is there goes on. None: in memory or a temporary folder, as of `fit`.
     labels
-        (n,) integers or names, one a row, -1 where there is none: a head for classes is trained with the
+        (n,) integers or names, one a row, -1 where there is none, or the name of one of `Run.columns`, as
+        of a column of the obs of an AnnData: a head for classes is trained with the
         encoder, with the weight `label_weight`.
     landmarks
         (n, n_components) where rows are to lie on the map, NaN for rows that are free; `label_weight` and
@@ -111,7 +112,7 @@ def train(
             raise ParameterError(f"{name} is {value!r}; it must be True or False.")
     fitted = run if isinstance(run, Run) else Run(RunStore.open(find_place(run), mode="r"))
     begun = None if start is None else _model_of(start)
-    request = make_train_request(fitted.model(), params, labels, landmarks, begun)
+    request = make_train_request(fitted.model(), params, fitted.named(labels), landmarks, begun)
     engine = make_engine(where, parse_memory(memory), threads, request.source.shape[0])
     try:
         fitted.refuse_out_of_reach(engine)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from daskumap.driver import STAGES
 from daskumap.errors import ParameterError, StoreError
 from daskumap.kernels.layout.output_metrics import EUCLIDEAN
-from daskumap.opening import open_copy, open_cube_of, open_input, refuse_other_rows
+from daskumap.opening import columns_of_input, open_copy, open_cube_of, open_input, refuse_other_rows
 from daskumap.params import make_params
 from daskumap.pipeline import Kind, kind_in, params_in, steps_of
 from daskumap.planning.sizes import Sizes
@@ -17,7 +20,7 @@ from daskumap.sources.cubes.source import CubeSource
 from daskumap.sources.cubes.unstack import to_xarray
 from daskumap.store import schema
 from daskumap.store.graph import read_blocks
-from daskumap.store.labels import Labels, read_labels
+from daskumap.store.labels import Column, Labels, read_labels
 from daskumap.store.model import Model, in_run
 from daskumap.store.run import RunStore
 
@@ -107,6 +110,30 @@ class View:
         return render(self.report) if self.finished else repr(self)
 
 
+class Beside(Mapping[str, Column]):
+    """Labels, and others that are looked for only where these have no such name."""
+
+    def __init__(self, labels: Labels, more: Callable[[], Labels]) -> None:
+        self.labels, self._open = labels, more
+
+    @cached_property
+    def more(self) -> Labels:
+        """The others."""
+        return self._open()
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.labels or name in self.more
+
+    def __getitem__(self, name: str) -> Column:
+        return self.labels[name] if name in self.labels else self.more[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.labels)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
 # What a map is called on the grid of its cube.
 MAP = "umap"
 
@@ -140,6 +167,29 @@ class Mapped(View):
         objects, None where a text is missing. Empty where rows had no names.
         """
         return read_labels(self.store)
+
+    @property
+    def columns(self) -> Beside:
+        """Labels, and beyond them what the input says of its rows: of an AnnData the columns of `obs`.
+
+        Those are read from the input when they are asked for, and may have come to it after the run. Iterated
+        over are the labels alone.
+
+        Raises
+        ------
+        ParameterError
+            If the input has other cells by now.
+        SourceError
+            If it is not where it was.
+        """
+        labels = self.labels
+        return Beside(labels, lambda: columns_of_input(self.store, self._held(), labels))
+
+    def named(self, labels: Any) -> Any:
+        """Return the column of `columns` that a text names; what is no such name, or a file, as it is."""
+        if not isinstance(labels, str) or Path(labels).exists() or labels not in self.columns:
+            return labels
+        return self.columns[labels][:]
 
     def to_xarray(self, cube: Any = None) -> Any:
         """Return the map on the grid of its cube, with its coordinates: an `xarray.Dataset`, in memory.

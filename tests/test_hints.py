@@ -66,6 +66,8 @@ def test_each_name_is_known(word):
         (lambda **given: daskumap.predict("run", X, **given), "memory_limit", "memory"),
         (lambda **given: daskumap.resume("run", **given), "scheduler", "client"),
         (lambda **given: daskumap.verify("run", **given), "repare", "repair"),
+        (lambda **given: daskumap.clean("run", **given), "keeps", "keep"),
+        (lambda **given: daskumap.stability([X, X], **given), "n_neighbours", "n_neighbors"),
         (lambda **given: daskumap.diagnose("run", **given), "embeding", "embedding"),
         (lambda **given: daskumap.evaluate(X, X, **given), "n_neighbours", "n_neighbors"),
         (lambda **given: daskumap.run_job({}, **given), "take_ower", "take_over"),

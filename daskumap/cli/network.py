@@ -21,7 +21,10 @@ class Train(shared.Settings, shared.Leaves, shared.Start, shared.Machine, shared
 
     labels: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="a NumPy file or Zarr array: a class for each row, -1 for none"),
+        typer.Option(
+            metavar="COLUMN|FILE",
+            help="a column of labels or of obs; or a NumPy file or Zarr array: a class a row, -1 for none",
+        ),
     ]
     landmarks: Annotated[
         str | None,

@@ -29,7 +29,7 @@ def plot(
         typer.Option(
             metavar="COLUMN|FILE",
             help="a column of labels of the run; or a .npy, .csv or .parquet file, with :COLUMN behind it "
-            "where it has several; default: the density",
+            "where it has several, or a Zarr array such as rows.zarr/batch; default: the density",
         ),
     ] = None,
     kind: Annotated[

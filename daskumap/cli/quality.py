@@ -48,7 +48,7 @@ def evaluate(
         typer.Option(
             metavar="COLUMN|FILE",
             help="classes of the rows: a column of labels of the run or the data; or a .npy, .csv or "
-            ".parquet file, with :COLUMN behind it where it has several",
+            ".parquet file, with :COLUMN behind it where it has several, or a Zarr array",
         ),
     ] = None,
     metric: Annotated[

@@ -13,10 +13,12 @@ from daskumap.kernels.metrics.metric import Metric, resolve
 from daskumap.params import make_params
 from daskumap.run import Run, view
 from daskumap.sources.base import Source
+from daskumap.sources.cells import of_rows
 from daskumap.sources.find import find
+from daskumap.store.labels import Labels
 from daskumap.store.places import find_place
 from daskumap.store.run import RunStore, is_run_store
-from daskumap.views import Mapped
+from daskumap.views import Beside, Mapped
 
 
 @dataclass(frozen=True)
@@ -28,14 +30,14 @@ class Given:
     run
         That the map is of, if it is one of a run.
     labels
-        Columns of labels by name, those of the run and of the data.
+        Columns of labels by name, those of the run and of the data; and columns of obs of an AnnData.
     """
 
     source: Source
     embedding: Any
     metric: Metric
     run: Mapped | None
-    labels: dict[str, Any]
+    labels: Labels
 
 
 def read_given(data: Any, embedding: Any, metric: Any, metric_kwds: dict[str, Any] | None) -> Given:
@@ -50,8 +52,15 @@ def read_given(data: Any, embedding: Any, metric: Any, metric_kwds: dict[str, An
     source = run.input() if alone and run is not None else find(data)
     if run is not None:
         embedding = run.embedding
-    labels = {**source.labels, **(run.labels if run is not None else {})}
+    labels = Beside({**source.labels, **(run.labels if run is not None else {})}, lambda: _more(source, run))
     return Given(source, embedding, _metric(metric, metric_kwds, run), run, labels)
+
+
+def _more(source: Source, run: Mapped | None) -> Labels:
+    """Return columns of the cells of an AnnData: as the data have them, else as the run's input does."""
+    if source.origin is not None:
+        return of_rows(source)
+    return run.columns.more if run is not None else {}
 
 
 def as_run(value: Any) -> Mapped | None:

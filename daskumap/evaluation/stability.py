@@ -19,6 +19,7 @@ from daskumap.evaluation.pair import BLOCK_BYTES, EUCLIDEAN, Pair, Side, count_r
 from daskumap.evaluation.said import as_json, figure
 from daskumap.evaluation.tables import draw
 from daskumap.kernels.quality.sampled import NORMAL_95, Estimate
+from daskumap.params import explicit
 from daskumap.secrets import hide_secrets
 from daskumap.views import Mapped
 
@@ -29,6 +30,7 @@ Numbers = tuple[int, int]
 T_95 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
 
 
+@explicit
 def stability(
     maps: Sequence[Any], *, n_neighbors: int = 15, probe_rows: int = 1000, random_state: int = 0
 ) -> Stability:
@@ -212,12 +214,14 @@ def _open(maps: Sequence[Any]) -> list[Side]:
 
 
 def _names(maps: Sequence[Any]) -> tuple[str, ...]:
-    return tuple(
-        hide_secrets(one.path if isinstance(one, Mapped) else os.fspath(one))
-        if isinstance(one, str | os.PathLike | Mapped)
-        else f"map {number}"
-        for number, one in enumerate(maps, 1)
-    )
+    return tuple(_path_of(one) or f"map {number}" for number, one in enumerate(maps, 1))
+
+
+def _path_of(one: Any) -> str | None:
+    """Return where a map is; None for one in memory."""
+    path = one.path if isinstance(one, Mapped) else one
+    text = hide_secrets(os.fspath(path)) if isinstance(path, str | os.PathLike) else ""
+    return None if not text or text.startswith("memory://") else text
 
 
 def _common(sides: list[Side], step: int) -> Array:

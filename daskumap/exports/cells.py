@@ -18,7 +18,7 @@ from daskumap.run import Run
 from daskumap.sources.anndata import is_anndata, is_h5ad, is_object, names_of_cells
 from daskumap.sources.cells import NAMES
 from daskumap.sources.nodes import is_place, open_node
-from daskumap.store.labels import BLOCK_ROWS
+from daskumap.sources.obs import refuse_other_names
 from daskumap.store.trouble import is_url
 from daskumap.views import Mapped
 
@@ -199,7 +199,7 @@ def _write_object(run: Mapped, cells: Any, elements: Elements, overwrite: bool) 
     rows = run.embedding.shape[0]
     if cells.n_obs != rows:
         raise ParameterError(_other_rows("The AnnData", int(cells.n_obs), rows))
-    _refuse_other_names(run, np.asarray(cells.obs_names), "The AnnData")
+    _refuse_other_names(run, np.asarray(cells.obs_names, object), "The AnnData")
     parts = [(key, *key.split("/")) for key in elements]
     _refuse_there(
         [key for key, part, name in parts if name in getattr(cells, part)], "The AnnData", overwrite
@@ -266,20 +266,8 @@ def _other_rows(name: str, there: int, rows: int) -> str:
 
 def _refuse_other_names(run: Mapped, names: Any, where: str) -> None:
     """Compare names of cells with those that came with the run's input, where some did."""
-    known = run.labels.get(NAMES)
-    if known is None:
-        return
-    for start in range(0, len(names), BLOCK_ROWS):
-        stop = min(start + BLOCK_ROWS, len(names))
-        ours = np.asarray(known.read(start, stop)).astype(str)
-        theirs = np.asarray(names[start:stop]).astype(str)
-        other = np.flatnonzero(ours != theirs)
-        if len(other):
-            row = int(other[0])
-            raise ParameterError(
-                f"{where} has other cells than the run: cell {start + row} is {str(theirs[row])!r} there and "
-                f"was {str(ours[row])!r}. Name the AnnData that was fitted, with its cells in the same order."
-            )
+    if NAMES in run.labels:
+        refuse_other_names(run.labels[NAMES], names, where)
 
 
 def _refuse_there(keys: list[str], where: str, overwrite: bool) -> None:

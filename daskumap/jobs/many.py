@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import json
 import logging
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +29,8 @@ def find_jobs(names: list[str]) -> list[str]:
     """
     found: dict[str, None] = {}
     for name in names:
-        files = sorted(glob.glob(name, recursive=True)) if glob.has_magic(name) else [name]
+        is_pattern = glob.has_magic(name) and not os.path.exists(name)
+        files = sorted(glob.glob(name, recursive=True)) if is_pattern else [name]
         if not files:
             raise ParameterError(f"There is no job file like {name}. Name files, or quote a pattern.")
         found |= dict.fromkeys(files)

@@ -342,6 +342,10 @@
     byId("copy").disabled = true;
     legend(); whole();
   }
+  for (const image of document.querySelectorAll("img[data-run]")) {
+    const one = data.runs[image.dataset.run];
+    image.src = ((one.coloured && one.columns[0].raster) || one.raster)[image.className];
+  }
   runs.forEach((one, i) => byId("run").append(new Option(one.name, i)));
   byId("run").parentElement.hidden = runs.length < 2;
   byId("run").addEventListener("change", (event) => pickRun(Number(event.target.value)));

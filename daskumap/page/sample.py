@@ -19,16 +19,18 @@ from daskumap.report.window import points_of
 
 Array = np.ndarray[Any, Any]
 
-# Rows that can be pointed at: 0.4 MB of the page.
+# Rows that can be pointed at, 24 bytes each in the page, and the longer side of its pictures, of which each
+# map has two or four: 2 MB for one map. For several both are fewer, so that three take 3 MB.
 SAMPLE_ROWS = 20_000
 PIXELS = 900
+LEAST_PIXELS = 400
 # Columns of labels that are offered, and the length at which their texts end.
 MOST_COLUMNS, TEXT_LENGTH = 8, 80
 # Colours of a column of texts; of more kinds it is told, but not drawn.
 FEW_CLASSES = 256
 
 
-def shown(run: Any, color: Any, name: str) -> dict[str, Any]:
+def shown(run: Any, color: Any, name: str, maps: int = 1) -> dict[str, Any]:
     """Return what the page draws of a run, as JSON types.
 
     Parameters
@@ -37,16 +39,19 @@ def shown(run: Any, color: Any, name: str) -> dict[str, Any]:
         A column, as of `daskumap.plot.points`, or None.
     name
         What the run is called.
+    maps
+        How many the page has.
     """
     embedding, labels = map_of(run)
     if embedding.shape[1] < 2:
         raise ParameterError("The map has one dimension, and the page shows two. Fit with n_components=2.")
-    rows, places = _sample(embedding)
-    density, limits = _pictures(embedding, None)
+    rows, places = _sample(embedding, 2 * SAMPLE_ROWS // (maps + 1))
+    pixels = max(LEAST_PIXELS, int(PIXELS / maps**0.5))
+    density, limits = _pictures(embedding, None, pixels)
     others = [key for key in labels or () if not (isinstance(color, str) and key == color)]
     columns = [_label(key, labels[key], rows) for key in others[:MOST_COLUMNS]]
     if color is not None:
-        columns.insert(0, _coloured(embedding, color, labels, rows))
+        columns.insert(0, _coloured(embedding, color, labels, rows, pixels))
     return {
         "name": name,
         "limits": limits,
@@ -60,11 +65,14 @@ def shown(run: Any, color: Any, name: str) -> dict[str, Any]:
     }
 
 
-def _sample(embedding: Any) -> tuple[Array, Array]:
-    """Return row numbers, ascending, and places of some rows that are on the map, drawn once and for all."""
+def _sample(embedding: Any, most: int) -> tuple[Array, Array]:
+    """Return row numbers, ascending, and places of some rows that are on the map, drawn once and for all.
+
+    Of maps of as many rows they are the same, so that a row can be looked for on each.
+    """
     n = embedding.shape[0]
     rng = np.random.default_rng(0)
-    wanted = np.arange(n) if n <= SAMPLE_ROWS else np.sort(rng.choice(n, SAMPLE_ROWS, replace=False))
+    wanted = np.arange(n) if n <= most else np.sort(rng.choice(n, most, replace=False))
     rows, places = [], []
     for block, known, points in points_of(embedding):
         ids = np.arange(block.start, block.stop)[known]
@@ -74,11 +82,13 @@ def _sample(embedding: Any) -> tuple[Array, Array]:
     return np.concatenate(rows), np.concatenate(places)
 
 
-def _pictures(embedding: Any, colours: dict[str, Colouring] | None) -> tuple[dict[str, str], Any]:
+def _pictures(
+    embedding: Any, colours: dict[str, Colouring] | None, pixels: int
+) -> tuple[dict[str, str], Any]:
     """Return a picture of all rows for a light and for a dark page, and the limits of both."""
     found, limits = {}, None
     for name, theme in (("light", LIGHT), ("dark", DARK)):
-        image, info = raster(embedding, colours[name] if colours else None, PIXELS, open_ground(theme))
+        image, info = raster(embedding, colours[name] if colours else None, pixels, open_ground(theme))
         stream = io.BytesIO()
         write_png(stream, image)
         found[name] = "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
@@ -91,11 +101,11 @@ def open_ground(theme: Theme) -> Theme:
     return Theme(theme.ground, theme.unlabelled, theme.density, transparent=True)
 
 
-def _coloured(embedding: Any, color: Any, labels: Any, rows: Array) -> dict[str, Any]:
+def _coloured(embedding: Any, color: Any, labels: Any, rows: Array, pixels: int) -> dict[str, Any]:
     """Return the column by which all rows are coloured."""
     found = coloured(color, embedding.shape[0], labels, LIGHT)
     themes = {"light": found, "dark": found.on(DARK)}
-    pictures, _ = _pictures(embedding, {name: one.colouring for name, one in themes.items()})
+    pictures, _ = _pictures(embedding, {name: one.colouring for name, one in themes.items()}, pixels)
     column = _column(name_of(color, labels), themes, np.asarray(found.colouring.codes)[rows])
     if found.span:
         column["values"] = _numbers(_read(read_column(color, embedding.shape[0], labels), rows))

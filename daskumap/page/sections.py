@@ -62,25 +62,23 @@ def cautions(reports: Sequence[Report]) -> str:
     return section("What a map does not show", f"<ul>{''.join(f'<li>{line}</li>' for line in lines)}</ul>")
 
 
-def pictures(names: Sequence[str], shown: Sequence[dict[str, Any]], runs: Sequence[Any]) -> str:
-    """Return the maps of several runs beside one another; of one run nothing, as it is shown below."""
+def pictures(names: Sequence[str], runs: Sequence[Any]) -> str:
+    """Return the maps of several runs beside one another; of one run nothing, as it is shown below.
+
+    The pictures are among the data of the page, which fills them in.
+    """
     if len(names) < 2:
         return ""
     figures = "".join(
         "<figure>"
         + "".join(
-            f'<img class="{theme}" src="{picture[theme]}" alt="Map of {text(name)}">'
+            f'<img class="{theme}" data-run="{number}" alt="Map of {text(name)}">'
             for theme in ("light", "dark")
         )
         + f"<figcaption><strong>{text(name)}</strong> {text(what)}</figcaption></figure>"
-        for name, what, picture in zip(names, differences(runs), map(_picture, shown), strict=True)
+        for number, (name, what) in enumerate(zip(names, differences(runs), strict=True))
     )
     return f'<section><h2>Side by side</h2><div class="grid">{figures}</div></section>'
-
-
-def _picture(one: dict[str, Any]) -> dict[str, str]:
-    found: dict[str, str] = one["columns"][0]["raster"] if one["coloured"] else one["raster"]
-    return found
 
 
 def compared(names: Sequence[str], reports: Sequence[Report]) -> str:

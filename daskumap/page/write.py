@@ -12,7 +12,7 @@ from typing import Any
 from daskumap.errors import ParameterError
 from daskumap.page import running, sections
 from daskumap.page.parts import text
-from daskumap.page.sample import SAMPLE_ROWS, shown
+from daskumap.page.sample import shown
 from daskumap.secrets import hide_secrets
 from daskumap.views import Mapped
 
@@ -62,7 +62,7 @@ def write_page(runs: Sequence[Mapped], path: str | Path, color: Any = None) -> P
 
 def _page(runs: Sequence[Mapped], color: Any) -> str:
     names = _names(runs)
-    drawn = [shown(run, color, name) for run, name in zip(runs, names, strict=True)]
+    drawn = [shown(run, color, name, len(runs)) for run, name in zip(runs, names, strict=True)]
     reports = [run.report for run in runs]
     each = list(zip(names, runs, reports, strict=True))
     parts = [
@@ -80,7 +80,7 @@ def _page(runs: Sequence[Mapped], color: Any) -> str:
             sections.verdict(name, running.facts(run, report), report, len(runs) == 1)
             for name, run, report in each
         ),
-        pictures=sections.pictures(names, drawn, runs),
+        pictures=sections.pictures(names, runs),
         sample=text(_about_sample(drawn[0], runs[0])),
         sections="".join(parts),
         footer=text(_footer()),
@@ -101,7 +101,7 @@ def _about_sample(drawn: dict[str, Any], run: Mapped) -> str:
     rows = run.embedding.shape[0]
     some = (
         f"{drawn['sampled']:,} of {rows:,} rows, drawn at random,"
-        if rows > SAMPLE_ROWS
+        if rows > drawn["sampled"]
         else f"All {rows:,} rows"
     )
     return (

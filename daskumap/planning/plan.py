@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from daskumap.errors import PlanError
@@ -57,6 +57,11 @@ class Plan:
         """Bytes of the finished run store with each value of `keep`, without a copy of the input."""
         made = [piece for stage in self.stages for piece in _pieces(stage)]
         return {keep: _bytes_left(made, gone) for keep, gone in self.levels}
+
+    def after(self, first: Stage) -> Plan:
+        """Return the plan with a stage before all others, which frees nothing."""
+        freed = (frozenset[str](), *self.freed) if self.freed else ()
+        return replace(self, stages=(first, *self.stages), freed=freed)
 
     def _disk(self) -> list[int]:
         """Return the bytes of the run store after each stage, before it frees anything, and in the end."""

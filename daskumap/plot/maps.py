@@ -47,8 +47,9 @@ def points(
     run
         A run, the result of a transform, or an embedding (n, d) of anything that slices.
     color
-        (n,) texts, booleans, integers or floats; the name of a column of `run.labels`; or the path of a
-        `.npy`, `.csv` or `.parquet` file, with `:COLUMN` where it has several. Up to 256 texts, and up to 64
+        (n,) texts, booleans, integers or floats; the name of a column of `run.columns`: a label, or of an
+        AnnData a column of its `obs`; or the path of a `.npy`, `.csv` or `.parquet` file, with `:COLUMN`
+        where it has several. Up to 256 texts, and up to 64
         different integers, are classes, negative and missing ones grey. None for the density.
     ax
         Axes of matplotlib; None for a new figure.
@@ -177,7 +178,7 @@ def map_of(run: Any) -> tuple[Any, Any]:
             raise ParameterError(f"The embedding has the shape {run.shape}; (rows, columns) is needed.")
         return run, None
     drawn = unrolled(run.embedding, run.params["output_metric"], run.params["output_metric_kwds"])
-    return drawn, getattr(run, "labels", None)
+    return drawn, run.columns
 
 
 def refuse_no_fit(run: Any) -> None:

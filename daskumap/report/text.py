@@ -29,7 +29,21 @@ def assemble(measures: Figures, steps: dict[str, Any], about: dict[str, Any]) ->
         "params": about["params"],
         "sizes": about["sizes"],
         "versions": about["versions"],
+        **({"reads": _of_cells(about["reads"])} if about.get("reads") else {}),
     }
+
+
+def _of_cells(reads: dict[str, Any]) -> dict[str, Any]:
+    """Return which numbers of an AnnData were read, for people: where it lies is told by its name."""
+    names = ("element", "of", "named", "axes", "columns")
+    return {name: reads[name] for name in names if name in reads}
+
+
+def say_what_was_read(reads: dict[str, Any]) -> str:
+    """Return the sentence that says which numbers of an AnnData the rows are."""
+    chosen = "as asked" if reads["named"] else "as scanpy chooses"
+    axes = f" on {reads['axes']} main axes of {reads['columns']:,} genes" if "axes" in reads else ""
+    return f"rows are {reads['element']} of {reads['of']}{axes}, {chosen}"
 
 
 def _sum_by_stage(steps: dict[str, Any]) -> dict[str, Any]:
@@ -149,7 +163,8 @@ def render(report: dict[str, Any]) -> str:
         course = _course(measures.get("loss_course", ()))
         parts = [_verdict(report["verdict"]), list(_figures(measures, LINES)), *course, *parts]
     versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
-    parts.append(_wrap(f"made by {versions}"))
+    read = _wrap(say_what_was_read(report["reads"])) if "reads" in report else []
+    parts.append([*read, *_wrap(f"made by {versions}")])
     return "\n\n".join("\n".join(lines) for lines in parts)
 
 

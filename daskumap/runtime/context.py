@@ -36,6 +36,7 @@ from daskumap.sources.ingest import as_stored, open_ingested
 from daskumap.sources.move import Move
 from daskumap.store import schema
 from daskumap.store.checkpoint import Checkpoint
+from daskumap.store.chunks import write_rows
 from daskumap.store.exchange import BatchReader, BatchWriter
 from daskumap.store.graph import read_edges
 from daskumap.store.model import Model, in_run
@@ -283,9 +284,7 @@ class Context:
         A task writes whole chunks that it alone owns.
         """
         self._check(item, writing=True)
-        starts = start if isinstance(start, tuple) else (start,)
-        places = zip(starts, values.shape, strict=False)
-        self._open(item)[tuple(slice(at, at + size) for at, size in places)] = values
+        write_rows(self._open(item), start if isinstance(start, tuple) else (start,), values)
 
     def put(self, item: schema.Array, values: Array) -> None:
         """Write a whole array that only this task knows the size of."""

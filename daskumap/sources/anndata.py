@@ -16,13 +16,12 @@ from daskumap.sources.cells import NAMES, Cells, rows_of
 from daskumap.sources.csr import CsrSource
 from daskumap.sources.nodes import is_place, node_spec, open_node
 from daskumap.sources.objects import comes_from
-from daskumap.store.labels import TEXT, Labels, Read, as_labels
+from daskumap.sources.obs import as_label, columns_in_memory, index_name, stored_columns, stored_names
+from daskumap.store.labels import InMemory
 
 # Of what lies in Zarr, for other processes.
 KIND = "anndata"
 SPARSE = ("csr_matrix", "csc_matrix")
-# What text is stored with, beside what numbers are; others may make objects.
-TEXT_CODECS = {"vlen-utf8", "bytes", "blosc", "zstd", "gzip", "zlib", "lz4", "sharding_indexed", "crc32c"}
 
 
 class Members(Mapping[str, Any]):
@@ -107,45 +106,23 @@ def _group_place(group: zarr.Group) -> dict[str, Any] | None:
 def _stored(group: Any, place: dict[str, Any] | None, name: str | None = None) -> Cells:
     """Return the parts of an AnnData in Zarr or HDF5."""
     parts = {part: group.get(part) for part in ("X", "obsm", "layers", "var", "obs")}
-    var = parts["var"]
-    index = "" if var is None else str(var.attrs.get("_index", "_index"))
+    var, obs = parts["var"], parts["obs"]
     return Cells(
         name or (place["path"] if place else str(getattr(group, "store_path", group))),
         parts["X"],
         Members(parts["obsm"]),
         Members(parts["layers"]),
-        Members(var, index),
-        _names(parts["obs"]),
+        Members(var, index_name(var)),
+        as_label(stored_names(obs), NAMES),
         place,
+        stored_columns(obs),
+        stored_names(var),
     )
-
-
-def _names(obs: Any) -> Labels:
-    """Return the names of cells; none where they are in no way that is known."""
-    name = None if obs is None else str(obs.attrs.get("_index", "_index"))
-    if name is None or name not in obs or not hasattr(obs[name], "shape"):
-        return {}
-    index = obs[name]
-    if isinstance(index, zarr.Array) and not _makes_text_only(index):
-        return {}
-    rows = int(index.shape[0])
-    dtype = str(as_labels(index[:1]).dtype) if index.dtype.kind in "iufb" else TEXT
-    return {NAMES: Read(rows, dtype, lambda start, stop: index[start:stop])}
 
 
 def names_of_cells(group: Any) -> Any:
     """Return the names of the cells of an AnnData in Zarr or HDF5; None where they are in no known way."""
-    return _names(group.get("obs")).get(NAMES)
-
-
-def _makes_text_only(array: zarr.Array[Any]) -> bool:
-    """Return whether nothing that decodes it makes other objects than text."""
-    if array.metadata.zarr_format == 2:
-        codecs = [*(array.filters or ()), *(array.compressors or ())]
-        names = {str(getattr(codec, "codec_id", codec)) for codec in codecs}
-    else:
-        names = {str(codec.to_dict()["name"]).removeprefix("numcodecs.") for codec in array.metadata.codecs}
-    return names <= TEXT_CODECS
+    return stored_names(group.get("obs"))
 
 
 def _encoding(node: Any) -> str:
@@ -187,9 +164,7 @@ def open_object(data: Any, storage_options: Any = None, **options: Any) -> Label
     """Return the rows of an AnnData in memory, or backed by a file; or of the path of one in Zarr."""
     if is_place(data):
         return _open_place(data, storage_options, options)
-    names = np.asarray(data.obs_names) if hasattr(data, "obs_names") else None
-    labels = {} if names is None else {NAMES: Read(len(names), TEXT, lambda start, stop: names[start:stop])}
-    var = getattr(data, "var", None)
+    obs, var = getattr(data, "obs", None), getattr(data, "var", None)
     return rows_of(
         Cells(
             "the AnnData",
@@ -197,8 +172,10 @@ def open_object(data: Any, storage_options: Any = None, **options: Any) -> Label
             getattr(data, "obsm", {}),
             getattr(data, "layers", {}),
             {} if var is None else {name: var[name].to_numpy() for name in var.columns},
-            labels,
+            {} if obs is None else {NAMES: InMemory(np.asarray(obs.index, object))},
             None,
+            {} if obs is None else columns_in_memory(obs),
+            None if var is None else InMemory(np.asarray(var.index, object)),
         ),
         **options,
     )

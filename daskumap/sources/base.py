@@ -61,6 +61,8 @@ class Source(ABC):
         What rows are called, by name: ids, an index, coordinates. Empty where they have no names.
     storage_options
         What the caller gave to reach the place, passwords too; they stay in memory.
+    origin
+        Of an AnnData, which of its numbers the rows are (`sources.cells.Origin`); None for all else.
     """
 
     in_place: ClassVar[bool] = True
@@ -73,6 +75,7 @@ class Source(ABC):
         self.block_rows = block_rows
         self.labels: Labels = {}
         self.storage_options: dict[str, Any] = {}
+        self.origin: Any = None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}: {self.shape[0]} x {self.shape[1]} {self.dtype}>"

@@ -9,17 +9,21 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from daskumap.errors import ParameterError, SourceError
-from daskumap.sources.axes import AxesSource
+from daskumap.secrets import hide_secrets
+from daskumap.sources.axes import AxesSource, without_part
 from daskumap.sources.base import Array, Labelled, Source
 from daskumap.sources.csr import CsrSource
 from daskumap.sources.first_columns import FirstColumns
 from daskumap.sources.objects import is_sparse
-from daskumap.store.labels import Labels
+from daskumap.sources.obs import Columns, chosen_columns
+from daskumap.sources.part import Part, column_of_part
+from daskumap.sources.specs import public_spec
+from daskumap.store.labels import Column, Labels
 
 log = logging.getLogger(__name__)
 
 # What says which numbers are meant.
-OPTIONS = ("use_rep", "layer", "n_pcs", "pca", "mask_var")
+OPTIONS = ("use_rep", "layer", "n_pcs", "pca", "mask_var", "labels")
 PCA = "X_pca"
 # As scanpy: a matrix of more columns goes on as many main axes, found among the genes that vary most.
 N_PCS = 50
@@ -44,6 +48,10 @@ class Cells(NamedTuple):
         Names of its cells.
     place
         Path or URL of all of it, with which another process finds it; None where none does.
+    obs
+        Columns of its cells, none read yet.
+    genes
+        Names of the columns of X; None where they are in no known way.
     """
 
     name: str
@@ -53,6 +61,54 @@ class Cells(NamedTuple):
     var: Mapping[str, Any]
     labels: Labels
     place: dict[str, Any] | None
+    obs: Mapping[str, Column]
+    genes: Column | None = None
+
+
+class Origin(NamedTuple):
+    """Which numbers of an AnnData the rows are.
+
+    Attributes
+    ----------
+    options
+        Of `rows_of`, for the same numbers of another AnnData; without the main axes of them that are found.
+    named
+        Whether the caller named them, and they are not those that scanpy would take.
+    """
+
+    cells: Cells
+    options: dict[str, Any]
+    named: bool
+
+    @property
+    def element(self) -> str:
+        """Their path in the AnnData."""
+        layer, name = self.options.get("layer"), self.options.get("use_rep", "X")
+        return f"layers/{layer}" if layer is not None else name if name == "X" else f"obsm/{name}"
+
+    def about(self, source: Source) -> dict[str, Any]:
+        """Return what a run store says of it, as JSON types; the source may be a part of the rows."""
+        start = source.start if isinstance(source, Part) else 0
+        found: dict[str, Any] = {
+            "rows": [start, start + source.shape[0]],
+            "element": self.element,
+            "of": hide_secrets(self.cells.name),
+            "options": self.options,
+            "named": self.named,
+            "place": public_spec(self.cells.place),
+        }
+        source = without_part(source)
+        if isinstance(source, AxesSource):
+            found["axes"], found["columns"] = source.shape[1], source.taken
+            found["all_columns"] = source.inner.shape[1]
+        return found
+
+
+def of_rows(source: Source) -> Labels:
+    """Return what obs says of the rows of a source, which may be a part of those of an AnnData."""
+    obs, start = source.origin.cells.obs, source.start if isinstance(source, Part) else 0
+    stop = start + source.shape[0]
+    return Columns(lambda: list(obs), lambda name: column_of_part(obs[name], start, stop))
 
 
 def rows_of(
@@ -62,8 +118,9 @@ def rows_of(
     n_pcs: int | None = None,
     pca: int | None = None,
     mask_var: str | bool | None = None,
+    labels: Any = None,
 ) -> Labelled:
-    """Return the rows that options mean.
+    """Return the rows that options mean, and what says so as their `origin`.
 
     Parameters
     ----------
@@ -79,6 +136,8 @@ def rows_of(
     mask_var
         Name of a column of var that says which genes take part in `pca`; False for all. None: those that
         are highly_variable, where var says so.
+    labels
+        Name of a column of obs, or several, which go into the run store as labels of its rows.
 
     Raises
     ------
@@ -86,26 +145,39 @@ def rows_of(
         Listing what there is.
     """
     _check(use_rep, layer, n_pcs, pca, mask_var)
+    found = dict(cells.labels)
+    if labels is not None:
+        found |= chosen_columns(cells.obs, labels, cells.name)
     if n_pcs == 0:
         use_rep, n_pcs = use_rep or "X", None
-    plain = use_rep is None and layer is None and pca is None and mask_var is None
+    named = use_rep is not None or layer is not None
+    plain = not named and pca is None and mask_var is None
     if plain and PCA in cells.obsm:
         log.info("obsm/%s of %s is read, as scanpy does it; another one by use_rep.", PCA, cells.name)
         use_rep = PCA
     if use_rep is not None and use_rep != "X":
-        found = _representation(cells, use_rep)
-        if pca:
-            return Labelled(AxesSource(_first(cells, found, use_rep, n_pcs), pca), cells.labels)
-        return Labelled(_first(cells, found, use_rep, n_pcs), cells.labels)
+        source = _first(cells, _representation(cells, use_rep), use_rep, n_pcs)
+        options = {"use_rep": use_rep, **({} if n_pcs is None else {"n_pcs": int(n_pcs)})}
+        source = AxesSource(source, pca) if pca else source
+    else:
+        source = _on_axes(cells, use_rep, layer, pca if pca is not None else n_pcs, mask_var)
+        options = {"use_rep": "X"} if layer is None else {"layer": layer, "pca": 0}
+    source.origin = Origin(cells, options, named)
+    return Labelled(source, found)
+
+
+def _on_axes(
+    cells: Cells, use_rep: str | None, layer: str | None, axes: int | None, mask_var: str | bool | None
+) -> Source:
+    """Return X or a layer, on its main axes where these are asked for, or it is sparse and wide."""
     source = _matrix(cells, layer)
-    axes = pca if pca is not None else n_pcs
     as_it_is = use_rep == "X" or not _is_sparse(source) or source.shape[1] <= N_PCS
     if axes == 0 or (axes is None and as_it_is):
         if mask_var:
             raise ParameterError(
                 f"mask_var is {mask_var!r}, and no main axes are found that it could be for. Give pca too."
             )
-        return Labelled(source, cells.labels)
+        return source
     mask = _mask(cells, mask_var, source.shape[1])
     if axes is None:
         axes = min(N_PCS, source.shape[0] - 1, (source.shape[1] if mask is None else len(mask)) - 1)
@@ -116,7 +188,7 @@ def rows_of(
             f"{source.shape[1]:,}",
             axes,
         )
-    return Labelled(AxesSource(source, axes, mask), cells.labels)
+    return AxesSource(source, axes, mask, cells.genes)
 
 
 def _check(use_rep: Any, layer: Any, n_pcs: Any, pca: Any, mask_var: Any) -> None:

@@ -148,6 +148,8 @@ def trace(data: Any, options: dict[str, Any] | None = None) -> tuple[Source, lis
     labels: dict[str, Column] = {}
     kind, on_the_way, rows = rest.pop(KIND, None), [], rest.pop(ROWS, None)
     _refuse_unknown(rest)
+    if isinstance(data, str) and not data.strip():
+        raise ParameterError("The input is an empty text. Give the path or URL of the rows, or the rows.")
     while not isinstance(found, Source):
         opener = _opener(found) if kind is None else _named(kind)
         kind = None

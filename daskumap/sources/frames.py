@@ -75,6 +75,10 @@ def _of_arrow(data: Any, columns: Any, labels: Any) -> MemorySource:
 def _of_pandas(data: Any, columns: Any, labels: Any) -> MemorySource:
     if not data.columns.is_unique:
         raise SourceError("The DataFrame has two columns of one name. Rename one of them.")
+    if 0 in data.shape:
+        raise SourceError(
+            f"The DataFrame is empty: its shape is {data.shape}. At least one row and one column are needed."
+        )
     names = list(data.columns)
     chosen = names if columns is None else _matching(columns, names)
     wrong = [name for name in chosen if not _is_number(data[name].dtype)]
@@ -103,13 +107,18 @@ def _numbers(frame: Any) -> Array:
                 f"Row {row} of the DataFrame lacks a value in {name!r}, and rows must be complete. Drop or "
                 "fill such rows first: data.dropna()."
             )
-    kinds = [getattr(dtype, "numpy_dtype", dtype) for dtype in frame.dtypes]
+    kinds = [_as_numpy(dtype) for dtype in frame.dtypes]
     values: Array = frame.to_numpy(np.result_type(*kinds))
     return values
 
 
 def _is_number(dtype: Any) -> bool:
-    return is_numeric(getattr(dtype, "numpy_dtype", dtype))
+    return is_numeric(_as_numpy(dtype))
+
+
+def _as_numpy(dtype: Any) -> Any:
+    """Return the type of the numbers: pandas has some that may lack values, and sparse ones."""
+    return getattr(dtype, "numpy_dtype", getattr(dtype, "subtype", dtype))
 
 
 def _has_lists(column: Any) -> bool:

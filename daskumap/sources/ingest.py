@@ -9,6 +9,7 @@ import numpy as np
 import zarr
 from zarr.storage import MemoryStore
 
+from daskumap.sources.axes import OnAxes, without_part
 from daskumap.sources.base import Source
 from daskumap.sources.distances import PARTS, SparseDistances
 from daskumap.sources.find import find
@@ -22,10 +23,15 @@ from daskumap.store.run import RunStore
 CHUNK_BYTES = 4 << 20
 
 
-def ingest(source: Source, store: ArrayStore, name: str) -> str:
+def ingest(source: Source, store: ArrayStore, name: str, progress: Any = None) -> str:
     """Write all rows of a source into an array of a run store, and return their digest.
 
     The stored bytes depend on the values and the type only. Writing the same rows again gives the same bytes.
+
+    Parameters
+    ----------
+    progress
+        Hears of the passes in which rows are put on main axes, as `report.progress.Progress`.
 
     Returns
     -------
@@ -35,6 +41,9 @@ def ingest(source: Source, store: ArrayStore, name: str) -> str:
     if isinstance(source, SparseDistances):
         source.write(store, name)
         return source.digest()
+    watched = without_part(source)
+    if isinstance(watched, OnAxes):
+        watched.progress = progress
     target = _create(source.shape, source.dtype, store, name)
     digest, row = hashlib.sha256(), 0
     for part in whole_chunks(source.blocks(), target.chunks[0]):

@@ -36,6 +36,14 @@ FOREIGN = {
     ".mat": ("a MATLAB file", "Pass scipy.io.loadmat(path)['name'] instead of the path"),
     ".feather": ("a Feather file", "Pass pandas.read_feather(path).to_numpy() instead of the path"),
 }
+FOREIGN |= dict.fromkeys(
+    (".bin", ".raw", ".dat", ".f32"),
+    (
+        "a file",
+        "If it holds plain numbers, say how: kind=raw, dtype and shape, as options of daskumap.source or "
+        "--source-option",
+    ),
+)
 FOREIGN |= {".tsv": FOREIGN[".csv"], ".arrow": FOREIGN[".feather"]}
 # Files that are read as they are, with nothing inside them that a path could name.
 READ = (".npy", ".npz", ".parquet", ".pq", ".h5", ".hdf5", ".fvecs", ".bvecs", ".ivecs")

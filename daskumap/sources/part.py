@@ -27,8 +27,8 @@ class Part(Source):
         self.block_rows = source.block_rows
         self.in_place = source.in_place  # type: ignore[misc]
         self.gathers = source.gathers  # type: ignore[misc]
-        self.storage_options = source.storage_options
-        self.labels = {name: _part_of(column, start, stop) for name, column in source.labels.items()}
+        self.storage_options, self.origin = source.storage_options, source.origin
+        self.labels = {name: column_of_part(column, start, stop) for name, column in source.labels.items()}
 
     def read_bytes(self, rows: int) -> int:
         """Return an upper bound, in bytes: rows that begin within a block need a part of two more."""
@@ -62,7 +62,8 @@ class _Shape:
         self.shape, self.dtype = (rows, source.shape[1]), source.dtype
 
 
-def _part_of(column: Column, start: int, stop: int) -> Column:
+def column_of_part(column: Column, start: int, stop: int) -> Column:
+    """Return the labels of rows start to stop."""
     return Read(stop - start, column.dtype, partial(_read_part, column, start))
 
 

@@ -57,6 +57,14 @@ def main_axes(columns: int, count: int, rows: int, each: Pass, seed: int = 0) ->
     return mean, axes * np.where(signs == 0, 1.0, signs), np.maximum(found, 0) / max(1, rows - 1)
 
 
+def bytes_of_sums(columns: int, count: int, threads: int) -> int:
+    """Return what is held beside the rows: sums of each block under way, and what the axes are found of."""
+    if columns <= COVARIANCE_COLUMNS:
+        return 8 * columns * columns * (threads + 4)
+    width = count + SPARE
+    return 8 * columns * width * (2 * PASSES + 2 * threads + 6)
+
+
 def _scatter(each: Pass, rows: int) -> tuple[Array, Array]:
     """Return the mean of all rows, and the sum of outer products of what each differs from it by."""
     sums, products = _added(each(_moments))

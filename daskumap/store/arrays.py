@@ -16,6 +16,7 @@ import json
 import re
 import zlib
 from collections.abc import AsyncIterator
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -178,9 +179,17 @@ def groups_around(name: str) -> list[str]:
 
 
 def _array(store: ArrayStore, name: str, document: dict[str, Any]) -> zarr.Array[Any]:
-    metadata = ArrayV3Metadata.from_dict({**document, "codecs": PLAIN, "attributes": {}})
+    shape, chunks = document["shape"], document["chunk_grid"]["configuration"]["chunk_shape"]
+    metadata = _metadata(tuple(shape), tuple(chunks), document["data_type"])
     # A chunk that holds the filling alone is written like any other.
     return zarr.Array(AsyncArray(metadata, StorePath(store, name), config={"write_empty_chunks": True}))
+
+
+@lru_cache(maxsize=1024)
+def _metadata(shape: tuple[int, ...], chunks: tuple[int, ...], dtype: str) -> ArrayV3Metadata:
+    """Return what zarr makes of metadata: the same for all arrays of a shape, and slow to make."""
+    document = describe("", "", list(shape), list(chunks), dtype)
+    return ArrayV3Metadata.from_dict({**document, "codecs": PLAIN, "attributes": {}})
 
 
 async def _write(store: ArrayStore, name: str, document: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 
 from daskumap.errors import StoreError
 from daskumap.planning.stage import Output, Receipt
+from daskumap.store.chunks import write_rows
 from daskumap.store.run import RunStore
 from daskumap.store.schema import Checkpoints
 from daskumap.store.trouble import is_out_of_reach
@@ -43,7 +44,7 @@ class Checkpoint:
     def write(self, start: int, parts: dict[str, Array]) -> Digests:
         """Write whole chunks of each part from row `start` on, and return their digests."""
         for part, values in parts.items():
-            self.store.create(self._array(part))[start : start + len(values)] = values
+            write_rows(self.store.create(self._array(part)), (start,), values)
         step = self.output.chunks[0]
         return {
             part: [_digest(values[at : at + step]) for at in range(0, len(values), step)]

@@ -17,6 +17,7 @@ import numpy as np
 import zarr
 
 from daskumap.store.arrays import create_array
+from daskumap.store.chunks import write_rows
 from daskumap.store.run import RunStore, read_range
 from daskumap.store.schema import Exchange
 
@@ -70,7 +71,7 @@ class BatchWriter:
 
     def write(self, name: str, values: Array, start: int = 0) -> None:
         """Write consecutive rows of a column, from row `start`, a multiple of its chunk unless at the end."""
-        self.arrays[name][start : start + len(values)] = values
+        write_rows(self.arrays[name], (start,), values)
 
     def step(self, name: str) -> int:
         """Return the number of rows in a chunk of a column."""
@@ -85,7 +86,7 @@ class BatchWriter:
             (self.exchange.offsets_a_chunk,),
             "int64",
         )
-        array[:] = offsets
+        write_rows(array, (0,), offsets)
 
 
 class BatchReader:

@@ -154,7 +154,7 @@ def write_labels(store: RunStore, labels: Labels) -> None:
     columns = []
     for number, (label, column) in enumerate(labels.items()):
         name = f"{schema.ROW_LABELS}/{number}"  # A label may be called anything.
-        (_write_texts if column.dtype == TEXT else _write_numbers)(store, name, column)
+        (write_texts if column.dtype == TEXT else _write_numbers)(store, name, column)
         columns.append({"label": label, "name": name, "rows": len(column), "dtype": column.dtype})
     store.documents.save(COLUMNS, columns)
 
@@ -189,7 +189,8 @@ def _write_numbers(store: RunStore, name: str, column: Column) -> None:
         target[start : start + len(values)] = values.view(np.int64) if timed else values
 
 
-def _write_texts(store: RunStore, name: str, column: Column) -> None:
+def write_texts(store: RunStore, name: str, column: Column) -> None:
+    """Write a column of texts, which `Stored` reads again."""
     for block, start in enumerate(range(0, len(column), BLOCK_ROWS)):
         texts = column.read(start, min(start + BLOCK_ROWS, len(column)))
         content = [b"" if text is None else text.encode("utf-8", "replace") for text in texts.tolist()]

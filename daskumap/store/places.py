@@ -5,6 +5,7 @@ What only makes sense for one of them belongs here: locks, free space, what dead
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
@@ -284,7 +285,10 @@ def holds_anndata(place: Place) -> bool:
         store = place.store().with_read_only(True)
         for name in ("zarr.json", ".zattrs"):
             found = sync(store.get(name, prototype=cpu.buffer_prototype))
-            if found is not None and b'"anndata"' in found.to_bytes():
+            known = {} if found is None else json.loads(found.to_bytes())
+            # A run of one names it too, elsewhere in its document.
+            attributes = known.get("attributes", {}) if name == "zarr.json" else known
+            if attributes.get("encoding-type") == "anndata":
                 return True
     return False
 

@@ -24,6 +24,7 @@ from daskumap.errors import DaskumapError, RunMismatchError, StoreError
 from daskumap.planning.stage import Output
 from daskumap.secrets import has_secrets
 from daskumap.store.arrays import GROUP, KEY, ArrayStore, create_array, open_array, read_json
+from daskumap.store.chunks import read_rows, write_rows
 from daskumap.store.documents import Documents, as_text, create_object
 from daskumap.store.formats import LACKING, SCHEMA, as_now
 from daskumap.store.ledger import Ledger
@@ -147,7 +148,7 @@ class RunStore:
         rows = max(1, min(len(values), PUT_BYTES // max(1, values[:1].nbytes)))
         array = create_array(self.arrays, name, values.shape, (rows, *values.shape[1:]), str(values.dtype))
         with speaking(f"{name} in {self.url}"):
-            array[...] = values
+            write_rows(array, (0,), values)
 
     def has(self, name: str) -> bool:
         """Return whether an array or exchange is there, whole or not."""
@@ -224,7 +225,7 @@ class RunStore:
 def read_range(array: zarr.Array[Any], start: int, stop: int | None) -> np.ndarray[Any, Any]:
     """Read the places start to stop along the first dimension of one of the run store's arrays."""
     with speaking(f"{array.store_path}, rows {start} to {'the last' if stop is None else stop - 1},"):
-        return np.asarray(array[start:stop])
+        return read_rows(array, start, stop)
 
 
 def _description(about: dict[str, Any]) -> bytes:

@@ -120,6 +120,10 @@ def _order(name: str, dtype: str, *dims: str, stays: int = SCRATCH) -> Array:
 SOURCE = Array("input/rows", MODEL, "metric", ("row", "column"))
 # Kept in any case: the user's, and no larger than the result.
 INIT = Array("input/init", RESULT, "float32", ("row", "component"))
+# Main axes on which an input was put, with their mean and the names of its columns: the folder of
+# `sources/projected.py`, which stays with the result.
+MAIN_AXES = "input/axes"
+MAIN_AXES_PARTS = ("mean", "variances", "columns", "axes")
 # Names and numbers of rows, as they came with the input: the folder of `store/labels.py`.
 ROW_LABELS = "labels"
 # What is known of rows that an encoder is trained on: numbers of classes, -1 for none; places, NaN for none.

@@ -7,7 +7,9 @@ import contextlib
 import html
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -80,9 +82,22 @@ def _follow(run: Any, show: Shows, over: threading.Event) -> None:
     try:
         store = _wait_for(run, over)
         if store is not None:
-            _show_all(Watcher(store), show, over)
+            _show_all(Watcher(store), show, partial(_rest, over))
+    except _OverError:
+        pass
     except Exception as error:
         log.warning("The live picture has ended, and the run goes on: %s", error)
+
+
+class _OverError(Exception):
+    """Nobody waits for a picture any more."""
+
+
+def _rest(over: threading.Event, seconds: float) -> None:
+    """Rest until the next look; there is one more after the end, and no other."""
+    if over.is_set():
+        raise _OverError
+    over.wait(seconds)
 
 
 def _wait_for(run: Any, over: threading.Event) -> RunStore | None:
@@ -97,9 +112,9 @@ def _wait_for(run: Any, over: threading.Event) -> RunStore | None:
             return None
 
 
-def _show_all(watcher: Watcher, show: Shows, over: threading.Event | None = None) -> Sight:
+def _show_all(watcher: Watcher, show: Shows, rest: Callable[[float], Any] = time.sleep) -> Sight:
     sight = Sight("", None)
-    for sight in watcher.sights() if over is None else watcher.sights(over.wait):
+    for sight in watcher.sights(rest):
         show(sight)
     return sight
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 import yaml
@@ -9,7 +10,7 @@ import yaml
 from daskumap.errors import ParameterError
 from daskumap.jobs.files import Loader
 from daskumap.jobs.reading import read_job
-from daskumap.jobs.schema import job_schema
+from daskumap.jobs.schema import Job, job_schema
 
 JOB = "source: data.zarr\nrun: 'maps/{date}.zarr'\n"
 
@@ -140,13 +141,26 @@ def _content(text):
     return yaml.load(text, Loader)
 
 
+SHIPPED = Path(__file__).parents[2] / "workflows" / "jobs" / "job.schema.json"
+SCHEMAS = {"now": job_schema(), "shipped": json.loads(SHIPPED.read_text())}
+
+
+def test_the_shipped_schema_is_of_these_jobs():
+    assert SCHEMAS["shipped"]["properties"].keys() == Job.model_fields.keys()
+    for part in ("Growing", "Notify", "Result", "Rows", "Transform"):
+        assert SCHEMAS["shipped"]["$defs"][part]["properties"].keys() == (
+            SCHEMAS["now"]["$defs"][part]["properties"].keys()
+        )
+
+
 @pytest.mark.parametrize("text", VALID)
 def test_the_schema_takes_what_a_job_may_be(write, text, monkeypatch):
     jsonschema = pytest.importorskip("jsonschema")
     monkeypatch.setenv("HERE", "/data")
     monkeypatch.setenv("HOOK", "http://localhost/x")
     read_job(write(text))
-    jsonschema.validate(_content(text), job_schema())
+    for schema in SCHEMAS.values():
+        jsonschema.validate(_content(text), schema)
 
 
 @pytest.mark.parametrize("text", INVALID)
@@ -154,8 +168,9 @@ def test_the_schema_refuses_what_a_job_may_not_be(write, text):
     jsonschema = pytest.importorskip("jsonschema")
     with pytest.raises(ParameterError):
         read_job(write(text))
-    with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(_content(text), job_schema())
+    for schema in SCHEMAS.values():
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(_content(text), schema)
 
 
 def test_a_name_with_spaces_and_letters_of_all_kinds(write, tmp_path):

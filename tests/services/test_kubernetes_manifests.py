@@ -1,4 +1,8 @@
-"""Manifests against the schemas of the operator and of Kubernetes, and against the cluster file."""
+"""Manifests against the schemas of the operator and of Kubernetes, and against the cluster file.
+
+The operator's schemas are the CustomResourceDefinitions that its release installs, as the package
+dask-kubernetes holds them; those of Kubernetes are of its OpenAPI document, as kubernetes-validate holds it.
+"""
 
 import copy
 from importlib.resources import files
@@ -17,6 +21,8 @@ kubernetes_validate = pytest.importorskip("kubernetes_validate")
 CONFIGS = Path(__file__).parents[2] / "cluster_configs"
 FOLDER = CONFIGS / "kubernetes"
 ALL = {path.stem: list(yaml.safe_load_all(path.read_text())) for path in sorted(FOLDER.glob("*.yaml"))}
+NIGHTLY = Path(__file__).parents[2] / "workflows" / "kubernetes" / "nightly.yaml"
+ALL["nightly"] = list(yaml.safe_load_all(NIGHTLY.read_text()))
 MANIFESTS = [(name, i) for name, found in ALL.items() for i in range(len(found))]
 VERSION = "1.30"
 

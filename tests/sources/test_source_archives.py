@@ -17,11 +17,12 @@ from zarr.storage import ZipStore
 
 import daskumap
 from daskumap.cli.main import main
-from daskumap.errors import SourceError, StoreError
+from daskumap.errors import ParameterError, SourceError, StoreError
 from daskumap.sources import zarr as zarr_source
 from daskumap.sources.find import check_stored_spec, open_spec
 
 ROWS = np.random.default_rng(0).normal(size=(300, 8)).astype(np.float32)
+TOKEN = "zH7-token-of-the-caller"
 FIT = {"client": "sequential", "progress": False, "report": False, "n_epochs": 5, "random_state": 1}
 
 
@@ -187,13 +188,14 @@ def test_a_run_store_may_not_name_references_in_a_bucket(json_file):
 class Unsteady(http.server.SimpleHTTPRequestHandler):
     """Refuses every n-th request of a chunk, or pauses before it answers; sends parts of files."""
 
-    every, status, pause, count = 0, 503, 0.0, 0
+    every, status, pause, count, seen = 0, 503, 0.0, 0, set()
 
     def log_message(self, *arguments):
         """Say nothing."""
 
     def send_head(self):
         cls = type(self)
+        cls.seen.add(self.headers.get("Authorization"))
         if "/c/" in self.path:
             cls.count += 1
             time.sleep(cls.pause)
@@ -254,6 +256,36 @@ def test_references_of_a_web_server(web, tmp_path):
     path.write_text(json.dumps({".zarray": json.dumps(array((300, 8), (64, 8), "<f4")), **parts}))
     assert same(daskumap.source(path))
     assert same(daskumap.source(path, storage_options={"remote_protocol": "http"}))
+
+
+def test_what_references_are_reached_by_is_in_no_store_and_no_message(web, tmp_path, caplog, capfd):
+    """Options of the file system behind references stay with the caller, who resumes with them."""
+    caplog.set_level("DEBUG", "daskumap")
+    parts = {f"{row}.0": [f"{web}/plain.zarr/{row}.0"] for row in range(5)}
+    path, run = tmp_path / "cube.json", tmp_path / "run.zarr"
+    path.write_text(json.dumps({".zarray": json.dumps(array((300, 8), (64, 8), "<f4")), **parts}))
+    headers = {"client_kwargs": {"headers": {"Authorization": f"Bearer {TOKEN}"}}}
+    options = {"remote_protocol": "http", "remote_options": headers}
+    source = daskumap.source(path, storage_options=options)
+    assert same(source)
+    Unsteady.seen.clear()
+    found = daskumap.fit(source, run, **FIT)
+    assert f"Bearer {TOKEN}" in Unsteady.seen
+    stored = b"".join(one.read_bytes() for one in run.rglob("*") if one.is_file())
+    assert b"cube.json" in stored
+    said = [caplog.text, *capfd.readouterr(), repr(source), repr(found), json.dumps(found.report)]
+    assert TOKEN.encode() not in stored
+    assert not any(TOKEN in text for text in said)
+
+
+def test_an_empty_text_and_a_file_of_bytes(tmp_path):
+    """An empty text was the folder of the process; how plain numbers are read has to be told."""
+    with pytest.raises(ParameterError, match="The input is an empty text"):
+        daskumap.source("")
+    (tmp_path / "x.bin").write_bytes(ROWS.tobytes())
+    with pytest.raises(SourceError, match="say how: kind=raw, dtype and shape"):
+        daskumap.source(tmp_path / "x.bin")
+    assert same(daskumap.source(tmp_path / "x.bin", kind="raw", dtype="<f4", shape=[300, 8]))
 
 
 @pytest.mark.parametrize("status", [403, 500])

@@ -247,14 +247,8 @@ def fit_on_axes(tmp_path):
     return daskumap.fit(daskumap.source(path, pca=9), **quick), daskumap.source(path, pca=9)
 
 
-def test_new_cells_on_their_own_axes_are_refused(tmp_path):
-    run, new = fit_on_axes(tmp_path)
-    with pytest.raises(SourceError, match=r"would be other ones.*use_rep=\"X\""):
-        daskumap.transform(run, new, client="sequential", progress=False)
-
-
 @pytest.mark.processes  # a training takes its time
-def test_a_network_refuses_them_too(tmp_path):
+def test_a_network_refuses_new_cells_on_axes_of_their_own(tmp_path):
     run, new = fit_on_axes(tmp_path)
     trained = daskumap.train(run, steps=2, hidden=[4], client="sequential", report=False, progress=False)
     with pytest.raises(SourceError, match="would be other ones"):

@@ -107,3 +107,19 @@ def test_an_estimator_takes_frames(kind):
     if kind == "arrow":
         pytest.skip("scikit-learn takes no tables of Arrow")
     assert model.fit_transform(MAKE[kind]()).shape == (200, 2)
+
+
+def test_a_sparse_frame():
+    """Its types are no NumPy types, and have no size."""
+    from scipy.sparse import random
+
+    matrix = random(200, 6, 0.3, format="csr", dtype=np.float32, random_state=0)
+    found = find(pd.DataFrame.sparse.from_spmatrix(matrix))
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found.read(0, 200), matrix.toarray())
+
+
+@pytest.mark.parametrize("empty", [pd.DataFrame(), pandas()[:0], pd.DataFrame(index=range(5))])
+def test_an_empty_frame(empty):
+    with pytest.raises(SourceError, match="The DataFrame is empty: its shape is"):
+        find(empty)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from zarr.core.sync import sync
 
 import daskumap
 from daskumap.engine.sequential import SequentialEngine
@@ -35,6 +36,7 @@ from daskumap.stages.cells import order
 from daskumap.stages.map import initialize
 from daskumap.stages.shared import choose, micro
 from daskumap.store import schema
+from daskumap.store.arrays import groups_around
 from daskumap.store.exchange import batch_name
 
 
@@ -255,17 +257,16 @@ class RecordingEngine:
         self.there = now
 
     def _present(self):
-        documents = self.context.store.documents
-        found = set()
-        for item in ITEMS:
-            if isinstance(item, schema.Fact | schema.File):
-                end = ".json" if isinstance(item, schema.Fact) else ""
-                there = documents.load_bytes(item.name + end) is not None
-            else:
-                there = bool(documents.members(item.name))
-            if there:
-                found.add(item.name)
-        return found
+        """Return the names of the items that are there. One listing: it is asked for after each stage."""
+        there = set()
+        for key in sync(_keys(self.context.store.documents.store)):
+            there.update([key, *groups_around(key)])
+        ends = {schema.Fact: ".json"}
+        return {item.name for item in ITEMS if item.name + ends.get(type(item), "") in there}
+
+
+async def _keys(store):
+    return [key async for key in store.list()]
 
 
 ROWS = 2000

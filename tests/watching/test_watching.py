@@ -129,7 +129,7 @@ def test_a_file_is_renewed_while_a_fit_runs(tmp_path, watched):
     assert longer_side((tmp_path / "map.png").read_bytes()) == 600
     assert not list(tmp_path.glob(".*"))
     assert digest(run) == digest(watched[0])
-    assert not [one for one in threading.enumerate() if one.name.startswith("daskumap-")]
+    assert not [one for one in threading.enumerate() if one.name == "daskumap-live"]
 
 
 def test_a_picture_that_fails_does_not_end_the_fit(tmp_path, caplog, monkeypatch):
@@ -138,6 +138,14 @@ def test_a_picture_that_fails_does_not_end_the_fit(tmp_path, caplog, monkeypatch
         run = daskumap.fit(X, tmp_path / "run.zarr", progress=False, **QUICK)
     assert run.finished
     assert "The live picture has ended, and the run goes on: no room" in caplog.text
+
+
+def test_a_run_that_others_go_on_with_is_not_waited_for(tmp_path, watched, monkeypatch):
+    """As where another driver took it over: the thread ends with the fit."""
+    monkeypatch.setattr(Watcher, "_state", lambda self: ("running", ""))
+    with alongside(watched[0].path, str(tmp_path / "map.png")):
+        pass
+    assert not [one for one in threading.enumerate() if one.name == "daskumap-live"]
 
 
 def test_a_fit_that_is_refused_leaves_nothing(tmp_path):
