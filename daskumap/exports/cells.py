@@ -232,12 +232,12 @@ def _write_h5ad(
         shutil.copymode(path, made)
         with h5py.File(made, "r+") as file:
             for key, element in elements.items():
-                part = key.partition("/")[0]
+                part, _, name = key.partition("/")
                 if part not in file:
                     anndata.io.write_elem(file, part, {})
                 if key in file:
                     del file[key]
-                anndata.io.write_elem(file, key, element)
+                anndata.io.write_elem(file[part], name, element)
     return path
 
 

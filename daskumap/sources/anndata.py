@@ -165,12 +165,13 @@ def open_object(data: Any, storage_options: Any = None, **options: Any) -> Label
     if is_place(data):
         return _open_place(data, storage_options, options)
     obs, var = getattr(data, "obs", None), getattr(data, "var", None)
+    layers = getattr(data, "layers", {})
     return rows_of(
         Cells(
             "the AnnData",
             data.X,
             getattr(data, "obsm", {}),
-            getattr(data, "layers", {}),
+            {name: layers[name] for name in layers if name is not None},  # anndata 0.13 has X by None
             {} if var is None else {name: var[name].to_numpy() for name in var.columns},
             {} if obs is None else {NAMES: InMemory(np.asarray(obs.index, object))},
             None,
