@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from daskumap.page.notebook import summary
 from daskumap.params import refuse_unknown
 
 
@@ -36,4 +35,8 @@ class OwnEstimator:
     def _shown(self) -> str:
         """Return what is below scikit-learn's diagram."""
         run = getattr(self, "_run", None)
-        return "" if run is None else summary(run)
+        if run is None:
+            return ""
+        from daskumap.page.notebook import summary  # and all that reads a run, which an import does without
+
+        return summary(run)

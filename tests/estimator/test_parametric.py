@@ -2,6 +2,8 @@
 
 import ast
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -239,4 +241,8 @@ def test_its_import_is_that_of_scikit_learn_alone():
     body = ast.parse(Path(daskumap.parametric.__file__).read_text()).body
     named = [node.module for node in body if isinstance(node, ast.ImportFrom)]
     ours = {name for name in named if name.startswith("daskumap")}
-    assert ours == {"daskumap.clusters", "daskumap.encoder_params", "daskumap.errors", "daskumap.params"}
+    light = ("clusters", "encoder_params", "errors", "mixin", "params")
+    assert ours == {f"daskumap.{name}" for name in light}
+    heavy = ["numba", "zarr", "matplotlib"]
+    code = f"import sys; from daskumap import ParametricUMAP; assert not set({heavy}) & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -148,6 +148,7 @@ def test_references_in_json(json_file):
 def test_references_in_parquet(tmp_path, references, name):
     pytest.importorskip("pandas")
     pytest.importorskip("pyarrow")
+    pytest.importorskip("kerchunk")  # fsspec writes such references with it
     from fsspec.implementations.reference import LazyReferenceMapper
 
     lazy = LazyReferenceMapper.create(str(tmp_path / name), record_size=4, engine="pyarrow")
