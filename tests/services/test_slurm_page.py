@@ -43,9 +43,10 @@ def test_the_commands_run_as_written(tmp_path):
     logs = "\n".join(path.read_text() for path in tmp_path.glob("slurm-*.out"))
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}\n{logs}"
     assert not command("squeue", "--noheader", "--me", "--states=PD,R")
-    maps = ("run", "several", "again", "map-1", "map-2", "jobs", "allocation", "first")
-    found = {name: sha(daskumap.open(tmp_path / f"{name}.zarr").embedding) for name in maps}
-    assert found == dict.fromkeys(maps, local(rows, n_epochs=20))
+    maps = ("run", "several", "again", "map-1", "map-2", "jobs", "allocation")
+    found = {name: sha(daskumap.open(tmp_path / f"{name}.zarr").embedding) for name in (*maps, "first")}
+    # A script in Python hears nothing of the environment.
+    assert found == dict.fromkeys(maps, local(rows, n_epochs=20)) | {"first": local(rows)}
     assert daskumap.open(tmp_path / "placed.zarr").embedding.shape == (500, 2)
     # A job file has its own parameters.
     assert sha(daskumap.open(tmp_path / "map-3.zarr").embedding) == local(rows)
