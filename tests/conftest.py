@@ -2,11 +2,13 @@
 
 import dataclasses
 import hashlib
+import logging
 import multiprocessing
 import os
 import re
 import shutil
 import sys
+import threading
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -419,3 +421,30 @@ def job(tmp_path, job_rows, monkeypatch):
         return path
 
     return write
+
+
+@pytest.fixture
+def maps_bucket(monkeypatch):
+    """Return the bucket `maps` of a server on the loopback, with credentials in the environment."""
+    s3fs = pytest.importorskip("s3fs")
+    moto_server = pytest.importorskip("moto.server")
+    from werkzeug.serving import make_server
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    httpd = make_server("127.0.0.1", 0, moto_server.create_backend_app("s3"), threaded=True)
+    threading.Thread(target=httpd.serve_forever, daemon=True).start()
+    for name, value in (
+        ("AWS_ENDPOINT_URL", f"http://127.0.0.1:{httpd.port}"),
+        ("AWS_ACCESS_KEY_ID", "test"),
+        ("AWS_SECRET_ACCESS_KEY", "test"),
+        ("AWS_DEFAULT_REGION", "us-east-1"),
+    ):
+        monkeypatch.setenv(name, value)
+    s3fs.S3FileSystem.clear_instance_cache()
+    try:
+        found = s3fs.S3FileSystem(skip_instance_cache=True, use_listings_cache=False)
+        found.makedirs("maps", exist_ok=True)
+        yield found
+    finally:
+        httpd.shutdown()
+        s3fs.S3FileSystem.clear_instance_cache()

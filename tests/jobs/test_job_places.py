@@ -1,8 +1,6 @@
 """Jobs in a bucket: the same bits, and what is there stays."""
 
 import io
-import logging
-import threading
 
 import numpy as np
 import pytest
@@ -16,33 +14,6 @@ JOB = {
     "growing": {},
     "retention": 1,
 }
-
-
-@pytest.fixture
-def bucket(monkeypatch):
-    """Return a bucket of a server on the loopback, with credentials in the environment."""
-    s3fs = pytest.importorskip("s3fs")
-    moto_server = pytest.importorskip("moto.server")
-    from werkzeug.serving import make_server
-
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    httpd = make_server("127.0.0.1", 0, moto_server.create_backend_app("s3"), threaded=True)
-    threading.Thread(target=httpd.serve_forever, daemon=True).start()
-    for name, value in (
-        ("AWS_ENDPOINT_URL", f"http://127.0.0.1:{httpd.port}"),
-        ("AWS_ACCESS_KEY_ID", "test"),
-        ("AWS_SECRET_ACCESS_KEY", "test"),
-        ("AWS_DEFAULT_REGION", "us-east-1"),
-    ):
-        monkeypatch.setenv(name, value)
-    s3fs.S3FileSystem.clear_instance_cache()
-    try:
-        found = s3fs.S3FileSystem(skip_instance_cache=True, use_listings_cache=False)
-        found.makedirs("maps", exist_ok=True)
-        yield found
-    finally:
-        httpd.shutdown()
-        s3fs.S3FileSystem.clear_instance_cache()
 
 
 def put(where, rows):
@@ -67,7 +38,7 @@ def run(job):
 
 
 @pytest.mark.processes
-def test_a_job_in_a_bucket_is_that_on_a_disk(bucket, tmp_path, job_rows, monkeypatch):
+def test_a_job_in_a_bucket_is_that_on_a_disk(maps_bucket, tmp_path, job_rows, monkeypatch):
     monkeypatch.setattr(dated, "today", lambda: "2026-01-31")
     monkeypatch.setattr("daskumap.store.lock.SETTLE_SECONDS", 0.05)
     here, there = job_in(tmp_path, cluster="sequential"), job_in("s3://maps/a", cluster="sequential")
@@ -79,26 +50,26 @@ def test_a_job_in_a_bucket_is_that_on_a_disk(bucket, tmp_path, job_rows, monkeyp
         grown = run(job)
         assert (grown.new_rows, [one["state"] for one in grown.transforms]) == (20, ["made"])
     for name in ("out/2026-01-31.csv", "out/2026-01-31.npy", f"{part}.csv", f"{part}.npy"):
-        assert bucket.cat_file(f"maps/a/{name}") == (tmp_path / name).read_bytes()
-    assert np.load(io.BytesIO(bucket.cat_file("maps/a/out/2026-01-31.npy"))).shape == (300, 2)
+        assert maps_bucket.cat_file(f"maps/a/{name}") == (tmp_path / name).read_bytes()
+    assert np.load(io.BytesIO(maps_bucket.cat_file("maps/a/out/2026-01-31.npy"))).shape == (300, 2)
 
-    bucket.rm_file("maps/a/out/2026-01-31.csv")  # what is gone is made again
+    maps_bucket.rm_file("maps/a/out/2026-01-31.csv")  # what is gone is made again
     assert [one["state"] for one in run(there).results] == ["made", "unchanged", "unchanged", "unchanged"]
     put("s3://maps/a", job_rows + 1)
     third = run(there)
     assert third.run == "s3://maps/a/runs/2026-01-31-2.zarr"
     assert "s3://maps/a/runs/2026-01-31.zarr" in third.removed
-    left = {path.rpartition("/")[2] for path in bucket.ls("maps/a/runs", detail=False)}
+    left = {path.rpartition("/")[2] for path in maps_bucket.ls("maps/a/runs", detail=False)}
     assert left == {".day.zarr.job", "2026-01-31-2.zarr"}
 
 
 @pytest.mark.processes
-def test_what_somebody_else_put_into_a_bucket_stays(bucket, job_rows, monkeypatch):
+def test_what_somebody_else_put_into_a_bucket_stays(maps_bucket, job_rows, monkeypatch):
     monkeypatch.setattr("daskumap.store.lock.SETTLE_SECONDS", 0.05)
     put("s3://maps/b", job_rows)
-    bucket.pipe_file("maps/b/map.npy", b"mine")
+    maps_bucket.pipe_file("maps/b/map.npy", b"mine")
     wanted = {"cluster": "sequential", "growing": None, "retention": None, "run": "s3://maps/b/run.zarr"}
     with pytest.raises(daskumap.errors.ParameterError, match="this job did not write it"):
         run(job_in("s3://maps/b", results=[{"path": "s3://maps/b/map.npy"}], **wanted))
-    assert bucket.cat_file("maps/b/map.npy") == b"mine"
-    assert not bucket.exists("maps/b/run.zarr/zarr.json")
+    assert maps_bucket.cat_file("maps/b/map.npy") == b"mine"
+    assert not maps_bucket.exists("maps/b/run.zarr/zarr.json")
